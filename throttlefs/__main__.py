@@ -1,0 +1,5 @@
+"""``python -m throttlefs`` is the same as the ``throttlefs`` command."""
+
+from throttlefs.cli import main
+
+main()
