@@ -1,0 +1,1 @@
+"""The filesystem as the kernel sees it: pyfuse3, the session loop, inodes, the handlers."""

@@ -1,0 +1,96 @@
+"""The handlers that list directories."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+import pyfuse3
+
+from .errors import replies_errno
+from .inodes import Inode
+from .tree import TreeOperations
+
+_LIST_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+
+
+class _Listing:
+    """An open directory: its names as they were when the reading began."""
+
+    __slots__ = ("fd", "inode", "names")
+
+    def __init__(self, inode: Inode, fd: int) -> None:
+        self.inode = inode
+        self.fd = fd
+        self.names: list[bytes] | None = None
+
+    def read(self) -> None:
+        self.names = [b".", b"..", *map(os.fsencode, os.listdir(self.fd))]
+
+
+class DirectoryOperations(TreeOperations):
+    """opendir to releasedir. A listing is a snapshot: nothing shows twice or is skipped."""
+
+    _listings: dict[int, _Listing]
+
+    @replies_errno
+    async def opendir(
+        self, inode: pyfuse3.InodeT, ctx: pyfuse3.RequestContext
+    ) -> pyfuse3.FileHandleT:
+        """Open a directory; its handle is its descriptor."""
+        found = self._inodes.get(inode)
+        fd = self._inodes.open_path(b".", self._inodes.fd(found), _LIST_FLAGS)
+        self._listings[fd] = _Listing(found, fd)
+        return pyfuse3.FileHandleT(fd)
+
+    @replies_errno
+    async def readdir(
+        self, fh: pyfuse3.FileHandleT, start_id: int, token: pyfuse3.ReaddirToken
+    ) -> None:
+        """Reply with the entries from *start_id* on that fit, their attributes included."""
+        listing = self._listings[fh]
+        if start_id == 0 or listing.names is None:
+            # rewinddir(3) is to see what is there now.
+            await self._in_thread(listing.read)
+        names = listing.names
+        assert names is not None
+        for position in range(start_id, len(names)):
+            if not self._reply_entry(listing, token, names[position], position + 1):
+                break
+
+    def _reply_entry(
+        self, listing: _Listing, token: pyfuse3.ReaddirToken, name: bytes, next_id: int
+    ) -> bool:
+        """False when the reply is full."""
+        inodes = self._inodes
+        if name in (b".", b".."):
+            # The kernel counts no lookup for these two and takes only number and type.
+            entry = pyfuse3.EntryAttributes()
+            inode = listing.inode
+            number = inode.number if name == b"." or inode.parent is None else inode.parent.number
+            entry.st_ino = pyfuse3.InodeT(number)
+            entry.st_mode = pyfuse3.ModeT(stat.S_IFDIR)
+            return bool(pyfuse3.readdir_reply(token, name, entry, next_id))
+        try:
+            st = os.stat(name, dir_fd=listing.fd, follow_symlinks=False)
+        except OSError as exc:
+            if exc.errno in (errno.ENOENT, errno.EACCES):
+                return True  # removed since, or not to be seen at all: not in this listing
+            raise
+        inode = inodes.lookup_listed(listing.inode, name, st)
+        entry = self._attributes.entry(inode.number, st)
+        if pyfuse3.readdir_reply(token, name, entry, next_id):
+            return True
+        inodes.forget(inode.number, 1)  # did not fit, so the kernel never hears of it
+        return False
+
+    @replies_errno
+    async def fsyncdir(self, fh: pyfuse3.FileHandleT, datasync: bool) -> None:
+        """Make the names in the directory durable."""
+        await self._in_thread(os.fdatasync if datasync else os.fsync, self._listings[fh].fd)
+
+    @replies_errno
+    async def releasedir(self, fh: pyfuse3.FileHandleT) -> None:
+        """Close the directory."""
+        os.close(self._listings.pop(fh).fd)

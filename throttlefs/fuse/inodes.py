@@ -1,0 +1,291 @@
+"""The inodes that the kernel knows, each held by an O_PATH descriptor.
+
+A descriptor, not a remembered path, stands for a file: a rename below SRC can then not
+move a handle to another file. Descriptors are bounded in number: past the bound the least
+used are closed and opened again on demand by parent and name, and believed only if device
+and inode number are still the same.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pyfuse3
+
+FileKey = tuple[int, int]
+"""What identifies a file of SRC whatever its name: st_dev and st_ino."""
+
+_PATH_FLAGS = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+_DEVICE_SHIFT = 48
+_FIRST_FALLBACK_NUMBER = 1 << 62
+
+
+class Inode:
+    """A file of SRC as the kernel knows it: by *number*, with a count of lookups."""
+
+    __slots__ = (
+        "fd",
+        "handle_fds",
+        "key",
+        "lookups",
+        "name",
+        "number",
+        "parent",
+        "pins",
+        "recently_used",
+    )
+
+    def __init__(self, number: int, key: FileKey, parent: Inode | None, name: bytes) -> None:
+        self.number = number
+        self.key = key
+        self.parent = parent
+        self.name = name
+        self.fd = -1  # its O_PATH descriptor, -1 while none is open
+        self.lookups = 0  # how often the kernel was told of it, less what it forgot
+        self.pins = 0  # threads at work with its descriptor right now
+        self.handle_fds: list[int] = []  # descriptors of open handles; any can stand in for fd
+        self.recently_used = False
+
+
+class InodeTable:
+    """All inodes of a mount, by number and by file, and the descriptors that hold them.
+
+    *root_fd* is an O_PATH descriptor of SRC, owned by the table from then on;
+    *max_descriptors* bounds how many further O_PATH descriptors stay open.
+    """
+
+    def __init__(self, root_fd: int, max_descriptors: int) -> None:
+        st = os.fstat(root_fd)
+        self.root = Inode(pyfuse3.ROOT_INODE, (st.st_dev, st.st_ino), None, b"")
+        self.root.fd = root_fd
+        self.root.lookups = 1
+        self.root.pins = 1  # never evicted
+        self._by_number: dict[int, Inode] = {self.root.number: self.root}
+        self._by_key: dict[FileKey, Inode] = {self.root.key: self.root}
+        self._held: OrderedDict[Inode, None] = OrderedDict()  # evictable, oldest first
+        self._max_descriptors = max_descriptors
+        self._devices: dict[int, int] = {st.st_dev: 0}
+        self._next_fallback = _FIRST_FALLBACK_NUMBER
+
+    def __len__(self) -> int:
+        return len(self._by_number)
+
+    @property
+    def descriptors(self) -> int:
+        """How many O_PATH descriptors are open beside the root's."""
+        return len(self._held)
+
+    def get(self, number: int) -> Inode:
+        """The inode of that *number*; the kernel names only those that it was told of.
+
+        Raises `OSError` (ESTALE) for any other.
+        """
+        try:
+            return self._by_number[number]
+        except KeyError:
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE)) from None
+
+    def fd(self, inode: Inode) -> int:
+        """A descriptor of *inode*, opened again if it was closed to keep the bound.
+
+        Raises `OSError`: ESTALE when another file has taken its name since.
+        """
+        inode.recently_used = True
+        if inode.fd >= 0:
+            return inode.fd
+        if inode.handle_fds:
+            return inode.handle_fds[0]
+        return self._reopen(inode)
+
+    @contextmanager
+    def pinned(self, inode: Inode) -> Iterator[int]:
+        """A descriptor of *inode* that stays open for as long as a thread works with it."""
+        if inode.fd < 0 and inode.handle_fds:
+            # A handle's descriptor is closed with the handle, so it must not be lent.
+            proc_path = b"/proc/self/fd/%d" % inode.handle_fds[0]
+            self._hold(inode, os.open(proc_path, os.O_PATH | os.O_CLOEXEC))
+        fd = self.fd(inode)
+        inode.pins += 1
+        try:
+            yield fd
+        finally:
+            inode.pins -= 1
+
+    def proc_path(self, inode: Inode) -> bytes:
+        """A path that leads to the file itself, for calls that take no descriptor.
+
+        A symlink's own path too, since the kernel does not follow past such a link
+        (proc(5), /proc/pid/fd).
+        """
+        return b"/proc/self/fd/%d" % self.fd(inode)
+
+    def find(self, key: FileKey) -> Inode | None:
+        """The inode of the file *key*, if the kernel knows it."""
+        return self._by_key.get(key)
+
+    def lookup(self, parent: Inode, name: bytes) -> tuple[Inode, os.stat_result]:
+        """Find *name* in *parent* and count one lookup by the kernel.
+
+        Raises `OSError`, ENOENT above all.
+        """
+        fd = self.open_path(name, self.fd(parent))
+        try:
+            st = os.fstat(fd)
+            inode = self._known(st, parent, name)
+        except BaseException:
+            os.close(fd)
+            raise
+        if inode.fd >= 0:
+            os.close(fd)
+        else:
+            self._hold(inode, fd)
+        inode.lookups += 1
+        return inode, st
+
+    def lookup_listed(self, parent: Inode, name: bytes, st: os.stat_result) -> Inode:
+        """As `lookup`, for an entry of a listing: its descriptor is opened when first needed.
+
+        A directory of 100,000 entries would otherwise hold as many descriptors.
+        """
+        inode = self._known(st, parent, name)
+        inode.lookups += 1
+        return inode
+
+    def forget(self, number: int, count: int) -> int:
+        """Take back *count* lookups.
+
+        Returns the descriptor that the caller has to close when the inode is gone, else -1:
+        the last close of an unlinked file frees its blocks and may take long.
+        """
+        inode = self._by_number.get(number)
+        if inode is None:
+            return -1
+        inode.lookups -= count
+        if inode.lookups > 0 or inode is self.root:
+            return -1
+        del self._by_number[number]
+        if self._by_key.get(inode.key) is inode:
+            del self._by_key[inode.key]
+        self._held.pop(inode, None)
+        fd, inode.fd = inode.fd, -1
+        return fd
+
+    def renamed(self, key: FileKey, parent: Inode, name: bytes) -> None:
+        """Note where the file *key* is to be found from now on."""
+        inode = self._by_key.get(key)
+        if inode is not None and inode is not self.root:
+            inode.parent = parent
+            inode.name = name
+
+    def open_path(self, name: bytes, dir_fd: int, flags: int = _PATH_FLAGS, mode: int = 0) -> int:
+        """open(2) relative to *dir_fd*, making room among the held descriptors if none is left."""
+        try:
+            return os.open(name, flags, mode, dir_fd=dir_fd)
+        except OSError as exc:
+            if exc.errno not in (errno.EMFILE, errno.ENFILE) or not self._evict(
+                max(1, len(self._held) // 2)
+            ):
+                raise
+        return os.open(name, flags, mode, dir_fd=dir_fd)
+
+    def close(self) -> None:
+        """Close every descriptor, the root's included."""
+        for inode in self._by_number.values():
+            if inode.fd >= 0:
+                os.close(inode.fd)
+                inode.fd = -1
+        self._held.clear()
+
+    def _known(self, st: os.stat_result, parent: Inode, name: bytes) -> Inode:
+        key = (st.st_dev, st.st_ino)
+        inode = self._by_key.get(key)
+        if inode is None:
+            inode = Inode(self._new_number(key), key, parent, name)
+            self._by_key[key] = inode
+            self._by_number[inode.number] = inode
+        elif inode is not self.root:
+            inode.parent = parent
+            inode.name = name
+        return inode
+
+    def _new_number(self, key: FileKey) -> int:
+        """SRC's own inode number where it is free, so that it stays the same over time.
+
+        Files of other devices (filesystems mounted below SRC) get the index of their
+        device in the upper bits.
+        """
+        dev, ino = key
+        index = self._devices.setdefault(dev, len(self._devices))
+        number = index << _DEVICE_SHIFT | ino
+        if (
+            ino > pyfuse3.ROOT_INODE
+            and ino >> _DEVICE_SHIFT == 0
+            and number < _FIRST_FALLBACK_NUMBER
+            and number not in self._by_number
+        ):
+            return number
+        self._next_fallback += 1
+        return self._next_fallback
+
+    def _reopen(self, inode: Inode) -> int:
+        parent = inode.parent
+        if parent is None:
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        try:
+            fd = self.open_path(inode.name, self.fd(parent))
+        except FileNotFoundError:
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE)) from None
+        st = os.fstat(fd)
+        if (st.st_dev, st.st_ino) != inode.key:
+            os.close(fd)
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        self._hold(inode, fd)
+        return fd
+
+    def _hold(self, inode: Inode, fd: int) -> None:
+        inode.fd = fd
+        self._held[inode] = None
+        excess = len(self._held) - self._max_descriptors
+        if excess > 0:
+            # A few at once, so that the scan is not repeated for every lookup.
+            inode.pins += 1
+            self._evict(excess + self._max_descriptors // 32)
+            inode.pins -= 1
+
+    def _evict(self, count: int) -> int:
+        """Close up to *count* descriptors, the least used first (a second chance for each).
+
+        Returns how many were closed.
+        """
+        closed = 0
+        for _ in range(2 * len(self._held)):
+            if closed >= count:
+                break
+            inode, _none = self._held.popitem(last=False)
+            if inode.pins or inode.recently_used or not self._can_reopen(inode):
+                inode.recently_used = False
+                self._held[inode] = None
+                continue
+            os.close(inode.fd)
+            inode.fd = -1
+            closed += 1
+        return closed
+
+    def _can_reopen(self, inode: Inode) -> bool:
+        """Whether the file would be found again without its descriptor."""
+        if inode.handle_fds:
+            return True
+        parent = inode.parent
+        if parent is None:
+            return False
+        if parent.fd < 0:
+            return True  # as sure as the parent was when its own descriptor went
+        try:
+            st = os.stat(inode.name, dir_fd=parent.fd, follow_symlinks=False)
+        except OSError:
+            return False
+        return (st.st_dev, st.st_ino) == inode.key

@@ -1,0 +1,240 @@
+"""The handlers for the contents of files, where limiter and backing meet.
+
+A read or write goes in one straight line: admitted by the limiter, carried out by the
+backing, replied to. Both have a step that needs no switch of task (``try_admit``,
+``read_now`` and ``write_now``) and, when that says no, one that waits.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable
+
+import pyfuse3
+import trio
+
+from throttlefs.backing import BackingFile, CacheMode, Engine
+from throttlefs.throttle import READ, WRITE, Image, Throttle
+
+from .attributes import Attributes
+from .directories import DirectoryOperations
+from .errors import replies_errno, to_fuse_error
+from .inodes import Inode, InodeTable
+from .tree import RunInThread, give_to_caller
+
+# What the kernel has already acted on, or what belongs to the program's descriptor alone.
+_NOT_PASSED_ON = os.O_CREAT | os.O_EXCL | os.O_NOCTTY | os.O_NOFOLLOW | os.O_DIRECT | os.O_NONBLOCK
+
+
+_COPIES_HELD = 2
+"""A waiting write's data is in its bytes object and in the buffer that it was received in."""
+
+
+class Handle:
+    """An open file: its image in the limiter and its backing file, ready for the hot path."""
+
+    __slots__ = ("admit", "fd", "file", "image", "inode", "read_now", "try_admit", "write_now")
+
+    def __init__(self, inode: Inode, fd: int, image: Image, file: BackingFile) -> None:
+        self.inode = inode
+        self.fd = fd
+        self.image = image
+        self.file = file
+        # Bound once here, so that a read or write looks nothing up on its way.
+        self.try_admit = image.try_admit
+        self.admit = image.admit
+        self.read_now = file.read_now
+        self.write_now = file.write_now
+
+
+class Operations(DirectoryOperations):
+    """All handlers of a mount: `TreeOperations`, `DirectoryOperations` and the files' contents."""
+
+    def __init__(
+        self,
+        inodes: InodeTable,
+        attributes: Attributes,
+        throttle: Throttle,
+        engine: Engine,
+        in_thread: RunInThread,
+        *,
+        cache: CacheMode,
+        auto_cache: bool,
+        max_inflight: int,
+        on_init: Callable[[], None],
+    ) -> None:
+        super().__init__(inodes, attributes, in_thread)
+        self._listings = {}
+        self._handles: dict[int, Handle] = {}
+        self._throttle = throttle
+        self._engine = engine
+        self._cache = cache
+        self._auto_cache = auto_cache
+        self._max_inflight = max_inflight
+        self._inflight = 0  # bytes held by writes that wait for their limit or the backing
+        self._room = trio.lowlevel.ParkingLot()
+        self._on_init = on_init
+
+    def init(self) -> None:
+        """FUSE_INIT has arrived: the kernel is about to send requests."""
+        self._on_init()
+
+    def has_room(self) -> bool:
+        """Whether waiting writes hold less than they may, so that a request can be taken."""
+        return self._inflight < self._max_inflight
+
+    async def wait_for_room(self) -> None:
+        """Return once `has_room`."""
+        while not self.has_room():
+            await self._room.park()
+
+    def handle_fd(self, fh: int) -> int:
+        """The descriptor of the open handle *fh*."""
+        return self._handles[fh].fd
+
+    # -- the hot path ----------------------------------------------------------------------
+
+    async def read(self, fh: pyfuse3.FileHandleT, off: int, size: int) -> bytes:
+        """*size* bytes at *off*, fewer only at the end of the file."""
+        handle = self._handles[fh]
+        try:
+            if not handle.try_admit(READ, size):
+                await handle.admit(READ, size)
+            data = handle.read_now(off, size)
+            if data is None:
+                data = await handle.file.read(off, size)
+        except Exception as exc:
+            raise to_fuse_error(exc, "read") from None
+        if len(data) < size:
+            # The end of the file: what was not there to read is not owed either.
+            handle.image.refund(READ, size, len(data))
+        return data
+
+    async def write(self, fh: pyfuse3.FileHandleT, off: int, buf: bytes) -> int:
+        """Write *buf* at *off*; returns how many bytes were written."""
+        handle = self._handles[fh]
+        try:
+            if handle.try_admit(WRITE, len(buf)):
+                written = handle.write_now(off, buf)
+                if written is not None:
+                    return written
+                return await self._write_later(handle, off, buf, admitted=True)
+            return await self._write_later(handle, off, buf, admitted=False)
+        except Exception as exc:
+            raise to_fuse_error(exc, "write") from None
+
+    async def _write_later(self, handle: Handle, off: int, buf: bytes, admitted: bool) -> int:
+        """A write that waits, and is counted among the memory that waiting writes hold."""
+        held = len(buf) * _COPIES_HELD
+        self._inflight += held
+        try:
+            if not admitted:
+                await handle.admit(WRITE, len(buf))
+                written = handle.write_now(off, buf)
+                if written is not None:
+                    return written
+            return await handle.file.write(off, buf)
+        finally:
+            self._inflight -= held
+            if self._room and self.has_room():
+                self._room.unpark_all()
+
+    # -- opening and closing ---------------------------------------------------------------
+
+    @replies_errno
+    async def open(
+        self, inode: pyfuse3.InodeT, flags: pyfuse3.FlagT, ctx: pyfuse3.RequestContext
+    ) -> pyfuse3.FileInfo:
+        """Open a file of SRC under the limits of its image."""
+        found = self._inodes.get(inode)
+        with self._inodes.pinned(found) as path_fd:
+            path = b"/proc/self/fd/%d" % path_fd
+            backing_flags = self._backing_flags(flags)
+            if flags & os.O_TRUNC:
+                fd = await self._in_thread(os.open, path, backing_flags)
+            else:
+                fd = self._inodes.open_path(path, -1, backing_flags)
+        return self._opened(found, fd)
+
+    @replies_errno
+    async def create(
+        self,
+        parent_inode: pyfuse3.InodeT,
+        name: bytes,
+        mode: pyfuse3.ModeT,
+        flags: pyfuse3.FlagT,
+        ctx: pyfuse3.RequestContext,
+    ) -> tuple[pyfuse3.FileInfo, pyfuse3.EntryAttributes]:
+        """Create and open a file; it belongs to the caller where the daemon may say so."""
+        parent = self._inodes.get(parent_inode)
+        with self._inodes.pinned(parent) as dir_fd:
+            fd = await self._in_thread(self._create_file, dir_fd, name, mode, flags, ctx)
+        try:
+            inode, _ = self._inodes.lookup(parent, name)
+            st = os.fstat(fd)
+            if (st.st_dev, st.st_ino) != inode.key:
+                self._inodes.forget(inode.number, 1)
+                raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        except BaseException:
+            os.close(fd)
+            raise
+        return self._opened(inode, fd), self._attributes.entry(inode.number, st)
+
+    def _create_file(
+        self,
+        dir_fd: int,
+        name: bytes,
+        mode: pyfuse3.ModeT,
+        flags: pyfuse3.FlagT,
+        ctx: pyfuse3.RequestContext,
+    ) -> int:
+        backing_flags = self._backing_flags(flags) | os.O_NOFOLLOW
+        try:
+            fd = self._inodes.open_path(
+                name, dir_fd, backing_flags | os.O_CREAT | os.O_EXCL, stat.S_IMODE(mode)
+            )
+        except FileExistsError:
+            if flags & os.O_EXCL:
+                raise
+            # Somebody was quicker below SRC; as open(2) would, take the file as it is.
+            return self._inodes.open_path(name, dir_fd, backing_flags)
+        if self._gives_away and (ctx.uid or ctx.gid):
+            give_to_caller(fd, dir_fd, ctx.uid, ctx.gid, mode)
+        return fd
+
+    def _backing_flags(self, flags: int) -> int:
+        return (flags & ~_NOT_PASSED_ON) | os.O_CLOEXEC
+
+    def _opened(self, inode: Inode, fd: int) -> pyfuse3.FileInfo:
+        image = self._throttle.image(inode.key)
+        self._handles[fd] = Handle(inode, fd, image, BackingFile(fd, self._engine, self._cache))
+        inode.handle_fds.append(fd)
+        # The page cache of the mount would absorb what is to be limited, unless asked for.
+        return pyfuse3.FileInfo(
+            fh=pyfuse3.FileHandleT(fd),
+            direct_io=not self._auto_cache,
+            keep_cache=False,
+        )
+
+    @replies_errno
+    async def fsync(self, fh: pyfuse3.FileHandleT, datasync: bool) -> None:
+        """Make the file durable; not charged, as in QEMU."""
+        await self._handles[fh].file.fsync(datasync)
+
+    @replies_errno
+    async def flush(self, fh: pyfuse3.FileHandleT) -> None:
+        """close(2) by the program: errors that some filesystems (NFS) keep until then."""
+        fd = self._handles[fh].fd
+        await self._in_thread(lambda: os.close(os.dup(fd)))
+
+    @replies_errno
+    async def release(self, fh: pyfuse3.FileHandleT) -> None:
+        """The last close of a handle. Its image's debt outlives it."""
+        handle = self._handles.pop(fh)
+        handle.inode.handle_fds.remove(handle.fd)
+        handle.file.close()
+        await self.close_descriptor(handle.fd)
+        if not handle.inode.handle_fds:
+            self._throttle.forget(handle.inode.key)

@@ -1,0 +1,375 @@
+"""The handlers for names and attributes: everything but the contents of files.
+
+What changes the tree may wait for a journal or free gigabytes of blocks, so it runs in a
+thread; what only looks (lookup, getattr) is answered at once from the kernel's caches.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Protocol
+
+import pyfuse3
+
+from . import syscalls
+from .attributes import Attributes
+from .errors import replies_errno
+from .inodes import Inode, InodeTable
+
+
+class RunInThread(Protocol):
+    """Runs a function that may block and returns what it returns."""
+
+    def __call__(self, fn: Callable[..., Any], /, *args: Any) -> Awaitable[Any]:
+        """Await the result of ``fn(*args)``; an exception of its passes through."""
+
+
+_TOUCH_TOLERANCE_NS = 2_000_000_000
+
+
+def _set_mode(path: bytes, mode: int, is_symlink: bool) -> None:
+    if is_symlink:
+        raise OSError(errno.EOPNOTSUPP, "symlinks have no mode")
+    os.chmod(path, stat.S_IMODE(mode))
+
+
+def _set_times(path: bytes, atime_ns: int | None, mtime_ns: int | None) -> None:
+    try:
+        syscalls.utimens(path, atime_ns, mtime_ns)
+    except PermissionError:
+        # The kernel let the caller through, so it is `touch` by one who may write but does
+        # not own the file; pyfuse3 has turned its "now" into a number that only owners may set.
+        now = time.time_ns()
+        for value in (atime_ns, mtime_ns):
+            if value is not None and abs(now - value) > _TOUCH_TOLERANCE_NS:
+                raise
+        syscalls.utimens_now(path, atime_ns is not None, mtime_ns is not None)
+
+
+class TreeOperations(pyfuse3.Operations):
+    """Names, attributes and extended attributes of the files of *inodes*."""
+
+    supports_dot_lookup = False
+    enable_writeback_cache = False
+    enable_acl = True
+
+    def __init__(self, inodes: InodeTable, attributes: Attributes, in_thread: RunInThread) -> None:
+        super().__init__()
+        self._inodes = inodes
+        self._attributes = attributes
+        self._in_thread = in_thread
+        # Only root can give a file to the user who creates it (allow_other).
+        self._gives_away = os.geteuid() == 0
+
+    def handle_fd(self, fh: int) -> int:
+        """The descriptor of the open handle *fh*."""
+        raise NotImplementedError
+
+    # -- looking ---------------------------------------------------------------------------
+
+    @replies_errno
+    async def lookup(
+        self, parent_inode: pyfuse3.InodeT, name: bytes, ctx: pyfuse3.RequestContext
+    ) -> pyfuse3.EntryAttributes:
+        """Find *name*; ENOENT is never cached, so that new files of SRC show at once."""
+        inode, st = self._inodes.lookup(self._inodes.get(parent_inode), name)
+        return self._attributes.entry(inode.number, st)
+
+    async def forget(self, inode_list: Sequence[tuple[pyfuse3.InodeT, int]]) -> None:
+        """Close what the kernel no longer refers to."""
+        for number, count in inode_list:
+            fd = self._inodes.forget(number, count)
+            if fd >= 0:
+                await self.close_descriptor(fd)
+
+    async def close_descriptor(self, fd: int) -> None:
+        """Close *fd*, in a thread if that frees the blocks of an unlinked file."""
+        try:
+            if os.fstat(fd).st_nlink == 0:
+                await self._in_thread(os.close, fd)
+            else:
+                os.close(fd)
+        except OSError:
+            pass  # nobody is left to tell: the kernel waits for no reply here
+
+    @replies_errno
+    async def getattr(
+        self, inode: pyfuse3.InodeT, ctx: pyfuse3.RequestContext
+    ) -> pyfuse3.EntryAttributes:
+        """The file's attributes as they are in SRC now."""
+        found = self._inodes.get(inode)
+        return self._attributes.entry(found.number, os.fstat(self._inodes.fd(found)))
+
+    @replies_errno
+    async def readlink(self, inode: pyfuse3.InodeT, ctx: pyfuse3.RequestContext) -> bytes:
+        """A symlink's target, as it stands."""
+        return os.readlink(b"", dir_fd=self._inodes.fd(self._inodes.get(inode)))
+
+    @replies_errno
+    async def statfs(self, ctx: pyfuse3.RequestContext) -> pyfuse3.StatvfsData:
+        """The filesystem that SRC lies on."""
+        with self._inodes.pinned(self._inodes.root) as fd:
+            st = await self._in_thread(os.statvfs, fd)
+        data = pyfuse3.StatvfsData()
+        for field in (
+            "f_bsize",
+            "f_frsize",
+            "f_blocks",
+            "f_bfree",
+            "f_bavail",
+            "f_files",
+            "f_ffree",
+            "f_favail",
+            "f_namemax",
+        ):
+            setattr(data, field, getattr(st, field))
+        return data
+
+    # -- attributes ------------------------------------------------------------------------
+
+    @replies_errno
+    async def setattr(
+        self,
+        inode: pyfuse3.InodeT,
+        attr: pyfuse3.EntryAttributes,
+        fields: pyfuse3.SetattrFields,
+        fh: pyfuse3.FileHandleT | None,
+        ctx: pyfuse3.RequestContext,
+    ) -> pyfuse3.EntryAttributes:
+        """Change what *fields* says: mode, owner, size (bytes), times (ns)."""
+        found = self._inodes.get(inode)
+        size_fd = os.dup(self.handle_fd(fh)) if fields.update_size and fh is not None else -1
+        try:
+            with self._inodes.pinned(found) as fd:
+                st = await self._in_thread(self._apply, fd, attr, fields, size_fd)
+        finally:
+            if size_fd >= 0:
+                os.close(size_fd)
+        return self._attributes.entry(found.number, st)
+
+    @staticmethod
+    def _apply(
+        fd: int, attr: pyfuse3.EntryAttributes, fields: pyfuse3.SetattrFields, size_fd: int
+    ) -> os.stat_result:
+        path = b"/proc/self/fd/%d" % fd
+        if fields.update_uid or fields.update_gid:
+            os.chown(
+                path,
+                attr.st_uid if fields.update_uid else -1,
+                attr.st_gid if fields.update_gid else -1,
+            )
+        if fields.update_mode:
+            # After chown, which takes setuid and setgid away.
+            _set_mode(path, attr.st_mode, stat.S_ISLNK(os.fstat(fd).st_mode))
+        if fields.update_size:
+            if size_fd >= 0:
+                os.ftruncate(size_fd, attr.st_size)
+            else:
+                os.truncate(path, attr.st_size)
+        if fields.update_atime or fields.update_mtime:
+            _set_times(
+                path,
+                attr.st_atime_ns if fields.update_atime else None,
+                attr.st_mtime_ns if fields.update_mtime else None,
+            )
+        return os.fstat(fd)
+
+    @replies_errno
+    async def getxattr(
+        self, inode: pyfuse3.InodeT, name: bytes, ctx: pyfuse3.RequestContext
+    ) -> bytes:
+        """The value of one extended attribute."""
+        try:
+            return os.getxattr(self._inodes.proc_path(self._inodes.get(inode)), name)
+        except OSError as exc:
+            if exc.errno == errno.EOPNOTSUPP and name.startswith(b"system.posix_acl_"):
+                # The kernel would pass this on as the verdict of a permission check; a
+                # filesystem without ACLs has simply none on this file.
+                raise OSError(errno.ENODATA, os.strerror(errno.ENODATA)) from None
+            raise
+
+    @replies_errno
+    async def listxattr(
+        self, inode: pyfuse3.InodeT, ctx: pyfuse3.RequestContext
+    ) -> Sequence[bytes]:
+        """The names of the file's extended attributes."""
+        names = os.listxattr(self._inodes.proc_path(self._inodes.get(inode)))
+        return [os.fsencode(name) for name in names]
+
+    @replies_errno
+    async def setxattr(
+        self, inode: pyfuse3.InodeT, name: bytes, value: bytes, ctx: pyfuse3.RequestContext
+    ) -> None:
+        """Set an extended attribute; pyfuse3 has seen to XATTR_CREATE and XATTR_REPLACE."""
+        with self._inodes.pinned(self._inodes.get(inode)) as fd:
+            await self._in_thread(os.setxattr, b"/proc/self/fd/%d" % fd, name, value)
+
+    @replies_errno
+    async def removexattr(
+        self, inode: pyfuse3.InodeT, name: bytes, ctx: pyfuse3.RequestContext
+    ) -> None:
+        """Remove an extended attribute."""
+        with self._inodes.pinned(self._inodes.get(inode)) as fd:
+            await self._in_thread(os.removexattr, b"/proc/self/fd/%d" % fd, name)
+
+    # -- names -----------------------------------------------------------------------------
+
+    @replies_errno
+    async def mknod(
+        self,
+        parent_inode: pyfuse3.InodeT,
+        name: bytes,
+        mode: pyfuse3.ModeT,
+        rdev: int,
+        ctx: pyfuse3.RequestContext,
+    ) -> pyfuse3.EntryAttributes:
+        """Make a file, FIFO, socket or device."""
+
+        def make(dir_fd: int) -> None:
+            os.mknod(name, mode, rdev, dir_fd=dir_fd)
+
+        return await self._make(parent_inode, name, ctx, make, mode)
+
+    @replies_errno
+    async def mkdir(
+        self,
+        parent_inode: pyfuse3.InodeT,
+        name: bytes,
+        mode: pyfuse3.ModeT,
+        ctx: pyfuse3.RequestContext,
+    ) -> pyfuse3.EntryAttributes:
+        """Make a directory."""
+
+        def make(dir_fd: int) -> None:
+            os.mkdir(name, stat.S_IMODE(mode), dir_fd=dir_fd)
+
+        return await self._make(parent_inode, name, ctx, make)
+
+    @replies_errno
+    async def symlink(
+        self,
+        parent_inode: pyfuse3.InodeT,
+        name: bytes,
+        target: bytes,
+        ctx: pyfuse3.RequestContext,
+    ) -> pyfuse3.EntryAttributes:
+        """Make a symlink to *target*, taken as it stands."""
+
+        def make(dir_fd: int) -> None:
+            os.symlink(target, name, dir_fd=dir_fd)
+
+        return await self._make(parent_inode, name, ctx, make)
+
+    async def _make(
+        self,
+        parent_number: pyfuse3.InodeT,
+        name: bytes,
+        ctx: pyfuse3.RequestContext,
+        make: Callable[[int], None],
+        mode: int = 0,
+    ) -> pyfuse3.EntryAttributes:
+        parent = self._inodes.get(parent_number)
+        with self._inodes.pinned(parent) as dir_fd:
+
+            def work() -> None:
+                make(dir_fd)
+                if self._gives_away and (ctx.uid or ctx.gid):
+                    path_fd = os.open(name, os.O_PATH | os.O_NOFOLLOW, dir_fd=dir_fd)
+                    try:
+                        give_to_caller(path_fd, dir_fd, ctx.uid, ctx.gid, mode)
+                    finally:
+                        os.close(path_fd)
+
+            await self._in_thread(work)
+        inode, st = self._inodes.lookup(parent, name)
+        return self._attributes.entry(inode.number, st)
+
+    @replies_errno
+    async def link(
+        self,
+        inode: pyfuse3.InodeT,
+        new_parent_inode: pyfuse3.InodeT,
+        new_name: bytes,
+        ctx: pyfuse3.RequestContext,
+    ) -> pyfuse3.EntryAttributes:
+        """Give the file a further name; its limits stay one set, whatever the name."""
+        parent = self._inodes.get(new_parent_inode)
+        with (
+            self._inodes.pinned(self._inodes.get(inode)) as fd,
+            self._inodes.pinned(parent) as dir_fd,
+        ):
+
+            def work() -> None:
+                path = b"/proc/self/fd/%d" % fd
+                # Both dir_fds, or Python takes link(2), which does not follow the magic link.
+                os.link(path, new_name, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
+
+            await self._in_thread(work)
+        found, st = self._inodes.lookup(parent, new_name)
+        return self._attributes.entry(found.number, st)
+
+    @replies_errno
+    async def unlink(
+        self, parent_inode: pyfuse3.InodeT, name: bytes, ctx: pyfuse3.RequestContext
+    ) -> None:
+        """Remove a name; the file lives on while somebody has it open."""
+        await self._remove(self._inodes.get(parent_inode), name, os.unlink)
+
+    @replies_errno
+    async def rmdir(
+        self, parent_inode: pyfuse3.InodeT, name: bytes, ctx: pyfuse3.RequestContext
+    ) -> None:
+        """Remove an empty directory."""
+        await self._remove(self._inodes.get(parent_inode), name, os.rmdir)
+
+    async def _remove(self, parent: Inode, name: bytes, remove: Callable[..., None]) -> None:
+        with self._inodes.pinned(parent) as dir_fd:
+
+            def work() -> None:
+                remove(name, dir_fd=dir_fd)
+
+            await self._in_thread(work)
+
+    @replies_errno
+    async def rename(
+        self,
+        parent_inode_old: pyfuse3.InodeT,
+        name_old: bytes,
+        parent_inode_new: pyfuse3.InodeT,
+        name_new: bytes,
+        flags: pyfuse3.FlagT,
+        ctx: pyfuse3.RequestContext,
+    ) -> None:
+        """Rename, with RENAME_NOREPLACE and RENAME_EXCHANGE (renameat2(2))."""
+        old, new = self._inodes.get(parent_inode_old), self._inodes.get(parent_inode_new)
+        with self._inodes.pinned(old) as old_fd, self._inodes.pinned(new) as new_fd:
+            await self._in_thread(
+                syscalls.renameat2, old_fd, name_old, new_fd, name_new, int(flags)
+            )
+            self._note_name(new, name_new, new_fd)
+            if flags & syscalls.RENAME_EXCHANGE:
+                self._note_name(old, name_old, old_fd)
+
+    def _note_name(self, parent: Inode, name: bytes, dir_fd: int) -> None:
+        try:
+            st = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+        except OSError:
+            return  # gone again already; a later lookup will tell
+        self._inodes.renamed((st.st_dev, st.st_ino), parent, name)
+
+
+def give_to_caller(fd: int, dir_fd: int, uid: int, gid: int, mode: int = 0) -> None:
+    """Make a file that root has just created the caller's own, as a local create would.
+
+    A setgid directory keeps its group on what is made in it (inode(7)). *mode*: its setuid
+    and setgid bits are set again, since chown takes them away.
+    """
+    path = b"/proc/self/fd/%d" % fd
+    parent = os.fstat(dir_fd)
+    os.chown(path, uid, -1 if parent.st_mode & stat.S_ISGID else gid)
+    if mode & (stat.S_ISUID | stat.S_ISGID) and not stat.S_ISDIR(mode):
+        os.chmod(path, stat.S_IMODE(mode))

@@ -1,0 +1,295 @@
+"""One mount's life: set up, mount, serve, drain, unmount."""
+
+from __future__ import annotations
+
+import logging
+import os
+import resource
+import shutil
+import signal
+import tempfile
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import pyfuse3
+import trio
+
+from . import runtime
+from .backing import BlockingPool, CacheMode, Engine, create_engine
+from .busy import describe_users
+from .errors import ThrottlefsError
+from .fuse import kernel
+from .fuse.attributes import Attributes
+from .fuse.inodes import InodeTable
+from .fuse.loop import SessionLoop, seam_is_there
+from .fuse.operations import Operations
+from .mountinfo import MountEntry, mounted_at
+from .options import MountOptions
+from .paths import MountPaths, check_may_allow_others
+from .throttle import Throttle, TimerfdAlarm
+from .unmounting import GRACE_S, BusyError, find_mount, is_dead, unmount
+
+log = logging.getLogger("throttlefs")
+
+_SUBTYPE = "throttlefs"
+_MAX_TASKS = 10_000
+"""Requests under way at once, most of them waiting for their limit."""
+
+_RETRY_S = 0.05
+_GATES_OPEN_AT_MOST_S = GRACE_S + 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class MountRequest:
+    """What ``throttlefs mount`` was asked to do."""
+
+    paths: MountPaths
+    options: MountOptions
+
+
+def serve_mount(request: MountRequest, ready: Callable[[], None]) -> int:
+    """Mount and serve until the mount is gone; calls *ready* once DST is usable.
+
+    Returns the exit status. Raises `ThrottlefsError` if it cannot be mounted; nothing is left
+    mounted then.
+    """
+    check_environment(request.options)
+    os.umask(0)  # modes come from the callers, whose umask the kernel has applied
+    max_descriptors = _raise_descriptor_limit()
+    with ExitStack() as stack:
+        root_fd = os.open(request.paths.source, os.O_PATH | os.O_CLOEXEC)
+        inodes = InodeTable(root_fd, max_descriptors)
+        stack.callback(inodes.close)
+        alarm = TimerfdAlarm()
+        stack.callback(alarm.close)
+        engine = create_engine(request.options.engine, log)
+        stack.callback(engine.close)
+        mount = _Mount(request, inodes, Throttle(request.options.limits, alarm=alarm), engine)
+        mount.attach()
+        try:
+            return trio.run(mount.serve, ready, strict_exception_groups=True)
+        finally:
+            mount.detach()
+
+
+def check_environment(options: MountOptions) -> None:
+    """Raise `ThrottlefsError` if FUSE does not work here for this user."""
+    problem = kernel.fuse_problem()
+    if problem is not None:
+        raise ThrottlefsError(problem)
+    if (os.geteuid() != 0 or options.auto_unmount) and shutil.which("fusermount3") is None:
+        raise ThrottlefsError("fusermount3 is missing; install the package fuse3")
+    for option in ("allow_other", "allow_root"):
+        if getattr(options, option):
+            check_may_allow_others(option)
+
+
+def _raise_descriptor_limit() -> int:
+    """Raise RLIMIT_NOFILE as far as it goes; returns how many descriptors inodes may hold."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    for wanted in (max(hard, 1 << 17), hard):
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, wanted))
+            soft = wanted
+            break
+        except (ValueError, OSError):
+            continue
+    return max(64, soft // 3)  # the rest is for open files
+
+
+class _Mount:
+    """The mounted session with everything that serves it."""
+
+    def __init__(
+        self, request: MountRequest, inodes: InodeTable, throttle: Throttle, engine: Engine
+    ) -> None:
+        options = request.options
+        self._request = request
+        self._throttle = throttle
+        self._engine = engine
+        self._pool = BlockingPool()
+        self._started = trio.Event()
+        self._operations = Operations(
+            inodes,
+            Attributes(options.attr_timeout, options.entry_timeout),
+            throttle,
+            engine,
+            self._pool.run,
+            cache=CacheMode(options.cache),
+            auto_cache=options.auto_cache,
+            max_inflight=options.max_inflight,
+            on_init=self._started.set,
+        )
+        self._entry: MountEntry | None = None
+        self._record: str | None = None
+        self._status = 0
+        self._drains = 0
+        self._gates_scope: trio.CancelScope | None = None
+
+    # -- mounting --------------------------------------------------------------------------
+
+    def attach(self) -> None:
+        """Mount the session. Raises `ThrottlefsError` with what libfuse said."""
+        options = [
+            f"fsname={_escape_option(self._request.options.fsname or self._request.paths.source)}",
+            f"subtype={_SUBTYPE}",
+            "default_permissions",
+            *self._request.options.fuse_options(),
+        ]
+        target = self._request.paths.target
+        with tempfile.TemporaryFile() as said:
+            saved = os.dup(2)
+            os.dup2(said.fileno(), 2)
+            try:
+                pyfuse3.init(self._operations, target, options)  # type: ignore[arg-type]
+            except RuntimeError:
+                said.seek(0)
+                lines = said.read().decode(errors="replace").strip().splitlines()
+                detail = lines[-1] if lines else "libfuse gave no reason"
+                raise ThrottlefsError(f"cannot mount on {target}: {detail}") from None
+            finally:
+                os.dup2(saved, 2)
+                os.close(saved)
+        # From mountinfo: a stat of our own mount would wait for ourselves.
+        self._entry = mounted_at(os.fsencode(target))
+
+    def detach(self) -> None:
+        """Free the session; unmount too if serving ended before the mount did."""
+        if self._record is not None:
+            try:
+                os.unlink(self._record)
+            except OSError:
+                pass
+        pyfuse3.close(unmount=False)
+        # Served to its end a mount is gone. Aborted it is still there, and dead.
+        entry = self._mounted()
+        if entry is not None and is_dead(entry):
+            try:
+                unmount(entry, lazy=True)
+            except ThrottlefsError as exc:
+                log.error("%s", exc)
+
+    def _mounted(self) -> MountEntry | None:
+        entry = self._entry
+        return None if entry is None else find_mount((entry.major, entry.minor))
+
+    # -- serving ---------------------------------------------------------------------------
+
+    async def serve(self, ready: Callable[[], None]) -> int:
+        """Serve until the mount is gone; returns the exit status."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._throttle.run)
+            nursery.start_soon(self._engine.run)
+            nursery.start_soon(self._announce, ready)
+            await nursery.start(self._handle_signals)
+            await self._serve_session()
+            nursery.cancel_scope.cancel()
+        log.info("unmounted %s", self._request.paths.target)
+        return self._status
+
+    async def _serve_session(self) -> None:
+        if not seam_is_there():
+            log.warning("this pyfuse3 is not known: using its own session loop, which is slower")
+            await pyfuse3.main(max_tasks=_MAX_TASKS)
+            return
+        throttle_poll, engine_poll = self._throttle.poll, self._engine.poll
+
+        def between_requests() -> None:
+            throttle_poll()
+            engine_poll()
+
+        loop = SessionLoop(
+            between_requests, self._operations.has_room, self._operations.wait_for_room
+        )
+        await loop.run(_MAX_TASKS)
+
+    async def _announce(self, ready: Callable[[], None]) -> None:
+        await self._started.wait()
+        await trio.lowlevel.checkpoint()  # the reply to FUSE_INIT goes out first
+        paths = self._request.paths
+        if self._entry is not None:
+            kernel.raise_queue_limits(self._entry, self._request.options.max_background)
+            self._record = runtime.write_record(self._entry, paths.source, paths.target)
+        kernel.warn_of_request_timeouts()
+        log.info("mounted %s on %s", paths.source, paths.target)
+        ready()
+
+    # -- the end ---------------------------------------------------------------------------
+
+    async def _handle_signals(
+        self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        with trio.open_signal_receiver(
+            signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2
+        ) as signals:
+            task_status.started()
+            async with trio.open_nursery() as nursery:
+                async for number in signals:
+                    if number == signal.SIGUSR1:
+                        nursery.start_soon(self._open_gates_for_a_while)
+                    elif number == signal.SIGUSR2:
+                        self._close_gates()
+                    elif self._drains:
+                        self._end_at_once()
+                    else:
+                        self._drains += 1
+                        nursery.start_soon(self._drain, signal.Signals(number).name)
+
+    async def _open_gates_for_a_while(self) -> None:
+        """``throttlefs umount`` is about to try; should it die, the limits come back alone."""
+        self._throttle.open_gates()
+        with trio.CancelScope() as scope:
+            self._gates_scope = scope
+            await trio.sleep(_GATES_OPEN_AT_MOST_S)
+        self._close_gates()
+
+    def _close_gates(self) -> None:
+        if self._gates_scope is not None:
+            self._gates_scope.cancel()
+            self._gates_scope = None
+        if not self._drains:
+            self._throttle.close_gates()
+
+    async def _drain(self, reason: str) -> None:
+        """Let everything go, then unmount, lazily if programs stay on it past the grace.
+
+        The session is served to its end, so nothing that was asked is dropped.
+        """
+        log.info("%s: opening the gates and unmounting %s", reason, self._request.paths.target)
+        self._throttle.open_gates()
+        deadline = trio.current_time() + GRACE_S
+        while (entry := self._mounted()) is not None:
+            late = trio.current_time() >= deadline
+            try:
+                if late:
+                    users = await trio.to_thread.run_sync(describe_users, entry)
+                    log.warning(
+                        "%s stays in use by %s: detached, and served until that is closed"
+                        " (a second signal ends it at once)",
+                        self._request.paths.target,
+                        users,
+                    )
+                await trio.to_thread.run_sync(unmount, entry, late)
+                return
+            except BusyError:
+                await trio.sleep(_RETRY_S)
+            except ThrottlefsError as exc:
+                if late:
+                    log.error("%s", exc)
+                    return
+                await trio.sleep(_RETRY_S)
+
+    def _end_at_once(self) -> None:
+        log.warning("second signal: ending at once; requests under way fail")
+        self._status = 1
+        if self._entry is None or not kernel.abort_connection(self._entry):
+            pyfuse3.terminate()
+
+
+def _escape_option(value: str) -> str:
+    """*value* for a mount option: ASCII only (pyfuse3), commas and backslashes escaped."""
+    plain = "".join(
+        chr(byte) if 0x20 <= byte < 0x7F else f"%{byte:02X}" for byte in os.fsencode(value)
+    )
+    return plain.replace("\\", "\\\\").replace(",", "\\,")

@@ -1,0 +1,78 @@
+"""What is mounted where: /proc/self/mountinfo (proc(5)), read without touching any mount.
+
+A stat(2) of a FUSE mount asks its daemon, which may be ourselves, starting, or dead; this
+table answers the same questions without.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+
+_ESCAPE = re.compile(rb"\\([0-7]{3})")
+
+
+@dataclass(frozen=True, slots=True)
+class MountEntry:
+    """One line of mountinfo; *point* and *source* as the kernel has them, unescaped."""
+
+    mount_id: int
+    major: int
+    minor: int
+    point: bytes
+    fstype: str
+    source: bytes
+    options: str
+
+
+def _unescape(field: bytes) -> bytes:
+    return _ESCAPE.sub(lambda match: bytes([int(match[1], 8)]), field)
+
+
+def parse_mountinfo(text: bytes) -> list[MountEntry]:
+    """All mounts of a mountinfo *text*, in order: of two at one point the last is on top."""
+    entries = []
+    for line in text.splitlines():
+        left, _, right = line.partition(b" - ")
+        fields, tail = left.split(b" "), right.split(b" ")
+        if len(fields) < 6 or len(tail) < 2:
+            continue
+        major, _, minor = fields[2].partition(b":")
+        entries.append(
+            MountEntry(
+                mount_id=int(fields[0]),
+                major=int(major),
+                minor=int(minor),
+                point=_unescape(fields[4]),
+                fstype=os.fsdecode(tail[0]),
+                source=_unescape(tail[1]),
+                options=os.fsdecode(fields[5]),
+            )
+        )
+    return entries
+
+
+def read_mounts() -> list[MountEntry]:
+    """The mounts of this process's namespace."""
+    with open("/proc/self/mountinfo", "rb") as file:
+        return parse_mountinfo(file.read())
+
+
+def mounted_at(point: bytes) -> MountEntry | None:
+    """The topmost mount at exactly *point* (absolute, symlinks resolved), if there is one."""
+    found = [entry for entry in read_mounts() if entry.point == point]
+    return found[-1] if found else None
+
+
+def resolve_mount_point(path: bytes) -> bytes:
+    """*path* absolute with the symlinks of its parents resolved, the last component unread.
+
+    The last component is left alone because it may be a mount whose daemon is dead.
+    """
+    path = os.path.abspath(path)
+    parent, name = os.path.split(path)
+    resolved = os.path.join(os.path.realpath(parent), name)
+    if mounted_at(resolved) is None:
+        resolved = os.path.realpath(resolved)
+    return resolved

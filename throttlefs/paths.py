@@ -1,0 +1,117 @@
+"""SRC and DST of a mount: checked before anything is mounted, each mistake with its cure."""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass
+
+from .errors import ThrottlefsError
+from .mountinfo import mounted_at, resolve_mount_point
+from .unmounting import FILESYSTEM_TYPE
+
+_FUSE_CONF = "/etc/fuse.conf"
+
+
+@dataclass(frozen=True, slots=True)
+class MountPaths:
+    """SRC and DST, absolute and with their symlinks resolved."""
+
+    source: str
+    target: str
+
+
+def check_paths(source: str, target: str, nonempty: bool) -> MountPaths:
+    """Resolve *source* and *target* and check that the one can be mounted on the other.
+
+    Raises `ThrottlefsError` that names the culprit and the cure.
+    """
+    source_stat = _stat(source, "SRC")
+    if not stat.S_ISDIR(source_stat.st_mode):
+        raise ThrottlefsError(f"SRC {source} is not a directory; name the directory of the images")
+    if not os.access(source, os.R_OK | os.X_OK):
+        raise ThrottlefsError(f"SRC {source}: you may not read this directory")
+    paths = MountPaths(
+        os.path.realpath(source), os.fsdecode(resolve_mount_point(os.fsencode(target)))
+    )
+    _check_not_mounted(target, paths.target)
+    target_stat = _stat(target, "DST")
+    if not stat.S_ISDIR(target_stat.st_mode):
+        raise ThrottlefsError(f"DST {target} is not a directory; make one with: mkdir {target}")
+    _check_apart(source, target, paths, nonempty)
+    try:
+        empty = not os.listdir(paths.target)
+    except PermissionError:
+        raise ThrottlefsError(f"DST {target}: you may not read this directory") from None
+    if not empty and not nonempty:
+        raise ThrottlefsError(
+            f"DST {target} is not empty, and a mount would hide what is in it;"
+            " choose an empty directory, or give -o nonempty"
+        )
+    return paths
+
+
+def _stat(path: str, which: str) -> os.stat_result:
+    try:
+        return os.stat(path)
+    except FileNotFoundError:
+        cure = f"; make it with: mkdir {path}" if which == "DST" else ""
+        raise ThrottlefsError(f"{which} {path} does not exist{cure}") from None
+    except OSError as exc:
+        raise ThrottlefsError(f"{which} {path}: {exc.strerror}") from None
+
+
+def _check_not_mounted(target: str, resolved: str) -> None:
+    mount = mounted_at(os.fsencode(resolved))
+    if mount is None or mount.fstype != FILESYSTEM_TYPE:
+        return
+    raise ThrottlefsError(
+        f"DST {target} is already a throttlefs mount of {os.fsdecode(mount.source)};"
+        f" unmount it first with: throttlefs umount {target}"
+    )
+
+
+def _check_apart(source: str, target: str, paths: MountPaths, nonempty: bool) -> None:
+    if paths.source == paths.target:
+        if not nonempty:
+            raise ThrottlefsError(
+                f"DST {target} is SRC itself; give -o nonempty to mount it over itself"
+            )
+    elif _is_inside(paths.target, paths.source):
+        raise ThrottlefsError(
+            f"DST {target} lies inside SRC {source}; choose a directory outside of it"
+        )
+    elif _is_inside(paths.source, paths.target):
+        raise ThrottlefsError(
+            f"SRC {source} lies inside DST {target} and would be hidden by the mount;"
+            " choose a directory beside it"
+        )
+
+
+def _is_inside(inner: str, outer: str) -> bool:
+    """Whether *inner* lies below *outer*, by identity too, which sees through bind mounts."""
+    outer_stat = os.stat(outer)
+    path = os.path.dirname(inner)
+    while True:
+        st = os.stat(path)
+        if (st.st_dev, st.st_ino) == (outer_stat.st_dev, outer_stat.st_ino):
+            return True
+        if path == "/":
+            return False
+        path = os.path.dirname(path)
+
+
+def check_may_allow_others(option: str) -> None:
+    """Raise `ThrottlefsError` unless this user may give *option*, allow_other or allow_root."""
+    if os.geteuid() == 0:
+        return
+    try:
+        with open(_FUSE_CONF) as file:
+            if any(line.strip() == "user_allow_other" for line in file):
+                return
+    except OSError:
+        pass
+    raise ThrottlefsError(
+        f"you may not use -o {option}; put the line user_allow_other into {_FUSE_CONF} as root,"
+        " or leave the option out"
+    )
