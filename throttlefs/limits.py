@@ -42,6 +42,19 @@ _CANONICAL: Final = {name: name for name in LIMIT_NAMES} | {
     for suffix in ("", "_max", "_max_length")
 }
 
+QEMU_DASHED_NAMES: Final = tuple(
+    (_QEMU_LONG_NAMES[rate] + suffix).replace("_", "-")
+    for suffix in ("", "_max", "_max_length")
+    for rate in RATES
+)
+"""The names of QEMU's ``throttle-group`` limits ("bps-read-max") that differ from ours."""
+
+DEFAULT_WEIGHT: Final = 100
+MAX_WEIGHT: Final = 10_000
+"""An image's or a group's weight is 1 to this; shares are in proportion to the weights."""
+
+LONGEST_GROUP_NAME: Final = 255
+
 
 def _help_lines() -> dict[str, str]:
     whose = {"": "reads and writes together", "_rd": "reads", "_wr": "writes"}
@@ -265,3 +278,29 @@ def _assignment(name: str, numbers: Mapping[str, int], spelled: Callable[[str], 
 
 
 NO_LIMITS: Final = Limits()
+
+
+def check_weight(name: str, value: object) -> int:
+    """*value* as a weight, from a number or its digits; `LimitsError` that names *name*."""
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 20:
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_WEIGHT:
+        raise LimitsError(
+            name, f"{name}: {quoted(value)} is not a whole number from 1 to {MAX_WEIGHT}"
+        )
+    return value
+
+
+def check_group_name(name: str, value: object) -> str:
+    """*value* as the name of a group; `LimitsError` that names *name*."""
+    if not isinstance(value, str):
+        raise LimitsError(name, f"{name}: {quoted(value)} is not the name of a group")
+    if not value:
+        raise LimitsError(name, f"{name}: the name of the group is missing")
+    if not value.isprintable() or len(value) > LONGEST_GROUP_NAME:
+        raise LimitsError(
+            name,
+            f"{name}: {quoted(value)} cannot name a group: use at most {LONGEST_GROUP_NAME} "
+            "printable characters",
+        )
+    return value

@@ -1,0 +1,102 @@
+"""The options without a value that FUSE and mount(8) know, and what becomes of each.
+
+What libfuse takes was found by trying every option with libfuse 3.14 and its fusermount3, as root
+and as a user. Of mount(8)'s options about access times libfuse takes ``atime`` and ``noatime``
+alone; the others concern times that the filesystem behind SRC keeps anyway.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+# Of flags of one kind the last given holds. The second word is what libfuse is told.
+_FLAGS: Final = {
+    "ro": ("writing", "ro"),
+    "rw": ("writing", "rw"),
+    "dev": ("devices", "dev"),
+    "nodev": ("devices", "nodev"),
+    "suid": ("setuid", "suid"),
+    "nosuid": ("setuid", "nosuid"),
+    "exec": ("programs", "exec"),
+    "noexec": ("programs", "noexec"),
+    "sync": ("synchrony", "sync"),
+    "async": ("synchrony", "async"),
+    "dirsync": ("directories", "dirsync"),
+    "noatime": ("atime", "noatime"),
+    "atime": ("atime", "atime"),
+    "relatime": ("atime", "atime"),
+    "strictatime": ("atime", "atime"),
+    "allow_other": ("audience", "allow_other"),
+    "allow_root": ("audience", "allow_root"),
+    "auto_unmount": ("ending", "auto_unmount"),
+}
+
+# Who may mount was decided before throttlefs started, but mount(8) has these imply others.
+_IMPLIED: Final = {
+    "user": ("noexec", "nosuid", "nodev"),
+    "users": ("noexec", "nosuid", "nodev"),
+    "owner": ("nosuid", "nodev"),
+    "group": ("nosuid", "nodev"),
+}
+
+# What concerns mount(8), fstab(5) or systemd alone, or holds anyhow.
+_DROPPED: Final = (
+    *("defaults", "auto", "noauto", "nofail", "nouser", "nousers", "noowner", "nogroup"),
+    *("_netdev", "_rnetdev", "silent", "loud", "nomand", "noiversion", "default_permissions"),
+    *("diratime", "nodiratime", "norelatime", "nostrictatime", "lazytime", "nolazytime"),
+)
+_DROPPED_WITH_VALUE: Final = frozenset(("comment", "helper", "uhelper", "user"))
+
+_REFUSED: Final = {
+    "remount": "'throttlefs set' changes limits in flight; for the rest unmount and mount again",
+    "nosymfollow": "libfuse cannot set it",
+    "kernel_cache": "SRC may change underneath; auto_cache uses the page cache and notices that",
+    "direct_io": "it is how throttlefs works unless auto_cache is given; leave it out",
+    **dict.fromkeys(
+        ("fd", "rootmode", "user_id", "group_id"), "the mount sets it by itself; leave it out"
+    ),
+    **dict.fromkeys(("uid", "gid", "umask"), "owners and modes are those of SRC"),
+    **dict.fromkeys(("blkdev", "blksize"), "it is for filesystems on block devices"),
+}
+
+FLAG_NAMES: Final = (*_FLAGS, *_IMPLIED, *_DROPPED)
+"""Every option that takes no value, throttlefs' own aside."""
+
+
+class MountFlags:
+    """The flags given so far; of one kind the later wins."""
+
+    def __init__(self) -> None:
+        self._by_kind: dict[str, str] = {}
+
+    def add(self, name: str) -> None:
+        """Note *name*, one of `FLAG_NAMES`, and what it implies."""
+        if name in _FLAGS:
+            kind, word = _FLAGS[name]
+            self._by_kind.pop(kind, None)  # a flag stands where it was given last
+            self._by_kind[kind] = word
+        for implied in _IMPLIED.get(name, ()):
+            self.add(implied)
+
+    def words(self) -> tuple[str, ...]:
+        """What to tell libfuse, in the order given, nothing contradicting anything else."""
+        return tuple(self._by_kind.values())
+
+
+def drops_value(name: str) -> bool:
+    """Whether an option *name* with a value is of no concern here."""
+    return name in _DROPPED_WITH_VALUE
+
+
+def is_comment(name: str) -> bool:
+    """Whether *name* is one of the ``x-*`` and ``X-*`` that mount(8) leaves to others.
+
+    The limits of QEMU's ``throttle-group`` begin with ``x-`` as well: one that is mistyped must
+    not pass for a comment, since then nothing would be limited.
+    """
+    return name.startswith(("x-", "X-")) and not name.startswith(("x-bps", "x-iops"))
+
+
+def why_refused(name: str) -> str | None:
+    """Why an option of other FUSE filesystems or of mount(8) is none here; None if unheard of."""
+    return _REFUSED.get(name)
