@@ -1,0 +1,80 @@
+"""Memory that the kernel reads from and writes to.
+
+The kernel fills a bytes object directly, which then is the answer: no copy, and the memory
+comes from malloc(3), which hands out again what was freed a moment ago (no page faults).
+"""
+
+import ctypes
+from typing import NamedTuple
+
+Data = bytes | bytearray | memoryview
+"""What reads return and writes take: anything contiguous."""
+
+_bytes_from_size = ctypes.pythonapi.PyBytes_FromStringAndSize
+_bytes_from_size.argtypes = [ctypes.c_void_p, ctypes.c_ssize_t]
+_bytes_from_size.restype = ctypes.py_object
+_bytearray_from_size = ctypes.pythonapi.PyByteArray_FromStringAndSize
+_bytearray_from_size.argtypes = [ctypes.c_void_p, ctypes.c_ssize_t]
+_bytearray_from_size.restype = ctypes.py_object
+
+# A bytes object is a header followed by its data and a zero (CPython, bytesobject.h).
+_BYTES_HEADER = bytes.__basicsize__ - 1
+
+
+def new_bytes(size: int) -> bytes:
+    """A bytes object of `size` bytes whose contents are not initialised.
+
+    PyBytes_FromStringAndSize is documented to give this when its first argument is NULL. It
+    may be filled until somebody else has seen it. What was not filled must be sliced off
+    before anybody does: it may be anything this process had in memory.
+    """
+    made: bytes = _bytes_from_size(None, size)
+    return made
+
+
+def new_bytearray(size: int) -> bytearray:
+    """A bytearray of `size` bytes, not initialised: `new_bytes` for ``os.preadv``.
+
+    ``bytearray(size)`` would clear it first: 1.3 us of 5.5 us for a cached read of 128 KiB.
+    """
+    made: bytearray = _bytearray_from_size(None, size)
+    return made
+
+
+def address_of(data: bytes) -> int:
+    """Where the data of a bytes object lies in memory; it stays there as long as it lives."""
+    return id(data) + _BYTES_HEADER
+
+
+def addresses_are_known() -> bool:
+    """Whether `address_of` is right on this interpreter."""
+    probe = b"where does this lie?"
+    return ctypes.string_at(address_of(probe), len(probe)) == probe
+
+
+class AlignedMemory(NamedTuple):
+    """`size` bytes of memory at an `address` with the alignment that was asked for."""
+
+    owner: bytes
+    start: int
+    address: int
+    size: int
+
+    def data(self, start: int, stop: int) -> memoryview:
+        """The bytes from `start` to `stop`, not copied."""
+        return memoryview(self.owner)[self.start + start : self.start + stop]
+
+
+def new_aligned(size: int, alignment: int) -> AlignedMemory:
+    """Memory of `size` bytes, not initialised, at a multiple of `alignment` (a power of two)."""
+    owner = new_bytes(size + alignment - 1)
+    address = address_of(owner)
+    start = -address & (alignment - 1)
+    return AlignedMemory(owner, start, address + start, size)
+
+
+def copy_aligned(data: bytes, alignment: int) -> AlignedMemory:
+    """A copy of `data` at a multiple of `alignment`."""
+    memory = new_aligned(len(data), alignment)
+    ctypes.memmove(memory.address, address_of(data), len(data))
+    return memory

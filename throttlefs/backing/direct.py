@@ -1,0 +1,79 @@
+"""O_DIRECT with requests of any alignment."""
+
+import fcntl
+import os
+
+from throttlefs.backing.alignment import Alignment
+from throttlefs.backing.buffers import Data, address_of, copy_aligned, new_aligned
+from throttlefs.backing.engine import Engine
+from throttlefs.backing.gate import gate_of
+
+
+class DirectIo:
+    """Reads and writes past the page cache through `fd`, which has O_DIRECT set.
+
+    - Reads are widened to whole blocks, into memory that is aligned.
+    - Aligned writes are copied to memory that is aligned, if theirs is not.
+    - Unaligned writes would need their first and last block read, changed and written back,
+      and the file cut to size if that was its last one. The page cache does all this: they go
+      through a second descriptor, without O_DIRECT, and are written back before anything else
+      may be written (`WriteGate`), so that no dirty page is ever left in the way of
+      O_DIRECT. Virtual machines do not write like this, unless their sectors are smaller than
+      the disk's.
+    """
+
+    def __init__(
+        self, fd: int, engine: Engine, alignment: Alignment, identity: tuple[int, int]
+    ) -> None:
+        """`identity` is the file's device and inode number."""
+        self._fd = fd
+        self._engine = engine
+        self._block_mask = alignment.offset - 1
+        self._memory_alignment = alignment.memory
+        self._gate = gate_of(*identity)
+        self._cached_fd = -1
+
+    async def read(self, offset: int, size: int) -> Data:
+        """See `BackingFile.read`."""
+        start = offset & ~self._block_mask
+        end = (offset + size + self._block_mask) & ~self._block_mask
+        memory = new_aligned(end - start, self._memory_alignment)
+        got = await self._engine.read_into(self._fd, start, memory.address, memory.size)
+        first = offset - start
+        return memory.data(first, max(first, min(first + size, got)))
+
+    async def write(self, offset: int, data: Data) -> int:
+        """See `BackingFile.write`."""
+        size = len(data)
+        unaligned = bool((offset | size) & self._block_mask)
+        await self._gate.enter(unaligned=unaligned)
+        try:
+            if unaligned:
+                return await self._write_unaligned(offset, data)
+            if type(data) is not bytes:
+                data = bytes(data)
+            address = address_of(data)
+            if address & (self._memory_alignment - 1):
+                memory = copy_aligned(data, self._memory_alignment)
+                return await self._engine.write_from(self._fd, offset, memory.address, size)
+            return await self._engine.write_from(self._fd, offset, address, size)
+        finally:
+            self._gate.leave(unaligned=unaligned)
+
+    async def _write_unaligned(self, offset: int, data: Data) -> int:
+        if self._cached_fd < 0:
+            self._cached_fd = os.open(f"/proc/self/fd/{self._fd}", self._reopen_flags())
+        written = await self._engine.write(self._cached_fd, offset, data)
+        await self._engine.write_back(self._cached_fd, offset, written)
+        return written
+
+    def _reopen_flags(self) -> int:
+
+        flags = fcntl.fcntl(self._fd, fcntl.F_GETFL)
+        return (flags & (os.O_ACCMODE | os.O_DSYNC)) | os.O_CLOEXEC
+
+    def close(self) -> None:
+        """Close the second descriptor, if there is one."""
+        if self._cached_fd >= 0:
+            os.close(self._cached_fd)
+            self._cached_fd = -1

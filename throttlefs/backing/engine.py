@@ -1,0 +1,100 @@
+"""What the two ways of doing I/O have in common, and the choice between them."""
+
+import logging
+from typing import Literal, Protocol
+
+from throttlefs.backing.buffers import Data
+
+EngineChoice = Literal["auto", "uring", "threads"]
+
+
+class Engine(Protocol):
+    """Carries out I/O that may block without blocking the event loop.
+
+    An operation that has begun is not cancelled: a cancelled task goes on once the kernel is
+    done with its request (`trio.Cancelled` then comes at its next checkpoint). So when a call
+    has returned or raised, its memory may be reused and its descriptor closed.
+
+    All raise OSError with the errno of the system call. EINTR and EAGAIN are retried.
+
+    `offload` says that the kernel would copy much memory between the page cache and ours, and
+    that another core should do it.
+    """
+
+    name: str
+
+    async def read(self, fd: int, offset: int, size: int, *, offload: bool = False) -> Data:
+        """Up to `size` bytes at `offset`; fewer only at the end of the file, b"" behind it."""
+
+    async def write(self, fd: int, offset: int, data: Data, *, offload: bool = False) -> int:
+        """Write all of `data`; returns its length.
+
+        As write(2) does, after an error in the middle (ENOSPC, EFBIG) it returns how much was
+        written, and the error is raised by the write that goes on from there.
+        """
+
+    async def read_into(self, fd: int, offset: int, address: int, size: int) -> int:
+        """Read as `read` does, to the memory at `address`; returns the number of bytes."""
+
+    async def write_from(self, fd: int, offset: int, address: int, size: int) -> int:
+        """Write as `write` does, from the memory at `address`."""
+
+    async def write_back(self, fd: int, offset: int, size: int) -> None:
+        """Write dirty pages of the range to the disk and wait: sync_file_range(2).
+
+        Leaves nothing dirty behind, but is no fsync: neither metadata nor the disk's own cache
+        is flushed.
+        """
+
+    async def fsync(self, fd: int, datasync: bool) -> None:
+        """fsync(2), or fdatasync(2)."""
+
+    def poll(self) -> None:
+        """Reschedule the tasks whose I/O is done; costs a few 100 ns when there are none.
+
+        To be called where the event loop would not get to it for long.
+        """
+
+    async def run(self) -> None:
+        """Do what the engine does in the background, until cancelled.
+
+        Must run, once and in a nursery around everything that does I/O, for operations to
+        make progress.
+        """
+
+    def close(self) -> None:
+        """Wait for what is under way, then free everything."""
+
+
+class EngineUnavailableError(Exception):
+    """The engine asked for cannot work here; the text says why."""
+
+
+def create_engine(choice: EngineChoice, log: logging.Logger) -> Engine:
+    """Make the engine of that name; ``auto`` is io_uring where it works, threads elsewhere.
+
+    To be called in the process and thread that will do the I/O: an io_uring belongs to one
+    thread and does not survive a fork. Logs what was chosen and why.
+
+    Raises EngineUnavailableError if ``uring`` was asked for and cannot work.
+    """
+    from throttlefs.backing.threads import ThreadEngine
+
+    if choice == "threads":
+        log.info("backing I/O through threads, as asked for")
+        return ThreadEngine()
+    if choice not in ("auto", "uring"):
+        raise ValueError(f"no engine is called {choice!r}: auto, uring or threads")
+
+    from throttlefs.backing.ring import RingUnavailableError
+    from throttlefs.backing.uring import UringEngine
+
+    try:
+        engine = UringEngine()
+    except RingUnavailableError as error:
+        if choice == "uring":
+            raise EngineUnavailableError(f"io_uring cannot be used: {error}") from error
+        log.warning("backing I/O through threads, which cost more: %s", error)
+        return ThreadEngine()
+    log.info("backing I/O through io_uring (%s)", engine.description)
+    return engine

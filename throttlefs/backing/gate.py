@@ -1,0 +1,74 @@
+"""Keeps unaligned writes of an inode apart from all its other writes.
+
+An unaligned write passes through the page cache in the middle of O_DIRECT ones. The kernel
+promises nothing when both touch the same page at once (open(2), NOTES), and neither XFS nor
+ext4 let an unaligned O_DIRECT write run beside others: so do we.
+"""
+
+from collections import deque
+from weakref import WeakValueDictionary
+
+import trio
+from trio.lowlevel import Abort, RaiseCancelT, Task, current_task, wait_task_rescheduled
+
+
+class WriteGate:
+    """Lets in any number of aligned writes, or one unaligned write; in order of arrival.
+
+    `enter` is followed by `leave` with the same argument, also when the write fails.
+    """
+
+    __slots__ = ("__weakref__", "_inside", "_unaligned_inside", "_waiting")
+
+    def __init__(self) -> None:
+        self._inside = 0
+        self._unaligned_inside = False
+        self._waiting: deque[tuple[Task, bool]] = deque()
+
+    async def enter(self, *, unaligned: bool) -> None:
+        """Wait until the write may begin. No checkpoint if it may at once."""
+        if not self._waiting and self._may_enter(unaligned):
+            self._admit(unaligned)
+            return
+        waiter = (current_task(), unaligned)
+        self._waiting.append(waiter)
+
+        def give_up(_: RaiseCancelT) -> Abort:
+            self._waiting.remove(waiter)
+            self._open()  # it may have been what the ones behind it waited for
+            return Abort.SUCCEEDED
+
+        await wait_task_rescheduled(give_up)
+
+    def leave(self, *, unaligned: bool) -> None:
+        """The write is over."""
+        self._inside -= 1
+        if unaligned:
+            self._unaligned_inside = False
+        if self._waiting:
+            self._open()
+
+    def _may_enter(self, unaligned: bool) -> bool:
+        return not self._unaligned_inside and not (unaligned and self._inside)
+
+    def _admit(self, unaligned: bool) -> None:
+        self._inside += 1
+        self._unaligned_inside = unaligned
+
+    def _open(self) -> None:
+        waiting = self._waiting
+        while waiting and self._may_enter(waiting[0][1]):
+            task, unaligned = waiting.popleft()
+            self._admit(unaligned)
+            trio.lowlevel.reschedule(task)
+
+
+_gates: WeakValueDictionary[tuple[int, int], WriteGate] = WeakValueDictionary()
+
+
+def gate_of(device: int, inode: int) -> WriteGate:
+    """The gate of an inode, one for all its open files; kept as long as somebody holds it."""
+    gate = _gates.get((device, inode))
+    if gate is None:
+        gate = _gates[device, inode] = WriteGate()
+    return gate
