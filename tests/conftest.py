@@ -1,0 +1,50 @@
+"""Fixtures for every test: real mounts that are always cleaned up."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support import Mounted, MountFactory, clear_away, run_throttlefs
+from throttlefs import runtime
+from throttlefs.mountinfo import mounted_at
+
+
+@pytest.fixture
+def make_mount(tmp_path: Path) -> Iterator[MountFactory]:
+    """Mount tmp_path/src at tmp_path/mnt (or what is given) with an option string."""
+    targets: list[Path] = []
+
+    def mount(
+        options: str = "", *args: str, source: Path | None = None, target: Path | None = None
+    ) -> Mounted:
+        source = source or tmp_path / "src"
+        target = target or tmp_path / "mnt"
+        for directory in (source, target):
+            directory.mkdir(exist_ok=True)
+        targets.append(target)
+        log_file = tmp_path / f"{target.name}.log"
+        command = ["mount", source, target, "--log-file", log_file, *args]
+        if options:
+            command += ["-o", options]
+        result = run_throttlefs(*command)
+        assert result.returncode == 0, result.stderr
+        assert result.stderr == ""
+        entry = mounted_at(os.fsencode(target))
+        assert entry is not None
+        record = runtime.read_record(entry)
+        assert record is not None
+        return Mounted(source, target, entry, record.pid, log_file)
+
+    yield mount
+    for target in targets:
+        clear_away(target)
+
+
+@pytest.fixture
+def mounted(make_mount: MountFactory) -> Mounted:
+    """A mount without limits."""
+    return make_mount()

@@ -1,0 +1,82 @@
+"""What the tests share: running the command, waiting, and clearing mounts away."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from throttlefs import runtime
+from throttlefs.mountinfo import MountEntry, mounted_at
+
+THROTTLEFS = [sys.executable, "-m", "throttlefs"]
+
+
+def run_throttlefs(
+    *args: object, timeout: float = 60, **kwargs: object
+) -> subprocess.CompletedProcess[str]:
+    """Run the command to its end; its output is captured."""
+    return subprocess.run(
+        [*THROTTLEFS, *map(str, args)],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        stdin=subprocess.DEVNULL,
+        **kwargs,  # type: ignore[call-overload]
+    )
+
+
+@dataclass
+class Mounted:
+    """A live mount of the test's own."""
+
+    source: Path
+    path: Path
+    entry: MountEntry
+    pid: int
+    log_file: Path
+
+    @property
+    def log(self) -> str:
+        return self.log_file.read_text(errors="replace")
+
+    def umount(self) -> None:
+        """Unmount as a user would; must succeed and leave neither mount nor daemon."""
+        result = run_throttlefs("umount", self.path)
+        assert result.returncode == 0, result.stderr
+        assert not self.is_mounted()
+        assert runtime.process_start_time(self.pid) is None
+
+    def is_mounted(self) -> bool:
+        return mounted_at(os.fsencode(self.path)) is not None
+
+    def wait_until_ended(self, seconds: float = 20) -> None:
+        """Wait until neither mount nor daemon is left."""
+        wait_for(lambda: runtime.process_start_time(self.pid) is None, seconds)
+        assert not self.is_mounted()
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 10) -> None:
+    """Poll until *condition*; fail if it does not come within *seconds*."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.01)
+
+
+def clear_away(path: Path) -> None:
+    """Leave nothing of a mount behind, whatever state the test left it in."""
+    while (entry := mounted_at(os.fsencode(path))) is not None:
+        record = runtime.read_record(entry)
+        if record is not None and record.is_alive():
+            os.kill(record.pid, signal.SIGKILL)
+            wait_for(lambda: not record.is_alive())  # noqa: B023
+        subprocess.run(["umount", "-l", str(path)], check=True)
+
+
+MountFactory = Callable[..., Mounted]
