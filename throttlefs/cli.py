@@ -28,7 +28,10 @@ class _OptionString(click.ParamType):
         from .options import OPTION_HELP
 
         before, comma, last = incomplete.rpartition(",")
-        known = {**{name: f"{text}" for name, text in LIMIT_HELP.items()}, **OPTION_HELP}
+        known = {f"{name}=": text for name, text in LIMIT_HELP.items()}
+        for form, text in OPTION_HELP.items():
+            name, equals, _ = form.partition("=")
+            known[name + equals] = text
         return [
             CompletionItem(before + comma + name, help=text)
             for name, text in known.items()
@@ -138,14 +141,19 @@ def mount(
     set_up_logging(foreground, log_path, verbose)
 
     # Late, because pyfuse3 and trio take most of the start-up time that a typo need not cost.
-    from .daemon import run_in_background
+    from .daemon import DaemonDiedError, run_in_background
     from .mount import MountRequest, check_environment, serve_mount
+    from .unmounting import clear_dead_mount
 
     check_environment(options)
     request = MountRequest(paths, options)
     if foreground:
         raise SystemExit(serve_mount(request, lambda: None))
-    run_in_background(lambda ready: serve_mount(request, ready))
+    try:
+        run_in_background(lambda ready: serve_mount(request, ready))
+    except DaemonDiedError:
+        clear_dead_mount(paths.target)
+        raise
 
 
 @cli.command(short_help="End a mount.")

@@ -13,12 +13,16 @@ _READY = b"ready"
 _MAX_MESSAGE = 4096
 
 
+class DaemonDiedError(ThrottlefsError):
+    """The daemon ended before it could report."""
+
+
 def run_in_background(serve: Callable[[Callable[[], None]], int]) -> int:
     """Fork a daemon that runs ``serve(ready)``; return 0 once it has called *ready*.
 
     The daemon exits with what *serve* returns; a `ThrottlefsError` that it raises before *ready*
-    is raised here, in the command that waits. Raises `ThrottlefsError` too if the daemon dies
-    without a word.
+    is raised here, in the command that waits. Raises `DaemonDiedError` if the daemon dies without
+    a word, having undone nothing.
     """
     read_end, write_end = os.pipe()
     pid = os.fork()
@@ -34,8 +38,8 @@ def run_in_background(serve: Callable[[Callable[[], None]], int]) -> int:
     if message:
         raise ThrottlefsError(message.decode("utf-8", "surrogateescape"))
     code = os.waitstatus_to_exitcode(status)
-    how = f"by signal {signal.Signals(-code).name}" if code < 0 else f"with exit status {code}"
-    raise ThrottlefsError(f"the daemon ended {how} while it started; run with -f to see why")
+    how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
+    raise DaemonDiedError(f"the daemon {how} while it started; run with -f to see why")
 
 
 def _be_daemon(serve: Callable[[Callable[[], None]], int], write_end: int) -> NoReturn:

@@ -134,7 +134,6 @@ class _Mount:
         options = [
             f"fsname={_escape_option(self._request.options.fsname or self._request.paths.source)}",
             f"subtype={_SUBTYPE}",
-            "default_permissions",
             *self._request.options.fuse_options(),
         ]
         target = self._request.paths.target

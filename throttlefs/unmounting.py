@@ -81,6 +81,13 @@ def unmount(mount: MountEntry, lazy: bool = False) -> None:
         )
 
 
+def clear_dead_mount(target: str) -> None:
+    """Unmount what a daemon that died while it started may have left at *target*."""
+    mount = mounted_at(os.fsencode(target))
+    if mount is not None and mount.fstype == FILESYSTEM_TYPE and is_dead(mount):
+        unmount(mount, lazy=True)
+
+
 def busy_message(mount: MountEntry) -> str:
     """Who keeps *mount* busy and what to do about it, in one line."""
     point = os.fsdecode(mount.point)
