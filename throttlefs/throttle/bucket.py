@@ -1,0 +1,95 @@
+"""One limit as an instant: the virtual scheduling algorithm of a leaky bucket.
+
+A bucket of GCRA (ITU-T I.371, "generic cell rate algorithm") is one number, the theoretical
+arrival time TAT: the instant at which everything that went so far is paid for. With *credit*,
+the volume of a burst, a request is due when
+
+    TAT - credit / rate <= now
+
+and each request that goes moves it on by its own cost, which the next one waits for:
+
+    TAT = max(TAT, now - lag) + cost / rate
+
+*lag* is how much idle time still counts. QEMU's ``docs/throttle.txt`` describes the same thing as
+a bucket that leaks at *rate*: its level is ``(TAT - now) * rate`` and its size is the credit.
+
+Numbers are exact. A cost is kept in nano-units (a unit is a byte, a request, or 1/iops_size of
+one), so ``rate * nanoseconds`` is a number of nano-units as well and nothing is ever rounded:
+instead of TAT the bucket holds ``TAT * rate``.
+"""
+
+from __future__ import annotations
+
+NANO = 1_000_000_000
+"""Nano-units in a unit, and nanoseconds in a second."""
+
+
+class Bucket:
+    """One rate that holds for a stream of requests, with or without a burst.
+
+    ``rate`` is in units a second. A request of n bytes costs ``max(fixed, n * per_byte)``
+    nano-units: a byte limit has ``fixed == 0``, a request limit ``per_byte == 0``, and one with
+    an ``iops_size`` counts in units of 1/iops_size of a request and has both. ``paid`` is TAT
+    times the rate and ``credit`` a burst's volume, both in nano-units.
+    """
+
+    __slots__ = ("_credit_target", "credit", "fixed", "paid", "per_byte", "rate")
+
+    def __init__(self, rate: int, fixed: int, per_byte: int, credit: int, now: int) -> None:
+        self.rate = rate
+        self.fixed = fixed
+        self.per_byte = per_byte
+        self.credit = credit
+        self._credit_target = credit
+        self.paid = now * rate
+
+    def cost(self, nbytes: int) -> int:
+        """What a request of *nbytes* costs, in nano-units."""
+        cost = nbytes * self.per_byte
+        return cost if cost > self.fixed else self.fixed
+
+    def due_at(self, now: int) -> int:
+        """The instant (ns, rounded up) from which a request may go; *now* or earlier: at once."""
+        if self.paid <= now * self.rate + self.credit:
+            return now
+        return -((self.credit - self.paid) // self.rate)
+
+    def charge(self, nbytes: int, now: int, lag: int) -> None:
+        """Let a request of *nbytes* go at *now*; at most *lag* ns before it still count."""
+        floor = (now - lag) * self.rate
+        paid = self.paid
+        if paid < floor:  # noqa: PLR1730  (max() takes three times as long, on the hot path)
+            paid = floor
+        if self.credit != self._credit_target:
+            self._shrink_credit(paid - now * self.rate)
+        cost = nbytes * self.per_byte
+        self.paid = paid + (cost if cost > self.fixed else self.fixed)
+
+    def level(self, now: int) -> int:
+        """What is not paid for yet, in nano-units; negative after idleness."""
+        return self.paid - now * self.rate
+
+    def owed_until(self) -> int:
+        """The instant (ns, rounded up) at which everything that went is paid for."""
+        return -(-self.paid // self.rate)
+
+    def change(self, rate: int, fixed: int, per_byte: int, credit: int, now: int) -> None:
+        """Go on with other figures: the level, in units, stays what it is.
+
+        A burst's credit grows at once. It shrinks only as the level falls: what was within the
+        old credit when it went does not block the bucket under the new one.
+        """
+        level = self.level(now)
+        if (fixed, per_byte) != (self.fixed, self.per_byte):
+            # An iops_size came, went or changed, and with it the unit; a request costs `fixed`.
+            level = -(-level * fixed // self.fixed)
+            self.credit = self.credit * fixed // self.fixed
+        self.rate = rate
+        self.fixed = fixed
+        self.per_byte = per_byte
+        self._credit_target = credit
+        self.credit = max(credit, min(self.credit, level))
+        self.paid = now * rate + level
+
+    def _shrink_credit(self, level: int) -> None:
+        self.credit = max(self._credit_target, min(self.credit, level))

@@ -1,0 +1,92 @@
+"""An image as the limiter sees it: two queues of waiting requests under one set of limits."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+from .node import Node
+
+
+class Request:
+    """A read or write that waits. ``owner`` is whatever the caller wants to find in it again."""
+
+    __slots__ = ("arrived", "direction", "leaf", "nbytes", "number", "owner")
+
+    def __init__(self, direction: int, nbytes: int, owner: Any = None) -> None:
+        self.direction = direction
+        self.nbytes = nbytes
+        self.owner = owner
+        self.arrived = 0
+        self.number = 0
+        self.leaf: Leaf | None = None
+
+    @property
+    def waits(self) -> bool:
+        """Whether the request is still in a queue: neither released nor withdrawn."""
+        return self.leaf is not None
+
+
+class Leaf(Node):
+    """An image's two queues. Order holds within each; a total makes them take turns by arrival."""
+
+    __slots__ = ("_queues", "waiting_most")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._queues: tuple[deque[Request], deque[Request]] = (deque(), deque())
+        self.waiting_most = [0, 0]
+
+    def due_at(self, direction: int, now: int) -> int | None:
+        """From when the first request of *direction* may go; see `Node.due_at`."""
+        if not self.waiting[direction]:
+            return None
+        return self.own_due_at(direction, now)
+
+    def append(self, request: Request) -> None:
+        """Put *request* at the end of its queue."""
+        request.leaf = self
+        direction = request.direction
+        self._queues[direction].append(request)
+        waiting = self.waiting[direction]
+        self.waiting_most[direction] = max(self.waiting_most[direction], waiting)
+
+    def first(self, direction: int) -> Request:
+        """The request that is next in *direction*; there must be one."""
+        queue = self._queues[direction]
+        while queue[0].leaf is None:  # withdrawn
+            queue.popleft()
+        return queue[0]
+
+    def take(self, direction: int) -> Request:
+        """Remove and return the request that is next in *direction*."""
+        request = self.first(direction)
+        self._queues[direction].popleft()
+        request.leaf = None
+        return request
+
+    def withdraw(self, request: Request) -> None:
+        """Forget *request*, wherever in its queue it is."""
+        request.leaf = None
+        if not self.waiting[request.direction]:
+            self._queues[request.direction].clear()
+
+    def choose(self, directions: tuple[int, ...], now: int) -> int:
+        """Which of *directions*, all due, goes next: the one whose request came first.
+
+        A direction with an older request that is due here but not among *directions*, because it
+        is held up above, keeps its turn: it stays due here whatever goes first.
+        """
+        if len(directions) == 2:
+            read, write = directions
+            return read if self.first(read).number < self.first(write).number else write
+        chosen = directions[0]
+        other = 1 - chosen
+        if (
+            self.waiting[other]
+            and self.meter.has_total
+            and self.first(other).number < self.first(chosen).number
+            and self.own_due_at(other, now) <= now
+        ):
+            self.kept[other] = True
+        return chosen

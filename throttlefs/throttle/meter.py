@@ -1,0 +1,105 @@
+"""All the limits of one image or group: which buckets a read or a write has to pass."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from throttlefs.limits import Limits
+
+from .bucket import NANO, Bucket
+
+READ: Final = 0
+WRITE: Final = 1
+DIRECTIONS: Final = (READ, WRITE)
+
+# The rates a direction is held to, the total first.
+_RATES: Final = (("bps", "bps_rd", "iops", "iops_rd"), ("bps", "bps_wr", "iops", "iops_wr"))
+_TOTALS: Final = ("bps", "iops")
+_ALL_RATES: Final = ("bps", "bps_rd", "bps_wr", "iops", "iops_rd", "iops_wr")
+
+Figures = tuple[int, int, int, int]
+"""What makes a `Bucket`: rate, fixed, per_byte, credit."""
+
+
+def _figures(limits: Limits) -> dict[str, Figures]:
+    """The buckets that *limits* ask for, by name: one per rate and one per burst rate."""
+    size = limits.iops_size
+    wanted: dict[str, Figures] = {}
+    for name in _ALL_RATES:
+        rate = getattr(limits, name)
+        if not rate:
+            continue
+        if name.startswith("bps"):
+            unit, fixed, per_byte = 1, 0, NANO
+        elif size:
+            unit, fixed, per_byte = size, size * NANO, NANO
+        else:
+            unit, fixed, per_byte = 1, NANO, 0
+        burst = getattr(limits, f"{name}_max")
+        volume = burst * getattr(limits, f"{name}_max_length")
+        wanted[name] = (rate * unit, fixed, per_byte, volume * unit * NANO)
+        if burst:
+            wanted[f"{name}_max"] = (burst * unit, fixed, per_byte, 0)
+    return wanted
+
+
+class Meter:
+    """The buckets of one set of limits, and what they owe across changes of it.
+
+    ``buckets[direction]`` are those a request of that direction must all find due and is charged
+    to. A limit that is lifted goes on being remembered, with its rate, until it is paid for:
+    otherwise changing from one limit to another and back would be a way round both.
+    """
+
+    __slots__ = ("_known", "buckets", "has_total", "limits", "several")
+
+    def __init__(self) -> None:
+        self.limits = Limits()
+        self.buckets: tuple[tuple[Bucket, ...], tuple[Bucket, ...]] = ((), ())
+        self.several = (False, False)
+        self.has_total = False
+        self._known: dict[str, Bucket] = {}
+
+    def change(self, limits: Limits, now: int) -> None:
+        """Hold to *limits* from *now* on; what is owed stays owed, in bytes and requests."""
+        wanted = _figures(limits)
+        for name, figures in wanted.items():
+            bucket = self._known.get(name)
+            if bucket is None:
+                self._known[name] = Bucket(*figures, now)
+            else:
+                bucket.change(*figures, now)
+        for name in [name for name in self._known if name not in wanted]:
+            if self._known[name].level(now) <= 0:
+                del self._known[name]
+        self.limits = limits
+        read, write = (
+            tuple(
+                self._known[name]
+                for rate in rates
+                for name in (rate, f"{rate}_max")
+                if name in wanted
+            )
+            for rates in _RATES
+        )
+        self.buckets = (read, write)
+        counts = [sum(1 for rate in rates if rate in wanted) for rates in _RATES]
+        self.several = (counts[READ] > 1, counts[WRITE] > 1)
+        self.has_total = any(name in wanted for name in _TOTALS)
+
+    def due_at(self, direction: int, now: int) -> int:
+        """The instant (ns) from which a request may pass; *now* if it may at once."""
+        latest = now
+        for bucket in self.buckets[direction]:
+            if bucket.paid > now * bucket.rate + bucket.credit:
+                latest = max(latest, bucket.due_at(now))
+        return latest
+
+    def owed_until(self) -> int:
+        """The instant (ns) from which nothing is owed; lifted limits count too."""
+        return max((bucket.owed_until() for bucket in self._known.values()), default=0)
+
+    def sustained(self, direction: int) -> list[tuple[bool, Bucket]]:
+        """The buckets that set the pace of *direction* in the long run; True: a total."""
+        names = [name for name in _RATES[direction] if getattr(self.limits, name)]
+        return [(name in _TOTALS, self._known[name]) for name in names]

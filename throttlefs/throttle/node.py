@@ -1,0 +1,164 @@
+"""What images and groups have in common: limits, a place in the tree, a weight, a lag.
+
+The limiter is a tree (more exactly: a forest). A leaf is an image with its queues, an inner node
+a group. A request is due when every node from its leaf to the root is due, and is charged to
+each of them.
+
+Why a lag. Idle time earns only `SLACK`. But where a request has to pass several limits, one of
+them may stand still through no lack of demand: while 256 KiB keep ``bps=10M`` busy for 25 ms,
+``iops=500`` lets nothing through, and while large requests of others keep a group busy, so does a
+member's own limit. Without compensation that time is lost, and none of the limits is reached.
+So demand that has been waiting may catch up
+
+    lag = SLACK + min(time this direction has been waiting here, L)
+
+where L is what one request can take: the longest time that a recent request made one of this
+node's own limits not due (if it has several), or twice the longest time that a member that was
+due waited for its group's next turn. No limit is exceeded in any window by more than lag plus
+one request.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from throttlefs.limits import Limits
+
+from .meter import Meter
+from .recent import RecentMaximum
+
+if TYPE_CHECKING:
+    from .group import Group
+
+SLACK: Final = 2_000_000
+"""ns of idle time that still count: enough for late timers and for clients that come late."""
+
+DEFAULT_WEIGHT: Final = 100
+
+TOTAL: Final = 2
+"""Index of the clock that counts reads and writes together, beside READ and WRITE."""
+
+Entry = tuple[int, int, "Node"]
+"""A place in a heap: key, tie-breaker, whose it is."""
+
+
+class Node:
+    """An image or a group: limits of its own inside those of its parent, if it has one.
+
+    All instants are ns of one monotonic clock, handed in by the caller. The attributes
+    ``finish``, ``entry``, ``blocked_until`` and ``ready_at`` belong to the parent's fair queue.
+    """
+
+    __slots__ = (
+        "_hold",
+        "blocked_until",
+        "busy_since",
+        "entry",
+        "finish",
+        "idle_since",
+        "kept",
+        "meter",
+        "parent",
+        "ready_at",
+        "waiting",
+        "weight",
+    )
+
+    def __init__(self) -> None:
+        self.parent: Group | None = None
+        self.weight = DEFAULT_WEIGHT
+        self.meter = Meter()
+        self.waiting = [0, 0]
+        # A turn that a direction had here, while something above held it up (see Group).
+        self.kept = [False, False]
+        self.busy_since = [-SLACK - 1, -SLACK - 1]
+        self.idle_since = [-SLACK - 1, -SLACK - 1]
+        self._hold = (RecentMaximum(), RecentMaximum())
+        self.finish = [0, 0, 0]
+        self.entry: list[Entry | None] = [None, None]
+        self.blocked_until = [0, 0]
+        self.ready_at = [0, 0]
+
+    # What a subclass knows about what waits in it.
+
+    def due_at(self, direction: int, now: int) -> int | None:
+        """From when something of *direction* may go (ns; *now*: at once), None if nothing waits.
+
+        Later than *now*, it is a lower bound: worth asking again then.
+        """
+        raise NotImplementedError
+
+    # Limits.
+
+    def own_due_at(self, direction: int, now: int) -> int:
+        """From when this node's own limits let something of *direction* go; *now*: at once."""
+        if self.kept[direction]:
+            return now
+        return self.meter.due_at(direction, now)
+
+    def charge(self, direction: int, nbytes: int, now: int) -> None:
+        """Charge a request that goes at *now* to this node's own limits."""
+        buckets = self.meter.buckets[direction]
+        if buckets:
+            several = self.meter.several[direction]
+            lag = SLACK
+            if several or self.parent is not None:
+                lag += self._allowance(direction, now)
+            for bucket in buckets:
+                bucket.charge(nbytes, now, lag)
+            if several:
+                due = max(bucket.due_at(now) for bucket in buckets)
+                self._hold[direction].note(due - now, due)
+
+    def change_limits(self, limits: Limits, now: int) -> None:
+        """Hold to *limits* from now on."""
+        self.meter.change(limits, now)
+        for direction in (0, 1):
+            # The time a request takes is another one now; what is still owed is a fair guess.
+            self._hold[direction].forget()
+            due = self.meter.due_at(direction, now)
+            self._hold[direction].note(due - now, due)
+
+    def _allowance(self, direction: int, now: int) -> int:
+        longest = 0
+        if self.meter.several[direction]:
+            longest = self._hold[direction].value(now)
+        if self.parent is not None:
+            longest = max(longest, 2 * self.parent.turn_gap[direction].value(now))
+        return min(longest, now - self.busy_since[direction])
+
+    # Demand.
+
+    def arrive(self, direction: int, now: int) -> None:
+        """A request of *direction* begins to wait somewhere in this node."""
+        self.touch(direction, now)
+        if not self.waiting[direction]:
+            self.ready_at[direction] = now
+        self.waiting[direction] += 1
+
+    def leave(self, direction: int, now: int) -> None:
+        """A request of *direction* no longer waits in this node."""
+        self.waiting[direction] -= 1
+        if not self.waiting[direction]:
+            self.idle_since[direction] = now
+            self.kept[direction] = False
+
+    def touch(self, direction: int, now: int) -> None:
+        """A request of *direction* came: a break of more than the slack ends a busy period."""
+        if not self.waiting[direction]:
+            if now - self.idle_since[direction] > SLACK:
+                self.busy_since[direction] = now
+            self.idle_since[direction] = now
+
+    @property
+    def path(self) -> list[Node]:
+        """This node and all above it, the root last."""
+        nodes: list[Node] = [self]
+        while (parent := nodes[-1].parent) is not None:
+            nodes.append(parent)
+        return nodes
+
+    @property
+    def root(self) -> Node:
+        """The topmost node above this one, itself if it has no parent."""
+        return self.path[-1]

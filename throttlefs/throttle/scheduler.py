@@ -1,0 +1,214 @@
+"""Which waiting request may go when: the whole limiter, without a clock and without tasks.
+
+Everything takes the present instant, in ns of one monotonic clock, and what is due is handed
+back. So the same code runs behind a mount and, much faster than time, in tests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from heapq import heappop, heappush
+from typing import Final
+
+from throttlefs.limits import Limits
+
+from .group import Group
+from .leaf import Leaf, Request
+from .meter import DIRECTIONS
+from .node import Entry, Node
+
+NEVER: Final = 1 << 63
+"""An instant that does not come: nothing waits."""
+
+
+class Scheduler:
+    """All trees of images and groups, and the instant at which the next request is due.
+
+    ``next_due`` (ns, `NEVER` if nothing waits) is a lower bound: `release_due` before it finds
+    nothing, and after each change asks for the next.
+    """
+
+    def __init__(self) -> None:
+        self.next_due = NEVER
+        # Roots in which something waits, by the earliest instant that something may be due.
+        self._roots: list[Entry] = []
+        self._count = 0
+
+    # Requests.
+
+    def try_pass(self, leaf: Leaf, direction: int, nbytes: int, now: int) -> bool:
+        """Charge a request that may go at once; False, and nothing is charged, if it must wait."""
+        if leaf.waiting[direction]:
+            return False
+        path = leaf.path
+        for node in path:
+            if node.meter.due_at(direction, now) > now:
+                return False
+        root_entry = path[-1].entry[0]
+        if root_entry is not None and root_entry[0] <= now:
+            return False  # what waits and is due goes first
+        for node in path:
+            node.touch(direction, now)
+            if node.parent is not None:
+                node.parent.account(node, direction, nbytes, now)
+            node.charge(direction, nbytes, now)
+        return True
+
+    def enqueue(self, leaf: Leaf, request: Request, now: int) -> None:
+        """Let *request* wait in *leaf*."""
+        self._count += 1
+        request.number = self._count
+        request.arrived = now
+        direction = request.direction
+        first = not leaf.waiting[direction]
+        for node in leaf.path:
+            node.arrive(direction, now)
+        leaf.append(request)
+        if first:
+            self._enlist(leaf, direction, now)
+
+    def withdraw(self, request: Request, now: int) -> None:
+        """Take a waiting *request* out of its queue uncharged."""
+        leaf = request.leaf
+        assert leaf is not None
+        for node in leaf.path:
+            node.leave(request.direction, now)
+        leaf.withdraw(request)
+        self._find_next_due()
+
+    def release_due(self, now: int) -> list[Request]:
+        """Let go what is due at *now*, in the order in which it goes."""
+        released: list[Request] = []
+        roots = self._roots
+        while roots and roots[0][0] <= now:
+            entry = heappop(roots)
+            root = entry[2]
+            if root.entry[0] is not entry:
+                continue
+            root.entry[0] = None
+            due = self._release_from(root, now, released)
+            if due != NEVER:
+                self._push_root(root, due)
+        self._find_next_due()
+        return released
+
+    def release_all(self, leaves: Iterable[Leaf], now: int) -> list[Request]:
+        """Let everything go that waits in *leaves*, in order of arrival and uncharged."""
+        released: list[Request] = []
+        for leaf in leaves:
+            for direction in DIRECTIONS:
+                while leaf.waiting[direction]:
+                    released.append(leaf.take(direction))
+                    for node in leaf.path:
+                        node.leave(direction, now)
+        released.sort(key=lambda request: request.number)
+        self._find_next_due()
+        return released
+
+    def _release_from(self, root: Node, now: int, released: list[Request]) -> int:
+        while True:
+            directions: tuple[int, ...] = ()
+            next_due = NEVER
+            for direction in DIRECTIONS:
+                due = root.due_at(direction, now)
+                if due is None:
+                    continue
+                if due <= now:
+                    directions += (direction,)
+                elif due < next_due:
+                    next_due = due
+            if not directions:
+                return next_due
+            released.append(self._release_one(root, directions, now))
+
+    def _release_one(self, root: Node, directions: tuple[int, ...], now: int) -> Request:
+        node = root
+        while isinstance(node, Group):
+            node, directions = node.choose(directions, now)
+        assert isinstance(node, Leaf)
+        direction = node.choose(directions, now)
+        request = node.take(direction)
+        nbytes = request.nbytes
+        while True:
+            parent = node.parent
+            if parent is not None:
+                parent.note_turn(node, direction, now)
+                parent.account(node, direction, nbytes, now)
+            node.charge(direction, nbytes, now)
+            node.kept[direction] = False
+            node.leave(direction, now)
+            if parent is None:
+                return request
+            node = parent
+
+    # Changes.
+
+    def change_limits(self, node: Node, limits: Limits, now: int) -> None:
+        """Hold *node* to *limits* from now on, what waits in it included."""
+        node.change_limits(limits, now)
+        if isinstance(node, Group):
+            node.limits_changed(now)
+        for direction in DIRECTIONS:
+            if node.waiting[direction]:
+                self._enlist(node, direction, now)
+
+    def change_weight(self, node: Node, weight: int) -> None:
+        """Give *node* another weight among the members of its group."""
+        node.weight = weight
+
+    def change_parent(self, node: Node, parent: Group | None, now: int) -> None:
+        """Move *node*, with all that waits in it, to another group or to none."""
+        if node.parent is parent:
+            return
+        if node.parent is not None:
+            for above in node.parent.path:
+                for direction in DIRECTIONS:
+                    for _ in range(node.waiting[direction]):
+                        above.leave(direction, now)
+            node.parent.remove(node)
+        else:
+            node.entry = [None, None]
+        if parent is not None:
+            parent.add(node)
+            for above in parent.path:
+                for direction in DIRECTIONS:
+                    for _ in range(node.waiting[direction]):
+                        above.arrive(direction, now)
+        if isinstance(node, Group):
+            node.limits_changed(now)
+        for direction in DIRECTIONS:
+            if node.waiting[direction]:
+                self._enlist(node, direction, now)
+        self._find_next_due()
+
+    # When to look again.
+
+    def _enlist(self, node: Node, direction: int, now: int) -> None:
+        """Something waits in *node*: see that every node above it looks at it in time."""
+        instant = node.own_due_at(direction, now)
+        while (parent := node.parent) is not None:
+            parent.enlist(node, direction, instant)
+            node = parent
+            instant = max(instant, node.own_due_at(direction, now))
+        entry = node.entry[0]
+        if entry is None or entry[0] > instant:
+            self._push_root(node, instant)
+            self._find_next_due()
+
+    def _push_root(self, root: Node, instant: int) -> None:
+        self._count += 1
+        entry = (instant, self._count, root)
+        root.entry[0] = entry
+        heappush(self._roots, entry)
+
+    def _find_next_due(self) -> None:
+        roots = self._roots
+        while roots:
+            instant, _, root = entry = roots[0]
+            if root.entry[0] is entry:
+                if root.waiting[0] or root.waiting[1]:
+                    self.next_due = instant
+                    return
+                root.entry[0] = None
+            heappop(roots)
+        self.next_due = NEVER
