@@ -138,6 +138,11 @@ class MountOptions:
         """Whether ``-o`` says anything of limits, be it ``bps=0``."""
         return self.limits != NO_LIMITS or not self.given.isdisjoint(LIMIT_NAMES)
 
+    @property
+    def weight_given(self) -> bool:
+        """Whether ``-o`` says anything of the weight, be it the default."""
+        return self.weight != DEFAULT_WEIGHT or "weight" in self.given
+
     def fuse_options(self) -> list[str]:
         """What to hand to libfuse, each for a ``-o`` of its own; lacks ``fsname``, ``subtype``.
 
