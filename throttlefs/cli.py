@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import NoReturn
 
 import click
@@ -17,7 +18,7 @@ from .limits import LIMIT_HELP, RATES
 _PROGRAM = "throttlefs"
 
 
-class _OptionString(click.ParamType):
+class _OptionString(click.ParamType):  # type: ignore[type-arg]  # generic only in newer click
     """The value of -o; completes the last option of the list."""
 
     name = "opts"
@@ -114,6 +115,12 @@ def cli() -> None:
 )
 @click.option("-f", "--foreground", is_flag=True, help="Stay in the foreground; log to stderr.")
 @click.option(
+    "--config",
+    metavar="FILE",
+    type=click.Path(dir_okay=False),
+    help="Limits by path, and groups, from this TOML file; the same as -o config=FILE.",
+)
+@click.option(
     "--log-file",
     type=click.Path(dir_okay=False),
     help="Log to this file (a background mount logs to the system's log else).",
@@ -124,6 +131,7 @@ def mount(
     target: str,
     opts: tuple[str, ...],
     foreground: bool,
+    config: str | None,
     log_file: str | None,
     verbose: bool,
 ) -> None:
@@ -136,16 +144,20 @@ def mount(
         options = parse_options(list(opts))
     except OptionError as exc:
         raise UsageError(str(exc)) from None
+    if config is not None or options.config is not None:
+        # Absolute, for the daemon's working directory is another.
+        options = replace(options, config=os.path.abspath(config or options.config or ""))
     paths = check_paths(source, target, options.nonempty)
     log_path = None if log_file is None else os.path.abspath(log_file)
     set_up_logging(foreground, log_path, verbose)
 
     # Late, because pyfuse3 and trio take most of the start-up time that a typo need not cost.
     from .daemon import DaemonDiedError, run_in_background
-    from .mount import MountRequest, check_environment, serve_mount
+    from .mount import MountRequest, check_environment, read_policy, serve_mount
     from .unmounting import clear_dead_mount
 
     check_environment(options)
+    read_policy(options)
     request = MountRequest(paths, options)
     if foreground:
         raise SystemExit(serve_mount(request, lambda: None))

@@ -16,17 +16,26 @@ import pyfuse3
 import trio
 
 from . import runtime
-from .backing import BlockingPool, CacheMode, Engine, create_engine
+from .backing import (
+    BlockingPool,
+    CacheMode,
+    Engine,
+    EngineUnavailableError,
+    create_engine,
+)
 from .busy import describe_users
+from .config import NO_CONFIG, Config, ConfigError, load_config
 from .errors import ThrottlefsError
 from .fuse import kernel
 from .fuse.attributes import Attributes
 from .fuse.inodes import InodeTable
 from .fuse.loop import SessionLoop, seam_is_there
 from .fuse.operations import Operations
+from .governor import Governor
 from .mountinfo import MountEntry, mounted_at
-from .options import MountOptions
+from .options import MountOptions, escape
 from .paths import MountPaths, check_may_allow_others
+from .policy import Policy, make_policy
 from .throttle import Throttle, TimerfdAlarm
 from .unmounting import GRACE_S, BusyError, find_mount, is_dead, unmount
 
@@ -55,6 +64,7 @@ def serve_mount(request: MountRequest, ready: Callable[[], None]) -> int:
     mounted then.
     """
     check_environment(request.options)
+    policy = read_policy(request.options)
     os.umask(0)  # modes come from the callers, whose umask the kernel has applied
     max_descriptors = _raise_descriptor_limit()
     with ExitStack() as stack:
@@ -63,9 +73,13 @@ def serve_mount(request: MountRequest, ready: Callable[[], None]) -> int:
         stack.callback(inodes.close)
         alarm = TimerfdAlarm()
         stack.callback(alarm.close)
-        engine = create_engine(request.options.engine, log)
+        try:
+            engine = create_engine(request.options.engine, log)  # type: ignore[arg-type]
+        except EngineUnavailableError as exc:
+            raise ThrottlefsError(f"{exc}; leave out -o engine=uring") from None
         stack.callback(engine.close)
-        mount = _Mount(request, inodes, Throttle(request.options.limits, alarm=alarm), engine)
+        governor = Governor(Throttle(alarm=alarm), policy)
+        mount = _Mount(request, inodes, governor, engine)
         mount.attach()
         try:
             return trio.run(mount.serve, ready, strict_exception_groups=True)
@@ -85,6 +99,17 @@ def check_environment(options: MountOptions) -> None:
             check_may_allow_others(option)
 
 
+def read_policy(options: MountOptions) -> Policy:
+    """What ``-o`` and the config file say. Raises `ThrottlefsError` if the file cannot be used."""
+    config: Config = NO_CONFIG
+    if options.config is not None:
+        try:
+            config = load_config(options.config)
+        except ConfigError as exc:
+            raise ThrottlefsError(str(exc)) from None
+    return make_policy(options, config)
+
+
 def _raise_descriptor_limit() -> int:
     """Raise RLIMIT_NOFILE as far as it goes; returns how many descriptors inodes may hold."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -102,18 +127,20 @@ class _Mount:
     """The mounted session with everything that serves it."""
 
     def __init__(
-        self, request: MountRequest, inodes: InodeTable, throttle: Throttle, engine: Engine
+        self, request: MountRequest, inodes: InodeTable, governor: Governor, engine: Engine
     ) -> None:
         options = request.options
         self._request = request
-        self._throttle = throttle
+        self._inodes = inodes
+        self._governor = governor
+        self._throttle = governor.throttle
         self._engine = engine
         self._pool = BlockingPool()
         self._started = trio.Event()
         self._operations = Operations(
             inodes,
             Attributes(options.attr_timeout, options.entry_timeout),
-            throttle,
+            governor,
             engine,
             self._pool.run,
             cache=CacheMode(options.cache),
@@ -124,15 +151,16 @@ class _Mount:
         self._entry: MountEntry | None = None
         self._record: str | None = None
         self._status = 0
-        self._drains = 0
+        self._draining = False
         self._gates_scope: trio.CancelScope | None = None
 
     # -- mounting --------------------------------------------------------------------------
 
     def attach(self) -> None:
         """Mount the session. Raises `ThrottlefsError` with what libfuse said."""
+        source = self._request.options.fsname or self._request.paths.source
         options = [
-            f"fsname={_escape_option(self._request.options.fsname or self._request.paths.source)}",
+            f"fsname={escape(_printable(source))}",
             f"subtype={_SUBTYPE}",
             *self._request.options.fuse_options(),
         ]
@@ -220,20 +248,32 @@ class _Mount:
         self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
         with trio.open_signal_receiver(
-            signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2
+            signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2
         ) as signals:
             task_status.started()
             async with trio.open_nursery() as nursery:
                 async for number in signals:
-                    if number == signal.SIGUSR1:
+                    if number == signal.SIGHUP:
+                        self._reload()
+                    elif number == signal.SIGUSR1:
                         nursery.start_soon(self._open_gates_for_a_while)
                     elif number == signal.SIGUSR2:
                         self._close_gates()
-                    elif self._drains:
+                    elif self._draining:
                         self._end_at_once()
                     else:
-                        self._drains += 1
+                        self._draining = True
                         nursery.start_soon(self._drain, signal.Signals(number).name)
+
+    def _reload(self) -> None:
+        """SIGHUP: restore what ``-o`` and the config file, as it is now, say."""
+        try:
+            policy = read_policy(self._request.options)
+        except ThrottlefsError as exc:
+            log.error("not reloaded, the limits stay as they are: %s", exc)
+            return
+        self._governor.reload(policy, self._inodes.path_of)
+        log.info("reloaded the limits")
 
     async def _open_gates_for_a_while(self) -> None:
         """``throttlefs umount`` is about to try; should it die, the limits come back alone."""
@@ -247,7 +287,7 @@ class _Mount:
         if self._gates_scope is not None:
             self._gates_scope.cancel()
             self._gates_scope = None
-        if not self._drains:
+        if not self._draining:
             self._throttle.close_gates()
 
     async def _drain(self, reason: str) -> None:
@@ -286,9 +326,8 @@ class _Mount:
             pyfuse3.terminate()
 
 
-def _escape_option(value: str) -> str:
-    """*value* for a mount option: ASCII only (pyfuse3), commas and backslashes escaped."""
-    plain = "".join(
-        chr(byte) if 0x20 <= byte < 0x7F else f"%{byte:02X}" for byte in os.fsencode(value)
+def _printable(name: str) -> str:
+    """*name* in printable ASCII, which is all that pyfuse3 takes; other bytes as %XX."""
+    return "".join(
+        chr(byte) if 0x20 <= byte < 0x7F else f"%{byte:02X}" for byte in os.fsencode(name)
     )
-    return plain.replace("\\", "\\\\").replace(",", "\\,")

@@ -17,10 +17,10 @@ class Attributes:
     def entry(self, number: int, st: os.stat_result) -> pyfuse3.EntryAttributes:
         """The attributes *st* under the mount's inode *number*."""
         entry = pyfuse3.EntryAttributes()
-        entry.st_ino = number  # type: ignore[assignment]
+        entry.st_ino = number
         entry.attr_timeout = self._attr_timeout
         entry.entry_timeout = self._entry_timeout
-        entry.st_mode = st.st_mode  # type: ignore[assignment]
+        entry.st_mode = st.st_mode
         entry.st_nlink = st.st_nlink
         entry.st_uid = st.st_uid
         entry.st_gid = st.st_gid

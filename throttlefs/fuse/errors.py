@@ -5,8 +5,8 @@ from __future__ import annotations
 import errno
 import functools
 import logging
-from collections.abc import Awaitable, Callable
-from typing import Concatenate, ParamSpec, TypeVar
+from collections.abc import Callable, Coroutine
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import pyfuse3
 
@@ -32,8 +32,8 @@ def to_fuse_error(exc: Exception, handler: str) -> pyfuse3.FUSEError:
 
 
 def replies_errno(
-    handler: Callable[Concatenate[Self_, P], Awaitable[T]],
-) -> Callable[Concatenate[Self_, P], Awaitable[T]]:
+    handler: Callable[Concatenate[Self_, P], Coroutine[Any, Any, T]],
+) -> Callable[Concatenate[Self_, P], Coroutine[Any, Any, T]]:
     """Wrap a metadata *handler* so that it raises nothing but `pyfuse3.FUSEError`.
 
     The handlers of reads and writes do the same by themselves and save the extra coroutine.

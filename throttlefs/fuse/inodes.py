@@ -50,6 +50,16 @@ class Inode:
         self.handle_fds: list[int] = []  # descriptors of open handles; any can stand in for fd
         self.recently_used = False
 
+    @property
+    def path(self) -> bytes:
+        """Where the file was last seen, relative to the mount; b"" for its root."""
+        names = []
+        inode: Inode | None = self
+        while inode is not None and inode.parent is not None:
+            names.append(inode.name)
+            inode = inode.parent
+        return b"/".join(reversed(names))
+
 
 class InodeTable:
     """All inodes of a mount, by number and by file, and the descriptors that hold them.
@@ -123,9 +133,10 @@ class InodeTable:
         """
         return b"/proc/self/fd/%d" % self.fd(inode)
 
-    def find(self, key: FileKey) -> Inode | None:
-        """The inode of the file *key*, if the kernel knows it."""
-        return self._by_key.get(key)
+    def path_of(self, key: FileKey) -> bytes | None:
+        """Where the file *key* was last seen, if the kernel knows it."""
+        inode = self._by_key.get(key)
+        return None if inode is None else inode.path
 
     def lookup(self, parent: Inode, name: bytes) -> tuple[Inode, os.stat_result]:
         """Find *name* in *parent* and count one lookup by the kernel.

@@ -249,7 +249,7 @@ class _Nursery:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool:
-        return await self._manager.__aexit__(exc_type, exc, traceback)
+        return bool(await self._manager.__aexit__(exc_type, exc, traceback))
 
     def start_soon(self, function: Callable[..., Awaitable[Any]], *args: Any, name: str) -> None:
         self._nursery.start_soon(self._loop.serve, function, *args, name=name)

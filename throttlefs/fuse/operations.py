@@ -15,8 +15,9 @@ from collections.abc import Callable
 import pyfuse3
 import trio
 
-from throttlefs.backing import BackingFile, CacheMode, Engine
-from throttlefs.throttle import READ, WRITE, Image, Throttle
+from throttlefs.backing import BackingFile, CacheMode, Data, Engine
+from throttlefs.governor import Governor
+from throttlefs.throttle import READ, WRITE, Image
 
 from .attributes import Attributes
 from .directories import DirectoryOperations
@@ -56,7 +57,7 @@ class Operations(DirectoryOperations):
         self,
         inodes: InodeTable,
         attributes: Attributes,
-        throttle: Throttle,
+        governor: Governor,
         engine: Engine,
         in_thread: RunInThread,
         *,
@@ -68,7 +69,7 @@ class Operations(DirectoryOperations):
         super().__init__(inodes, attributes, in_thread)
         self._listings = {}
         self._handles: dict[int, Handle] = {}
-        self._throttle = throttle
+        self._governor = governor
         self._engine = engine
         self._cache = cache
         self._auto_cache = auto_cache
@@ -96,7 +97,9 @@ class Operations(DirectoryOperations):
 
     # -- the hot path ----------------------------------------------------------------------
 
-    async def read(self, fh: pyfuse3.FileHandleT, off: int, size: int) -> bytes:
+    async def read(  # type: ignore[override]  # pyfuse3 takes any buffer
+        self, fh: pyfuse3.FileHandleT, off: int, size: int
+    ) -> Data:
         """*size* bytes at *off*, fewer only at the end of the file."""
         handle = self._handles[fh]
         try:
@@ -205,10 +208,10 @@ class Operations(DirectoryOperations):
         return fd
 
     def _backing_flags(self, flags: int) -> int:
-        return (flags & ~_NOT_PASSED_ON) | os.O_CLOEXEC
+        return (flags & ~_NOT_PASSED_ON) | os.O_CLOEXEC | self._cache.open_flags
 
     def _opened(self, inode: Inode, fd: int) -> pyfuse3.FileInfo:
-        image = self._throttle.image(inode.key)
+        image = self._governor.image(inode.key, inode.path)
         self._handles[fd] = Handle(inode, fd, image, BackingFile(fd, self._engine, self._cache))
         inode.handle_fds.append(fd)
         # The page cache of the mount would absorb what is to be limited, unless asked for.
@@ -234,7 +237,13 @@ class Operations(DirectoryOperations):
         """The last close of a handle. Its image's debt outlives it."""
         handle = self._handles.pop(fh)
         handle.inode.handle_fds.remove(handle.fd)
-        handle.file.close()
-        await self.close_descriptor(handle.fd)
+        await self._close_file(handle)
         if not handle.inode.handle_fds:
-            self._throttle.forget(handle.inode.key)
+            self._governor.release(handle.inode.key)
+
+    async def _close_file(self, handle: Handle) -> None:
+        """Close its descriptor, in a thread if that frees the blocks of an unlinked file."""
+        if os.fstat(handle.fd).st_nlink == 0:
+            await self._in_thread(handle.file.close)
+        else:
+            handle.file.close()

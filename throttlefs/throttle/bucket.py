@@ -65,6 +65,10 @@ class Bucket:
         cost = nbytes * self.per_byte
         self.paid = paid + (cost if cost > self.fixed else self.fixed)
 
+    def refund(self, nbytes: int, done: int) -> None:
+        """Take back what a request of *nbytes* was charged beyond the *done* bytes it moved."""
+        self.paid -= self.cost(nbytes) - self.cost(done)
+
     def level(self, now: int) -> int:
         """What is not paid for yet, in nano-units; negative after idleness."""
         return self.paid - now * self.rate

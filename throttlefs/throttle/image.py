@@ -91,6 +91,15 @@ class Image(Leaf):
         waited: int = await trio.lowlevel.wait_task_rescheduled(abort)
         return waited
 
+    def refund(self, direction: int, nbytes: int, done: int) -> None:
+        """A request of *nbytes* that went found only *done* bytes: the rest is not owed.
+
+        So a program that reads a small file 128 KiB at a time owes no more than its size. The
+        request itself stays charged.
+        """
+        if not self.free[direction]:
+            self._throttle.refund(self, direction, nbytes, done)
+
     def set_limits(self, limits: Limits | None) -> None:
         """Hold the image to *limits* from now on; None: to the mount's default."""
         self.own_limits = limits

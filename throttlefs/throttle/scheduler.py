@@ -54,6 +54,16 @@ class Scheduler:
             node.charge(direction, nbytes, now)
         return True
 
+    def refund(self, leaf: Leaf, direction: int, nbytes: int, done: int, now: int) -> None:
+        """A request of *nbytes* that went moved only *done* of them: the rest is not owed."""
+        for node in leaf.path:
+            for bucket in node.meter.buckets[direction]:
+                bucket.refund(nbytes, done)
+        for node in leaf.path:
+            for waiting in DIRECTIONS:
+                if node.waiting[waiting]:
+                    self._enlist(node, waiting, now)
+
     def enqueue(self, leaf: Leaf, request: Request, now: int) -> None:
         """Let *request* wait in *leaf*."""
         self._count += 1

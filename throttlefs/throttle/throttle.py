@@ -70,6 +70,10 @@ class Throttle:
         image.forgotten = False
         return image
 
+    def knows(self, key: Hashable) -> bool:
+        """Whether anything is known of the image *key*, open or not."""
+        return key in self._images
+
     def images(self) -> Iterator[Image]:
         """All images that something is known of, open or not."""
         return iter(list(self._images.values()))
@@ -118,6 +122,11 @@ class Throttle:
             self._release(now, arriving=request)
         elif scheduler.next_due < self._alarm_at:
             self._set_alarm()
+
+    def refund(self, image: Image, direction: int, nbytes: int, done: int) -> None:
+        """Charge no more than the *done* bytes that were moved; for `Image.refund` only."""
+        self.scheduler.refund(image, direction, nbytes, done, self.clock())
+        self._after_change()
 
     def withdraw(self, request: Request) -> None:
         """Let *request* leave its queue uncharged; for `Image.admit` only."""
