@@ -13,6 +13,9 @@ from .fuse.inodes import FileKey
 from .policy import GroupPolicy, Policy
 from .throttle import NO_GROUP, Image, Throttle
 
+_FEW = 100
+"""Images released before their paths are cleared out."""
+
 
 class Governor:
     """Applies a `Policy` to a `Throttle` and keeps the paths of the images it has met.
@@ -25,13 +28,15 @@ class Governor:
         self.policy = policy
         self.paths: dict[FileKey, bytes] = {}
         self._changed: set[FileKey] = set()  # of which a live change said something
+        self._released = 0  # since paths were last cleared out
         self._apply_groups()
         self._apply_default()
 
     def image(self, key: FileKey, path: bytes) -> Image:
         """The image of the file *key*, opened at *path*; first met, its table is looked up."""
+        new = not self.throttle.knows(key)
         image = self.throttle.image(key)
-        if key not in self.paths:
+        if new:
             self._apply_rule(image, path)
         self.paths[key] = path
         return image
@@ -41,8 +46,12 @@ class Governor:
         if key in self._changed:
             return
         self.throttle.forget(key, keep_settings=False)
-        if not self.throttle.knows(key):
-            self.paths.pop(key, None)
+        self._released += 1
+        if self._released > len(self.paths) // 2 + _FEW:
+            # The throttle drops an image when it has paid, so now and then it is asked.
+            self._released = 0
+            knows = self.throttle.knows
+            self.paths = {known: path for known, path in self.paths.items() if knows(known)}
 
     def changed(self, key: FileKey) -> None:
         """Note that a live change said something of the image, which is to outlive its handles."""

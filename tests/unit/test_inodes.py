@@ -1,0 +1,147 @@
+"""Inode lifetimes against a model: lookups and forgets in any order, on real files."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pyfuse3
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from throttlefs.fuse.inodes import InodeTable
+
+NAMES = [b"a", b"b", b"d/x", b"d/y", b"d/e/z"]
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("tree")
+    (root / "d/e").mkdir(parents=True)
+    for name in NAMES:
+        (root / os.fsdecode(name)).write_bytes(name)
+    os.link(root / "a", root / "a2")
+    return root
+
+
+def table(root: Path, bound: int = 100) -> InodeTable:
+    return InodeTable(os.open(root, os.O_PATH), bound)
+
+
+def look_up(inodes: InodeTable, path: bytes) -> int:
+    """Look up each part of *path*, as the kernel does; the number of the last."""
+    inode = inodes.root
+    for name in path.split(b"/"):
+        inode, _ = inodes.lookup(inode, name)
+    return inode.number
+
+
+def open_descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+actions = st.lists(
+    st.tuples(st.sampled_from(["lookup", "forget", "use"]), st.sampled_from(NAMES)), max_size=60
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(actions=actions, bound=st.integers(1, 6))
+def test_descriptors_stay_bounded_and_inodes_right(
+    tree: Path, actions: list[tuple[str, bytes]], bound: int
+) -> None:
+    before = open_descriptors()
+    inodes = table(tree, bound)
+    lookups: dict[int, int] = {}
+    paths: dict[int, bytes] = {}
+    for action, path in actions:
+        if action == "lookup":
+            inode = inodes.root
+            parts = path.split(b"/")
+            for depth, name in enumerate(parts):
+                inode, _ = inodes.lookup(inode, name)
+                lookups[inode.number] = lookups.get(inode.number, 0) + 1
+                paths[inode.number] = b"/".join(parts[: depth + 1])
+        elif action == "forget" and lookups:
+            # Children first: the kernel holds a directory while it holds what is in it.
+            number = max(lookups, key=lambda number: paths[number].count(b"/"))
+            assert inodes.forget(number, lookups.pop(number)) in (-1, *range(3, 1000))
+            with pytest.raises(OSError, match="Stale"):
+                inodes.get(number)
+        else:
+            for number in lookups:
+                st_ = os.fstat(inodes.fd(inodes.get(number)))
+                real = os.stat(tree / os.fsdecode(paths[number]))
+                assert (st_.st_dev, st_.st_ino) == (real.st_dev, real.st_ino)
+                assert inodes.get(number).path == paths[number]
+        assert inodes.descriptors <= bound + 2, "those in use at the moment aside"
+        assert len(inodes) == len(lookups) + 1
+    for number, count in lookups.items():
+        fd = inodes.forget(number, count)
+        if fd >= 0:
+            os.close(fd)
+    assert len(inodes) == 1
+    inodes.close()
+    assert open_descriptors() <= before + len(lookups) + len(actions), "nothing kept"
+
+
+def test_hard_links_are_one_inode_and_numbers_are_those_of_src(tree: Path) -> None:
+    inodes = table(tree)
+    one, two = look_up(inodes, b"a"), look_up(inodes, b"a2")
+    assert one == two == os.stat(tree / "a").st_ino
+    assert inodes.get(one).lookups == 2
+    assert inodes.forget(one, 1) == -1
+    os.close(inodes.forget(one, 1))
+    inodes.close()
+
+
+def test_another_file_of_the_same_name_is_not_taken_for_the_old_one(tmp_path: Path) -> None:
+    (tmp_path / "f").write_text("old")
+    inodes = table(tmp_path, bound=1)
+    number = look_up(inodes, b"f")
+    for name in "ghi":  # push f's descriptor out
+        (tmp_path / name).write_text(name)
+        look_up(inodes, name.encode())
+    (tmp_path / "new").write_text("new")
+    os.rename(tmp_path / "new", tmp_path / "f")
+    inode = inodes.get(number)
+    if inode.fd < 0:
+        with pytest.raises(OSError, match="Stale"):
+            inodes.fd(inode)
+    else:
+        assert os.fstat(inode.fd).st_nlink == 0
+    inodes.close()
+
+
+def test_a_listed_file_opens_its_descriptor_when_first_used(tree: Path) -> None:
+    inodes = table(tree)
+    inode = inodes.lookup_listed(inodes.root, b"b", os.stat(tree / "b"))
+    assert (inode.fd, inodes.descriptors) == (-1, 0)
+    assert os.fstat(inodes.fd(inode)).st_ino == os.stat(tree / "b").st_ino
+    inodes.close()
+
+
+def test_pinned_descriptors_are_not_evicted(tree: Path) -> None:
+    inodes = table(tree, bound=1)
+    inode = inodes.get(look_up(inodes, b"a"))
+    with inodes.pinned(inode) as fd:
+        for path in (b"b", b"d/x", b"d/y"):
+            look_up(inodes, path)
+        assert inode.fd == fd
+        os.fstat(fd)
+    inodes.close()
+
+
+def test_a_rename_is_noted(tmp_path: Path) -> None:
+    (tmp_path / "f").write_text("x")
+    (tmp_path / "d").mkdir()
+    inodes = table(tmp_path)
+    number = look_up(inodes, b"f")
+    directory = inodes.get(look_up(inodes, b"d"))
+    os.rename(tmp_path / "f", tmp_path / "d/g")
+    inodes.renamed(inodes.get(number).key, directory, b"g")
+    assert inodes.get(number).path == b"d/g"
+    assert inodes.root.number == pyfuse3.ROOT_INODE
+    assert inodes.root.path == b""
+    inodes.close()

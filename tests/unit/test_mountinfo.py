@@ -1,0 +1,17 @@
+from throttlefs.mountinfo import parse_mountinfo
+
+TEXT = rb"""22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw,resuid=65534
+40 22 0:45 / /mnt/with\040space\134back rw,nosuid,nodev shared:9 master:2 - fuse.throttlefs /src\011tab rw,user_id=0
+41 22 0:46 / /mnt/plain ro - tmpfs  rw
+broken line
+"""  # noqa: E501
+
+
+def test_fields_and_escapes() -> None:
+    root, fuse, plain = parse_mountinfo(TEXT)
+    assert (root.point, root.fstype, root.source) == (b"/", "ext4", b"/dev/vda")
+    assert (fuse.mount_id, fuse.major, fuse.minor) == (40, 0, 45)
+    assert (fuse.point, fuse.source) == (b"/mnt/with space\\back", b"/src\ttab")
+    assert fuse.fstype == "fuse.throttlefs"
+    assert fuse.options == "rw,nosuid,nodev"
+    assert plain.source == b""
