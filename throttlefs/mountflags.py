@@ -52,6 +52,8 @@ _REFUSED: Final = {
     "nosymfollow": "libfuse cannot set it",
     "kernel_cache": "SRC may change underneath; auto_cache uses the page cache and notices that",
     "direct_io": "it is how throttlefs works unless auto_cache is given; leave it out",
+    # libfuse ends the session unless init() repeats the size, which pyfuse3 has no way to do.
+    "max_read": "it cannot be agreed with the kernel through pyfuse3; leave it out",
     **dict.fromkeys(
         ("fd", "rootmode", "user_id", "group_id"), "the mount sets it by itself; leave it out"
     ),

@@ -32,7 +32,6 @@ ENGINES: Final = ("auto", "uring", "threads")
 
 _MIN_INFLIGHT: Final = 2 << 20  # two of the largest requests
 _MAX_BACKGROUND: Final = 65_535  # a 16-bit field of the FUSE protocol
-_MAX_READ: Final = (4096, 2**32 - 1)  # the kernel raises less to a page; the field has 32 bits
 _MAX_SECONDS: Final = 10**9
 _DECIMAL: Final = re.compile(r"[0-9]+\.?[0-9]*|\.[0-9]+")
 _ADDRESS: Final = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]+)):([0-9]{1,5})")
@@ -101,8 +100,6 @@ class MountOptions:
     """HOST:PORT; `split_address` takes it apart."""
     fsname: str | None = None
     """The source for mount(8) to show, any text; None for SRC."""
-    max_read: int = 0
-    """Bytes of the largest read; 0 for the kernel's own bound."""
     flags: tuple[str, ...] = ()
     """The flags of FUSE and mount(8) that hold, in the order given; none contradicts another."""
     given: frozenset[str] = frozenset()
@@ -148,8 +145,7 @@ class MountOptions:
 
         No two contradict each other, so that a set of them will do (pyfuse3 takes one).
         """
-        size = [f"max_read={self.max_read}"] if self.max_read else []
-        return ["default_permissions", *self.flags, *size]
+        return ["default_permissions", *self.flags]
 
     def __str__(self) -> str:
         """An option string that `parse_options` reads back as equal options."""
@@ -320,18 +316,6 @@ def _bytes(name: str, value: str) -> int:
         raise OptionError(name, f"{name}: {error}") from None
 
 
-def _max_read(name: str, value: str) -> int:
-    number = _bytes(name, value)
-    smallest, largest = _MAX_READ
-    if number and not smallest <= number <= largest:
-        raise OptionError(
-            name,
-            f"{name}: {quoted(value)} is neither 0, for the kernel's own bound, "
-            f"nor from {units.format_bytes(smallest)} to 2^32 - 1",
-        )
-    return number
-
-
 def _max_background(name: str, value: str) -> int:
     plain = len(value) <= 20 and value.isascii() and value.isdigit()
     if not plain or not 1 <= int(value) <= _MAX_BACKGROUND:
@@ -381,6 +365,5 @@ _VALUES: Final[dict[str, tuple[Callable[[str, str], Any], str]]] = {
     "max_background": (_max_background, "512"),
     "metrics": (_address, "127.0.0.1:9100"),
     "fsname": (_text, "images"),
-    "max_read": (_max_read, "128K"),
     "subtype": (_subtype, FUSE_TYPE),
 }

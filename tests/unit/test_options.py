@@ -53,11 +53,11 @@ def test_values():
     everything = parse(
         "group=db,weight=10000,config=/etc/a b.toml,attr_timeout=0.25,entry_timeout=0,nonempty",
         "auto_cache,cache=none,engine=threads,max_inflight=2M,max_background=65535",
-        "metrics=localhost:9100,fsname=my images,max_read=128K,subtype=throttlefs",
+        "metrics=localhost:9100,fsname=my images,subtype=throttlefs",
     )
     assert everything.given == {
         *("group", "weight", "config", "attr_timeout", "entry_timeout", "cache", "engine"),
-        *("max_inflight", "max_background", "metrics", "fsname", "max_read"),
+        *("max_inflight", "max_background", "metrics", "fsname"),
     }
     assert everything == MountOptions(
         group="db",
@@ -73,7 +73,6 @@ def test_values():
         max_background=65535,
         metrics="localhost:9100",
         fsname="my images",
-        max_read=131072,
         given=everything.given,
     )
 
@@ -123,11 +122,6 @@ def test_flags_read_by_throttlefs_itself():
     assert not some.allow_root
     assert parse("allow_root").allow_root
     assert not parse("ro,rw").read_only
-
-
-def test_max_read_is_a_plain_number_for_libfuse():
-    assert parse("max_read=128k").fuse_options() == ["default_permissions", "max_read=131072"]
-    assert parse("max_read=0").fuse_options() == ["default_permissions"]
 
 
 def test_escapes():
@@ -186,8 +180,7 @@ def test_escapes():
         ("max_background=0", "max_background", "from 1 to 65535"),
         ("max_background=65536", "max_background", "from 1 to 65535"),
         ("max_background=1K", "max_background", "from 1 to 65535"),
-        ("max_read=4095", "max_read", "from 4K to"),
-        ("max_read=4G", "max_read", "from 4K to"),
+        ("max_read=128K", "max_read", "leave it out"),
         ("metrics=9100", "metrics", "'9100' is not HOST:PORT"),
         ("metrics=:9100", "metrics", "is not HOST:PORT"),
         ("metrics=h:0", "metrics", "is not HOST:PORT"),
@@ -256,7 +249,7 @@ def libfuse_takes():
     return takes
 
 
-@pytest.mark.parametrize("name", [*mountflags.FLAG_NAMES, "max_read=128K", "fsname=a", "bps=1M"])
+@pytest.mark.parametrize("name", [*mountflags.FLAG_NAMES, "fsname=a", "bps=1M"])
 def test_libfuse_refuses_nothing_it_is_handed(libfuse_takes, name):
     assert libfuse_takes(parse(name).fuse_options())
 
@@ -283,7 +276,6 @@ _PAIRS = st.one_of(
     st.tuples(st.just("engine"), st.sampled_from(options.ENGINES)),
     st.tuples(st.just("max_inflight"), st.integers(2 << 20, 10**15).map(str)),
     st.tuples(st.just("max_background"), st.integers(1, 65_535).map(str)),
-    st.tuples(st.just("max_read"), st.just("0") | st.integers(4096, 2**32 - 1).map(str)),
     st.tuples(st.sampled_from(LIMIT_NAMES[:6]), st.integers(0, 10**15).map(str)),
 )
 _ITEMS = _FLAGS | _PAIRS.map(lambda pair: f"{pair[0]}={escape(pair[1])}")
