@@ -1,0 +1,5 @@
+"""``python -m benchmarks`` is what ``./scripts/bench`` runs."""
+
+from benchmarks.cli import main
+
+main()

@@ -1,0 +1,144 @@
+"""The workbench: everything a measurement needs, opened once and closed for certain."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from benchmarks import probe
+from benchmarks.completions import Completion, span
+from benchmarks.errors import BenchmarkError, NotMeasurableError
+from benchmarks.fio import Fio, Job
+from benchmarks.peers import PEERS, Served, Setup
+from benchmarks.processes import Interrupts, Processes, wait
+from benchmarks.scratch import MIB, Scratch
+from benchmarks.trace import Tracer
+
+LEAD = 0.3
+"""Seconds a load runs on after the stretch that is judged, so that it is busy to its end."""
+
+
+class Probe:
+    """A probe under way."""
+
+    def __init__(self, child: subprocess.Popen[bytes], output: Path) -> None:
+        self._child = child
+        self._output = output
+
+    def result(self, seconds: float) -> dict[str, Any]:
+        """Wait so long at most and return what it found. Raises BenchmarkError if it failed."""
+        if not wait(self._child, seconds):
+            raise BenchmarkError(f"a client was not answered within {seconds:.0f} s")
+        said = self._output.read_text(errors="replace").strip().splitlines()
+        if self._child.returncode or not said:
+            raise BenchmarkError(f"a client failed: {said[-1] if said else self._child.returncode}")
+        found: dict[str, Any] = json.loads(said[-1])
+        return found
+
+
+class Bench:
+    """Scratch directory, children, trace; a context manager that leaves nothing behind."""
+
+    def __init__(self, parent: Path) -> None:
+        self.interrupts = Interrupts()
+        self.processes = Processes(self.interrupts)
+        self.scratch = Scratch(parent)
+        self.tracer = Tracer()
+        self._numbers = itertools.count(1)
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Bench:
+        try:
+            with self.interrupts.held():
+                self._stack.enter_context(self.scratch)
+                self._stack.enter_context(self.tracer)
+                self._stack.callback(self.processes.end_all)
+        except BaseException:
+            self._stack.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self.interrupts.held():
+            self._stack.close()
+
+    def image(self, name: str, mebibytes: int) -> Path:
+        """Return an image of the scratch directory, filled with data."""
+        return self.scratch.image(name, mebibytes * MIB)
+
+    @contextmanager
+    def serve(self, peer: str, setup: Setup) -> Iterator[Served]:
+        """Have a peer serve images for the length of the block."""
+        with PEERS[peer](self.processes, self.scratch).serve(setup) as served:
+            yield served
+
+    @contextmanager
+    def load(self, jobs: Sequence[Job], seconds: float, logged: bool = False) -> Iterator[Fio]:
+        """Run fio beside the block; at its end fio is told to stop, but not waited for.
+
+        What it still waits for may be throttled: the end of the mount lets it go.
+        """
+        directory = self.scratch.root / f"fio{next(self._numbers)}"
+        fio = Fio(self.processes, directory, jobs, seconds, logged)
+        try:
+            yield fio
+        finally:
+            fio.interrupt()
+
+    @contextmanager
+    def probe(self, name: str, *arguments: object) -> Iterator[Probe]:
+        """Run a function of :mod:`benchmarks.probe` beside the block; it is ended with it."""
+        output = self.scratch.root / f"probe{next(self._numbers)}"
+        with output.open("wb") as file:
+            child = self.processes.start(
+                [sys.executable, probe.__file__, name, *map(str, arguments)], file
+            )
+        try:
+            yield Probe(child, output)
+        finally:
+            self.processes.end(child, grace=0.1)
+
+    def record(
+        self,
+        peer: str,
+        setup: Setup,
+        jobs: Callable[[Served], Sequence[Job]],
+        seconds: float,
+        during: Callable[[Served], None] | None = None,
+    ) -> list[Completion]:
+        """Load a mount made for the purpose; return what was answered in ``seconds``, in order.
+
+        They count from the first answer; ``during`` is called once fio was started.
+        The answers are the kernel's (fuse tracepoints) or, where it cannot be asked, fio's.
+        """
+        traced: list[Completion] | None = None
+        with self.serve(peer, setup) as served:
+            if self.tracer.works:
+                self.tracer.start(served.connections)
+            with self.load(jobs(served), seconds + LEAD, logged=not self.tracer.works) as fio:
+                if during:
+                    during(served)
+                ended = fio.wait(seconds + LEAD + 1)
+                if self.tracer.works:
+                    traced = self.tracer.stop(served.connections)
+                if ended:
+                    fio.summaries()
+        fio.stop()
+        if traced is None:
+            traced = [entry.completion for log in fio.logs() for entry in log]
+        if not traced:
+            raise NotMeasurableError(f"no request was answered within {seconds:g} s")
+        return span(traced, seconds)
+
+    @property
+    def clock(self) -> str:
+        """Where the times of answers come from, in words."""
+        if self.tracer.works:
+            return "when the kernel got each answer (fuse tracepoints, us)"
+        return "when fio saw each completion (its log, ms; as root the kernel's tracepoints serve)"

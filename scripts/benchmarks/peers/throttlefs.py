@@ -1,0 +1,123 @@
+"""throttlefs itself, mounted on the directory of images."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from benchmarks.allowance import Limits
+from benchmarks.errors import BenchmarkError
+from benchmarks.mounts import answers, force_unmount, mounted, wait_until_gone
+from benchmarks.peers.base import Peer, Served, Setup
+from benchmarks.processes import wait_until
+
+_COMMAND = [sys.executable, "-m", "throttlefs"]
+
+
+def is_uniform(setup: Setup) -> bool:
+    """Return whether the same holds for every image, so that -o alone can say it."""
+    first = setup.images[0]
+    same = all(
+        (image.limits, image.group, image.weight) == (first.limits, first.group, 100)
+        for image in setup.images
+    )
+    return same and set(setup.groups) <= {first.group} and not (first.group and first.limits)
+
+
+def mount_options(setup: Setup) -> list[str]:
+    """Return what goes after -o; in a uniform setup the limits too (with group= the group's)."""
+    words = []
+    if is_uniform(setup) and not setup.live:
+        first = setup.images[0]
+        limits = setup.groups[first.group] if first.group else first.limits
+        words += [f"{name}={value}" for name, value in limits.items()]
+        if first.group:
+            words.append(f"group={first.group}")
+    if setup.direct:
+        words.append("cache=none")
+    return [*words, *setup.options]
+
+
+def config_text(setup: Setup) -> str:
+    """Return a configuration file that says what each image and each group is held to."""
+    lines = []
+    for name, limits in setup.groups.items():
+        lines += [f"[group.{name}]", *_assignments(limits), ""]
+    for image in setup.images:
+        lines += ["[[image]]", f'path = "{_escape_glob(image.path.name)}"']
+        lines += _assignments(image.limits)
+        if image.group:
+            lines.append(f'group = "{image.group}"')
+        lines += [f"weight = {image.weight}", ""]
+    return "\n".join(lines)
+
+
+def _assignments(limits: Limits) -> list[str]:
+    return [f"{name} = {value}" for name, value in limits.items()]
+
+
+def _escape_glob(name: str) -> str:
+    return re.sub(r"([*?\[])", r"[\1]", name)
+
+
+class Throttlefs(Peer):
+    name = "throttlefs"
+
+    @classmethod
+    def version(cls) -> str:
+        done = subprocess.run([*_COMMAND, "--version"], check=False, capture_output=True, text=True)
+        if done.returncode:
+            said = done.stderr.strip().splitlines()
+            raise BenchmarkError(f"throttlefs does not start: {said[-1] if said else 'no word'}")
+        return done.stdout.strip().replace(", version", "")
+
+    @contextmanager
+    def serve(self, setup: Setup) -> Iterator[Served]:
+        point = self.scratch.root / "mnt"
+        point.mkdir(exist_ok=True)
+        log = self.scratch.root / "throttlefs.log"
+        config = self.scratch.root / "limits.toml"
+        # In the foreground, so that the daemon is a child: its id is known, and so is its end.
+        command = [*_COMMAND, "mount", str(self.scratch.images), str(point), "-f"]
+        if options := mount_options(setup):
+            command += ["-o", ",".join(options)]
+        if setup.live or not is_uniform(setup):
+            config.write_text(config_text(setup))
+            command += ["--config", str(config)]
+        with log.open("wb") as output:
+            child = self.processes.start(command, output)
+
+        def reload(changed: Setup) -> None:
+            # Replaced as a whole: the daemon must not read half a file.
+            fresh = config.with_suffix(".new")
+            fresh.write_text(config_text(changed))
+            os.replace(fresh, config)
+            child.send_signal(signal.SIGHUP)
+
+        try:
+            wait_until(lambda: child.poll() is not None or point in mounted(), 15)
+            if child.poll() is not None or not answers(point, 10):
+                said = log.read_text(errors="replace").strip().splitlines()
+                raise BenchmarkError(
+                    f"throttlefs: {said[-1] if said else 'no usable mount in time'}"
+                )
+            yield Served(
+                files=[point / image.path.name for image in setup.images],
+                directory=point,
+                pid=child.pid,
+                connections=[mounted()[point]],
+                reload=reload if setup.live else None,
+            )
+            if child.poll() is not None:
+                said = log.read_text(errors="replace").strip().splitlines()
+                raise BenchmarkError(f"throttlefs ended: {said[-1] if said else child.returncode}")
+        finally:
+            # SIGTERM opens the gates: what waits goes through, then the mount ends.
+            self.processes.end(child, grace=20)
+            if not wait_until_gone(point, 0):
+                force_unmount(point)

@@ -1,0 +1,95 @@
+"""What a run yields: one result per case and peer, grouped into sections."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from rich.console import RenderableType
+
+if TYPE_CHECKING:
+    from benchmarks.bench import Bench
+
+Figures = dict[str, Any]
+"""Name to value of what was measured; whatever JSON can say."""
+
+Curve = list[tuple[float, float]]
+"""(seconds, units) for the plot."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One measurement of one peer: the smallest thing that is run."""
+
+    section: str
+    case: str
+    peer: str
+    seconds: float
+    """How long it takes, roughly; for the estimate and the progress bar."""
+    measure: Callable[[Bench], Figures]
+    round: int = 1
+
+    @property
+    def name(self) -> str:
+        """What --only and --list call its case."""
+        return f"{self.section}/{self.case}"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a step measured, or why it did not."""
+
+    section: str
+    case: str
+    peer: str
+    round: int = 1
+    figures: Figures = field(default_factory=dict)
+    reason: str | None = None
+    """Why there are no figures; None if there are."""
+    failed: bool = False
+    """Whether that reason is an error, and not that the peer cannot do it."""
+
+    def __getitem__(self, name: str) -> Any:
+        return self.figures[name]
+
+
+class Section(ABC):
+    """A group of cases that are measured alike and reported in one table."""
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    method: str
+    """How it was measured, printed below the table."""
+
+    @abstractmethod
+    def steps(self) -> Iterable[Step]:
+        """Return everything there is to measure, the peers of a case in turn."""
+
+    @abstractmethod
+    def report(self, results: Sequence[Result]) -> Iterable[RenderableType]:
+        """Return the tables of what was measured; there may be less than was planned."""
+
+    def summary(self, results: Sequence[Result]) -> Figures:
+        """Return the figures over all cases, for the JSON file."""
+        return {}
+
+
+def of(results: Iterable[Result], peer: str | None = None, case: str | None = None) -> list[Result]:
+    """Return the results with figures of a peer, of a case, or of both."""
+    return [
+        result
+        for result in results
+        if result.reason is None and peer in (None, result.peer) and case in (None, result.case)
+    ]
+
+
+def cases(results: Iterable[Result]) -> list[str]:
+    """Return the names of the cases in the order in which they were first met."""
+    return list(dict.fromkeys(result.case for result in results))
+
+
+def peers(results: Iterable[Result]) -> list[str]:
+    """Return the names of the peers in the order in which they were first met."""
+    return list(dict.fromkeys(result.peer for result in results))

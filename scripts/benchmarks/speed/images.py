@@ -1,0 +1,81 @@
+"""Many images at once against one: what the number of images costs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import partial
+
+from rich.console import RenderableType
+
+from benchmarks import formats
+from benchmarks.bench import Bench
+from benchmarks.fio import OVERHEAD, Job
+from benchmarks.measures import median
+from benchmarks.results import Figures, Result, Section, Step, of, peers
+from benchmarks.scratch import warm_up
+from benchmarks.speed.variants import LIMITED, Variant, chosen, fitted, run, setup
+from benchmarks.speed.workloads import STARTING
+
+COUNT = 64
+TOTAL_MIB = 512
+DEPTH = 32
+CASES = {"1-image": 1, f"{COUNT}-images": COUNT}
+
+
+def measure(bench: Bench, variant: Variant, count: int, seconds: float) -> Figures:
+    """Read at random from so many images, DEPTH requests under way in all."""
+    paths = [
+        bench.image(f"{TOTAL_MIB // count}m-{number:02}", TOTAL_MIB // count)
+        for number in range(count)
+    ]
+    for path in paths:
+        warm_up(path)
+    with bench.serve(variant.peer, setup(variant, paths)) as served:
+        job = Job(served.files, "randread", "4k", DEPTH, extra={"file_service_type": "random"})
+        return run(bench, served, fitted(job, variant, direct=False), seconds)
+
+
+class Images(Section):
+    name = "images"
+    title = f"{COUNT} images read at once against one, requests/s in all"
+
+    def __init__(self, peers: Sequence[str], seconds: float, rounds: int) -> None:
+        self._variants = chosen(LIMITED, peers)
+        self._seconds = seconds
+        self._rounds = rounds
+        self.method = (
+            f"randread 4 KiB by one fio job with {DEPTH} requests under way over all its files, "
+            f"{TOTAL_MIB} MiB in all, page cache warm; {seconds:g} s, median of {rounds} rounds in "
+            "turn, limits that are never reached."
+        )
+
+    def steps(self) -> Iterable[Step]:
+        for number in range(1, self._rounds + 1):
+            for variant in self._variants:
+                for case, count in CASES.items():
+                    yield Step(
+                        self.name,
+                        case,
+                        variant.name,
+                        self._seconds + OVERHEAD + STARTING,
+                        partial(measure, variant=variant, count=count, seconds=self._seconds),
+                        round=number,
+                    )
+
+    def report(self, results: Sequence[Result]) -> Iterable[RenderableType]:
+        table = formats.table(self.title, "peer", *CASES, "ratio")
+        for peer, row in self.summary(results).items():
+            rates = [row.get(case, float("nan")) for case in CASES]
+            table.add_row(peer, *map(formats.per_second, rates), f"{rates[1] / rates[0]:.2f}")
+        yield table
+
+    def summary(self, results: Sequence[Result]) -> Figures:
+        return {
+            peer: {
+                case: median(result["per_second"] for result in of(results, peer, case))
+                for case in CASES
+                if of(results, peer, case)
+            }
+            for peer in peers(results)
+            if of(results, peer)
+        }

@@ -1,0 +1,164 @@
+"""Requests a second through a mount, warm, cold and past the page cache."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rich.console import RenderableType
+
+from benchmarks import formats
+from benchmarks.bench import Bench
+from benchmarks.fio import OVERHEAD, Job
+from benchmarks.measures import median
+from benchmarks.results import Figures, Result, Section, Step, cases, of, peers
+from benchmarks.scratch import drop_cache, warm_up
+from benchmarks.speed.variants import VARIANTS, Variant, chosen, fitted, run, setup
+
+WORKLOADS: Mapping[str, Job] = {
+    "randread-4k-qd1": Job(Path(), "randread", "4k", 1),
+    "randread-4k-qd32": Job(Path(), "randread", "4k", 32),
+    "randwrite-4k-qd1": Job(Path(), "randwrite", "4k", 1),
+    "randwrite-4k-qd32": Job(Path(), "randwrite", "4k", 32),
+    "read-1m-qd4": Job(Path(), "read", "1m", 4),
+    "write-1m-qd4": Job(Path(), "write", "1m", 4),
+}
+MODES = {
+    "warm": "the image in the page cache",
+    "cold": "the image dropped from the page cache before each run",
+    "none": "the image opened past the page cache (cache=none; QSD: cache.direct=on)",
+}
+STARTING = 1.3
+"""Seconds that mounting, preparing the cache and unmounting take beside a run (an estimate)."""
+
+
+def measure(
+    bench: Bench, variant: Variant, mode: str, workload: str, seconds: float, mebibytes: int
+) -> Figures:
+    """Run one workload through a fresh mount."""
+    image = bench.image("image", mebibytes)
+    direct = mode == "none"
+    with bench.serve(variant.peer, setup(variant, [image], direct)) as served:
+        (warm_up if mode == "warm" else drop_cache)(image)
+        job = replace(
+            fitted(WORKLOADS[workload], variant, direct),
+            file=served.file,
+            # A cold block is cold only once.
+            repeat=mode != "cold",
+        )
+        return run(bench, served, job, seconds)
+
+
+class Workloads(Section):
+    name = "workloads"
+    title = "Requests a second"
+
+    def __init__(self, peers: Sequence[str], seconds: float, rounds: int, mebibytes: int) -> None:
+        self._variants = chosen(VARIANTS, peers)
+        self._seconds = seconds
+        self._rounds = rounds
+        self._mebibytes = mebibytes
+        self.method = (
+            f"fio on one image of {mebibytes} MiB, {seconds:g} s a run on a fresh mount, median of "
+            f"{rounds} rounds in turn; through mounts with direct=1 (psync, from depth 2 on "
+            "libaio), the native file as the daemons open it (buffered: io_uring). Throttled peers "
+            "have limits that are never reached. CPU: user and system time of the daemon, all its "
+            "threads, for each request. "
+            + "; ".join(f"{mode}: {meaning}" for mode, meaning in MODES.items())
+            + "."
+        )
+
+    def steps(self) -> Iterable[Step]:
+        for mode in MODES:
+            for workload in WORKLOADS:
+                for number in range(1, self._rounds + 1):
+                    for variant in self._variants:
+                        yield self._step(mode, workload, variant, number)
+
+    def _step(self, mode: str, workload: str, variant: Variant, number: int) -> Step:
+        return Step(
+            self.name,
+            f"{mode}/{workload}",
+            variant.name,
+            self._seconds + OVERHEAD + STARTING,
+            partial(
+                measure,
+                variant=variant,
+                mode=mode,
+                workload=workload,
+                seconds=self._seconds,
+                mebibytes=self._mebibytes,
+            ),
+            round=number,
+        )
+
+    def report(self, results: Sequence[Result]) -> Iterable[RenderableType]:
+        names = [variant.name for variant in self._variants if variant.name in peers(results)]
+        for mode in MODES:
+            own = [result for result in results if result.case.startswith(f"{mode}/")]
+            if own:
+                yield self._table(mode, own, names)
+
+    def _table(self, mode: str, results: Sequence[Result], names: Sequence[str]) -> RenderableType:
+        ratios = _ratio_columns(names)
+        served = [name for name in names if name != "native"]
+        table = formats.table(
+            f"{self.title}, {mode}: {MODES[mode]}",
+            "workload",
+            *names,
+            *ratios,
+            *(f"{name}: CPU us" for name in served),
+        )
+        summary = summarise(results)
+        for case in cases(results):
+            row = summary[case]
+            table.add_row(
+                case.removeprefix(f"{mode}/"),
+                *(formats.per_second(row["per_second"].get(name, float("nan"))) for name in names),
+                *(_ratio(row["per_second"], *pair) for pair in ratios.values()),
+                *(_figure(row["cpu_us"].get(name)) for name in served),
+            )
+        return table
+
+    def summary(self, results: Sequence[Result]) -> Figures:
+        return summarise(results)
+
+
+def _ratio_columns(names: Sequence[str]) -> dict[str, tuple[str, str]]:
+    wanted = {
+        "throttlefs / qsd": ("throttlefs", "qsd"),
+        "limits / no limits": ("throttlefs", "throttlefs, no limits"),
+    }
+    return {title: pair for title, pair in wanted.items() if set(pair) <= set(names)}
+
+
+def _ratio(figures: Mapping[str, float], over: str, under: str) -> str:
+    if over not in figures or not figures.get(under):
+        return "-"
+    return f"{figures[over] / figures[under]:.2f}"
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}"
+
+
+def summarise(results: Sequence[Result]) -> dict[str, dict[str, Any]]:
+    """Return per case the medians of all rounds, by figure and variant, and the ratios to QSD."""
+    summary: dict[str, dict[str, Any]] = {}
+    for case in cases(results):
+        row: dict[str, Any] = {}
+        for figure in ("per_second", "bytes_per_second", "cpu_us"):
+            row[figure] = {
+                name: median(result[figure] for result in of(results, name, case))
+                for name in peers(results)
+                if any(figure in result.figures for result in of(results, name, case))
+            }
+        qsd = row["per_second"].get("qsd")
+        row["ratio_to_qsd"] = {
+            name: value / qsd for name, value in row["per_second"].items() if qsd
+        }
+        summary[case] = row
+    return summary
