@@ -201,27 +201,38 @@ class Group(Node):
         return blocked[0][0] if blocked else None
 
     def choose(self, directions: tuple[int, ...], now: int) -> tuple[Node, tuple[int, ...]]:
-        """The member that is next in one of *directions*, all due, and those it is next in."""
+        """The member that is next in one of *directions*, all due, and those it may go in."""
         if len(directions) == 2:
-            reader, writer = self.first(READ, now), self.first(WRITE, now)
-            assert reader is not None
-            assert writer is not None
-            if reader is writer:
-                return reader, directions
-            if self._goes_before(reader, writer, now):
-                return reader, (READ,)
-            return writer, (WRITE,)
+            return self._choose_direction(now)
         chosen = directions[0]
         member = self.first(chosen, now)
         assert member is not None
         other = 1 - chosen
         if self.meter.has_total and self.waiting[other] and self.own_due_at(other, now) <= now:
             rival = self.first(other, now)
-            if rival is not None and rival is not member and self._goes_before(rival, member, now):
+            if rival is not None and rival is not member and self._goes_before(rival, member):
                 self.kept[other] = True
         return member, directions
 
-    def _goes_before(self, one: Node, other: Node, now: int) -> bool:
+    def _choose_direction(self, now: int) -> tuple[Node, tuple[int, ...]]:
+        reader, writer = self.first(READ, now), self.first(WRITE, now)
+        assert reader is not None
+        assert writer is not None
+        if reader is writer:
+            return reader, DIRECTIONS
+        if self._goes_before(reader, writer):
+            member, chosen = reader, READ
+        else:
+            member, chosen = writer, WRITE
+        # Where one clock counts both directions, it is the member's turn in either.
+        other = 1 - chosen
+        if self._clock[other] == TOTAL:
+            due = member.due_at(other, now)
+            if due is not None and due <= now:
+                return member, DIRECTIONS
+        return member, (chosen,)
+
+    def _goes_before(self, one: Node, other: Node) -> bool:
         """Whether *one* is behind *other* in what both had of the total."""
         return one.finish[TOTAL] < other.finish[TOTAL]
 
