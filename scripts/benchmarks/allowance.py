@@ -11,8 +11,9 @@ The definitions, which the report repeats:
   run than it allows. One more is the request that is paid for afterwards.
 * A burst of rate ``max`` and volume ``max x length`` over a rate allows, of an image that was
   idle before, ``min(max x T, max x length + rate x T)``: QEMU's leaky bucket of that size
-  (QEMU, docs/throttle.txt). The burst is
-  judged by itself too, up to the instant at which it should be spent.
+  (QEMU, docs/throttle.txt). The first
+  half of the burst is judged by itself too: one that is too fast ends the sooner, and the whole
+  of it would hide that.
 """
 
 from __future__ import annotations
@@ -127,13 +128,14 @@ def judge(rate: Rate, completions: Sequence[Completion], seconds: float) -> Verd
 def judge_throughout(
     rate: Rate, completions: Sequence[Completion], seconds: float
 ) -> list[Verdict]:
-    """Judge the whole run and, of a burst that ends within it, that first part by itself.
+    """Judge the whole run and, of a burst that ends within it, the first half of the burst too.
 
-    What a burst let go too much is made up for after it, and the whole run alone would hide it.
+    A burst that is too fast ends the sooner, and the whole of it would hide that.
     """
     verdicts = [judge(rate, completions, seconds)]
     if 0 < rate.burst_lasts < seconds:
-        verdicts.append(judge(rate, span(completions, rate.burst_lasts), rate.burst_lasts))
+        half = rate.burst_lasts / 2
+        verdicts.append(judge(rate, span(completions, half), half))
     return verdicts
 
 

@@ -54,10 +54,10 @@ class Grid(Section):
             f"{seconds:g} s a case on a fresh mount, page cache warm, fio with direct=1. From the "
             "first answer to the last within the run: what was answered, that last request not "
             "counted (it is paid for afterwards), / what the limit allows in that time; bursts: "
-            "min(max x t, max x length + rate x t), and the burst by itself too. Of several "
-            "limits that bind, the one that is farthest off. Coarse: one request is more than 1 % "
-            "of the run's allowance; judged by the requests answered in the whole run beyond its "
-            "allowance, 0 to 1 being right. Answers: {clock}."
+            "min(max x t, max x length + rate x t), and the first half of the burst too. Of "
+            "several limits that bind, the one that is farthest off. Coarse: one request is more "
+            "than 1 % of the run's allowance; judged by the requests answered in the whole run "
+            "beyond its allowance, 0 to 1 being right. Answers: {clock}."
         )
 
     def steps(self) -> Iterable[Step]:

@@ -1,0 +1,110 @@
+"""What the peers are told: QEMU's command line, throttlefs' options and configuration."""
+
+import json
+import tomllib
+from pathlib import Path
+
+import pytest
+from benchmarks.accuracy.cases import GRID, WINDOWS
+from benchmarks.accuracy.fairness import SHARINGS
+from benchmarks.errors import NotMeasurableError
+from benchmarks.peers import Image, Setup
+from benchmarks.peers.qsd import command_line, throttle_limits
+from benchmarks.peers.throttlefs import config_text, is_uniform, mount_options
+
+from throttlefs.config import parse_config
+from throttlefs.limits import Limits
+
+A, B = Path("/images/a"), Path("/images/b")
+
+
+def test_limits_get_the_names_of_qapi() -> None:
+    assert throttle_limits(
+        {"bps": 10, "bps_max": 40, "bps_max_length": 2, "iops_wr": 5, "iops_size": 4096}
+    ) == {
+        "bps-total": 10,
+        "bps-total-max": 40,
+        "bps-total-max-length": 2,
+        "iops-write": 5,
+        "iops-size": 4096,
+    }
+
+
+def test_what_qemu_rejects_is_not_measured() -> None:
+    with pytest.raises(NotMeasurableError, match="bps beside"):
+        throttle_limits({"bps": 10, "bps_rd": 5})
+    weighted = Setup([Image(A, group="g", weight=200)], {"g": {"bps": 1}})
+    with pytest.raises(NotMeasurableError, match="weights"):
+        command_line(weighted, [A])
+    both = Setup([Image(A, {"bps": 1}, group="g")], {"g": {"bps": 1}})
+    with pytest.raises(NotMeasurableError, match="inside a group"):
+        command_line(both, [A])
+
+
+def options_of(words: list[str], name: str) -> list[dict[str, object]]:
+    return [json.loads(words[n + 1]) for n, word in enumerate(words) if word == f"--{name}"]
+
+
+def test_images_of_a_group_share_a_throttle_group_and_others_have_their_own() -> None:
+    group = Setup([Image(A, group="g"), Image(B, group="g")], {"g": {"iops": 7}})
+    words = command_line(group, [Path("/p/a"), Path("/p/b")])
+    assert [made["id"] for made in options_of(words, "object")] == ["g"]
+    throttles = [node for node in options_of(words, "blockdev") if node["driver"] == "throttle"]
+    assert [node["throttle-group"] for node in throttles] == ["g", "g"]
+    assert [export["mountpoint"] for export in options_of(words, "export")] == ["/p/a", "/p/b"]
+
+    own = command_line(Setup([Image(A, {"iops": 1}), Image(B)]), [Path("/p/a"), Path("/p/b")])
+    assert [made["limits"] for made in options_of(own, "object")] == [{"iops-total": 1}, {}]
+
+
+def test_the_page_cache_is_passed_by_where_it_should_be() -> None:
+    words = command_line(Setup([Image(A)], direct=True), [A])
+    files = [node for node in options_of(words, "blockdev") if node["driver"] == "file"]
+    assert files[0]["cache"] == {"direct": True, "no-flush": False}
+    assert mount_options(Setup([Image(A)], direct=True)) == ["cache=none"]
+
+
+def test_what_holds_for_all_images_is_said_with_options() -> None:
+    assert mount_options(Setup([Image(A, {"bps": 5, "bps_max": 9})])) == ["bps=5", "bps_max=9"]
+    group = Setup([Image(A, group="g"), Image(B, group="g")], {"g": {"bps": 5}})
+    assert is_uniform(group)
+    assert mount_options(group) == ["bps=5", "group=g"]
+
+
+def test_what_differs_between_images_or_is_to_change_is_said_with_a_file() -> None:
+    for setup in (
+        Setup([Image(A, {"bps": 5}), Image(B)]),
+        Setup([Image(A, {"bps": 5}, group="g")], {"g": {"bps": 5}}),
+        Setup([Image(A, weight=200)]),
+    ):
+        assert not is_uniform(setup)
+        assert mount_options(setup) == []
+    assert mount_options(Setup([Image(A, {"bps": 5})], live=True, options=["x=1"])) == ["x=1"]
+
+
+def test_the_configuration_says_the_same_to_throttlefs() -> None:
+    images = [Image(A, {"bps": 5}, "g", 200), Image(Path("/images/b*[1]"))]
+    text = config_text(Setup(images, {"g": {"iops": 7}}))
+    assert tomllib.loads(text)["group"] == {"g": {"iops": 7}}
+    config = parse_config(text, "limits.toml")
+    rule = config.rule_for(b"a")
+    assert rule is not None
+    assert (rule.group, rule.weight) == ("g", 200)
+    assert config.rule_for(b"b*[1]") is not None
+    assert config.rule_for(b"b-1") is None
+
+
+@pytest.mark.parametrize("case", [*GRID, *WINDOWS], ids=lambda case: case.name)
+def test_every_case_is_accepted_by_both_sides(case: object) -> None:
+    limits = case.limits  # type: ignore[attr-defined]
+    throttle_limits(limits)
+    Limits(**limits)
+
+
+def test_every_group_is_accepted_by_throttlefs() -> None:
+    for sharing in SHARINGS:
+        images = [
+            Image(Path(f"/images/{number}"), group="shared", weight=client.weight)
+            for number, client in enumerate(sharing.clients)
+        ]
+        parse_config(config_text(Setup(images, {"shared": {"bps": sharing.bps}})), "x.toml")
