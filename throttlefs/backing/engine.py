@@ -49,6 +49,15 @@ class Engine(Protocol):
     async def fsync(self, fd: int, datasync: bool) -> None:
         """fsync(2), or fdatasync(2)."""
 
+    def fileno(self) -> int:
+        """A descriptor that becomes readable when `poll` has something to do.
+
+        Whoever watches it, calls `poll`, and `before_sleep` before he waits, needs no `run`.
+        """
+
+    def before_sleep(self) -> None:
+        """Have the kernel begin with everything that was asked for."""
+
     def poll(self) -> None:
         """Reschedule the tasks whose I/O is done; costs a few 100 ns when there are none.
 

@@ -11,14 +11,17 @@ Which way is quicker is decided once per file as far as possible, and learned ot
 import errno
 import fcntl
 import logging
+import mmap
 import os
+from time import monotonic
 
+from throttlefs.backing import blocking
 from throttlefs.backing.alignment import direct_alignment
 from throttlefs.backing.buffers import Data, new_bytearray
 from throttlefs.backing.cachemode import CacheMode
 from throttlefs.backing.direct import DirectIo
 from throttlefs.backing.engine import Engine
-from throttlefs.backing.inline import ReadHabit, WriteHabit, is_in_memory
+from throttlefs.backing.inline import STALL, is_in_memory, write_habit_of
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +33,13 @@ INLINE_WRITE_MAX = 128 << 10
 # From this size on, the kernel's copying is worth the way to a worker.
 OFFLOAD_MIN = 128 << 10
 
-_RWF_NOWAIT: int = os.RWF_NOWAIT
+# After so many reads in a row that were not in the page cache it is not asked again ...
+MISSES_TO_PAUSE = 4
+# ... for so many reads. Asking in vain costs 2 us, and readahead begins before the refusal.
+PAUSE_READS = 32
+
+_CLEARED_MAX = 16 << 10
+_PAGE_MASK = mmap.PAGESIZE - 1
 
 # Filesystems of which the log has already said that they refuse O_DIRECT.
 _without_direct: set[int] = set()
@@ -40,9 +49,10 @@ class BackingFile:
     """An open descriptor of an image, to be read and written by many tasks at once.
 
     Takes `fd` over: `close` closes it. It must have been opened with the `open_flags` of
-    `cache`; O_DIRECT is added and O_APPEND removed here (with it, pwrite(2) appends whatever
-    the offset). Where the filesystem refuses O_DIRECT, the page cache is used and the log
-    says so, once.
+    `cache`; O_DIRECT is added here. Where the filesystem refuses it, the page cache is used and
+    the log says so, once. With O_APPEND pwrite(2) appends whatever the offset, so that nothing
+    is overwritten which another process has just appended; O_DIRECT, which writes whole blocks,
+    has to do without.
 
     All operations raise OSError with the errno of the system call.
     """
@@ -55,46 +65,59 @@ class BackingFile:
         flags = fcntl.fcntl(fd, fcntl.F_GETFL)
         if cache.durable_writes and not flags & os.O_DSYNC:
             raise ValueError(f"cache mode {cache.value} needs a file opened with O_DSYNC")
-        if flags & os.O_APPEND:
+        if flags & os.O_APPEND and cache.direct:
             flags &= ~os.O_APPEND
             fcntl.fcntl(fd, fcntl.F_SETFL, flags)
         self._direct = _direct_io(fd, flags, engine, status) if cache.direct else None
 
         self._inline_read_max = 0 if self._direct else INLINE_READ_MAX
         self._inline_write_max = INLINE_WRITE_MAX
-        if self._direct or cache.durable_writes:
+        if self._direct or flags & os.O_DSYNC:
             self._inline_write_max = 0  # these wait for the disk
         # What is in memory never makes anybody wait, nor does it know RWF_NOWAIT.
-        self._read_flags = 0 if is_in_memory(fd) else _RWF_NOWAIT
-        self._reads = ReadHabit()
-        self._writes = WriteHabit.of_filesystem(status.st_dev)
+        self._read_flags = 0 if is_in_memory(fd) else os.RWF_NOWAIT
+        self._misses = 0  # latest reads in a row that were not in the page cache
+        self._pause = 0  # reads to come for which it is not asked
+        # A file that is not open for reading cannot be asked.
+        may_ask = self._read_flags and flags & os.O_ACCMODE != os.O_WRONLY
+        self._edge_mask = _PAGE_MASK if may_ask else 0
+        self._write_habit = write_habit_of(status.st_dev)
 
     def read_now(self, offset: int, size: int) -> Data | None:
         """Read what is in the page cache, without waiting; None: not all of it is, use `read`.
 
         May be shorter than `size` only at the end of the file.
         """
-        if size > self._inline_read_max or not self._reads.may_be_cached():
+        if size > self._inline_read_max:
             return None
-        buffer = new_bytearray(size)
+        if self._pause:
+            self._pause -= 1
+            return None
+        # Clearing a small buffer is cheaper than the call that does not.
+        buffer = bytearray(size) if size <= _CLEARED_MAX else new_bytearray(size)
         try:
             got = os.preadv(self.fd, (buffer,), offset, self._read_flags)
         except BlockingIOError:
-            self._reads.missed()
+            self._missed()
             return None
         except OSError as error:
-            if error.errno == errno.EOPNOTSUPP:
-                self._inline_read_max = 0  # the filesystem does not know RWF_NOWAIT
-                return None
-            raise
+            if error.errno != errno.EOPNOTSUPP:
+                raise
+            self._inline_read_max = 0  # the filesystem does not know RWF_NOWAIT
+            return None
         if got == size:
-            self._reads.hit()
+            self._misses = 0
             return buffer
         if got and os.fstat(self.fd).st_size > offset + got:
-            self._reads.missed()
-            return None  # the rest is there, but not in the cache
+            self._missed()  # there is more, but not in the cache
+            return None
         del buffer[got:]
         return buffer
+
+    def _missed(self) -> None:
+        self._misses += 1
+        if self._misses >= MISSES_TO_PAUSE:
+            self._pause = PAUSE_READS
 
     async def read(self, offset: int, size: int) -> Data:
         """Up to `size` bytes at `offset`; fewer only at the end of the file, b"" behind it."""
@@ -107,9 +130,33 @@ class BackingFile:
 
         Returns how much was written, as `write` does.
         """
-        if len(data) > self._inline_write_max:
+        size = len(data)
+        begin = monotonic()
+        if size > self._inline_write_max or begin < self._write_habit.resume_at:
             return None
-        return self._writes.write(self.fd, offset, data)
+        if (offset | size) & self._edge_mask and not self._edges_are_cached(offset, size):
+            return None
+        written = blocking.write(self.fd, offset, data)
+        end = monotonic()
+        if end - begin > STALL:
+            self._write_habit.stalled(begin, end)
+        return written
+
+    def _edges_are_cached(self, offset: int, size: int) -> bool:
+        """Whether a write of parts of pages finds these in the page cache.
+
+        If not, it first reads them: 100 us on a fast disk, 10 ms on a slow one. The question
+        costs 1 us a page.
+        """
+        end = offset + size
+        edges = [place for place in (offset, end) if place & _PAGE_MASK]
+        try:
+            for edge in edges:
+                # One byte, as it is the page that matters; none if the file ends before it.
+                os.preadv(self.fd, (bytearray(1),), edge & ~_PAGE_MASK, self._read_flags)
+        except OSError:  # EAGAIN, or EOPNOTSUPP: nobody knows
+            return False
+        return True
 
     async def write(self, offset: int, data: Data) -> int:
         """Write all of `data`; returns its length.

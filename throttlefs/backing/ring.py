@@ -17,6 +17,7 @@ The kernel's submission ring is really an array of indices into the SQEs. It is 
 with 0, 1, 2, ... and never touched again, so that place n always speaks of SQE n.
 """
 
+import contextlib
 import errno
 import mmap
 import os
@@ -43,6 +44,10 @@ _SETUP_FLAGS = (
     abi.Setup(0),
 )
 
+# The kernel starts a worker when those it has are blocked, and by default at most four per CPU:
+# too few to keep a network filesystem busy, which blocks one for each request.
+_MAX_WORKERS = 64
+
 _REQUIRED_FEATURES = abi.Feature.SINGLE_MMAP | abi.Feature.NODROP | abi.Feature.SUBMIT_STABLE
 
 
@@ -61,22 +66,19 @@ class Ring:
     """
 
     def __init__(self, entries: int = 256) -> None:
-        params, self.fd = _make_ring(entries)
-        try:
-            _check(params, self.fd)
+        with contextlib.ExitStack() as undo:
+            params, self.fd = _make_ring(entries)
+            undo.callback(os.close, self.fd)
             self.event_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+            undo.callback(os.close, self.event_fd)
             try:
+                _check(params, self.fd)
                 abi.register_eventfd(self.fd, self.event_fd)
                 self._map(params)
-            except BaseException:
-                os.close(self.event_fd)
-                raise
-        except OSError as error:
-            os.close(self.fd)
-            raise RingUnavailableError(str(error)) from error
-        except BaseException:
-            os.close(self.fd)
-            raise
+            except OSError as error:
+                raise RingUnavailableError(str(error)) from error
+            _allow_workers(self.fd)
+            undo.pop_all()
         self.entries: int = params.sq_entries
         self.capacity: int = params.cq_entries
         self.setup = abi.Setup(params.flags)
@@ -196,13 +198,6 @@ class Ring:
         for user_data, result, _ in results:
             deliver(user_data, result)
 
-    def wait(self) -> None:
-        """Block the thread until a completion is there to be reaped."""
-        try:
-            abi.wait(self.fd, 1)
-        except InterruptedError:
-            pass  # a signal: its handler has run, and the caller looks and waits again
-
     def close(self) -> None:
         """Give the ring back to the kernel. Requests under way must have been reaped."""
         self._words.release()
@@ -214,6 +209,8 @@ class Ring:
 
 def _make_ring(entries: int) -> tuple[abi.Params, int]:
     """The ring of the best kind that this kernel makes."""
+    if abi.ODD_NUMBERS:
+        raise RingUnavailableError("on this architecture its system calls are not known here")
     for flags in _SETUP_FLAGS:
         params = abi.Params(flags=flags | abi.Setup.CLAMP)
         try:
@@ -222,16 +219,23 @@ def _make_ring(entries: int) -> tuple[abi.Params, int]:
             if error.errno == errno.EINVAL and flags:
                 continue
             raise RingUnavailableError(_explain(error)) from error
-        os.set_inheritable(fd, False)
         return params, fd
     raise AssertionError("the last of the flag sets is empty")
+
+
+def _allow_workers(fd: int) -> None:
+    try:
+        abi.limit_workers(fd, _MAX_WORKERS)
+    except OSError:
+        pass  # Linux before 5.15: it stays with what there is
 
 
 def _check(params: abi.Params, fd: int) -> None:
     missing = _REQUIRED_FEATURES & ~abi.Feature(params.features)
     if missing:
         raise RingUnavailableError(f"this kernel's io_uring lacks {missing!r}")
-    lacking = {op.name for op in abi.Op if op not in abi.supported_ops(fd)}
+    supported = abi.supported_ops(fd)
+    lacking = {op.name for op in abi.Op if op not in supported}
     if lacking:
         raise RingUnavailableError(f"this kernel's io_uring cannot {', '.join(sorted(lacking))}")
 

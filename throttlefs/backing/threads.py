@@ -2,14 +2,16 @@
 
 import os
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from queue import SimpleQueue
 from typing import TypeVar, TypeVarTuple, Unpack, cast
 
 import trio
-from trio.lowlevel import Abort, RaiseCancelT, Task, TrioToken, current_task, wait_task_rescheduled
+from trio.lowlevel import Abort, RaiseCancelT, Task, TrioToken
 
+from throttlefs import waiting
 from throttlefs.backing import blocking
 from throttlefs.backing.buffers import Data
 
@@ -21,15 +23,23 @@ IO_THREADS = 32
 
 METADATA_THREADS = 8
 
+# How long `ThreadEngine.close` waits for what is under way, in seconds.
+CLOSE_TIMEOUT = 10.0
+
 
 class _Job:
     """A call, the task that waits for it, and what became of it."""
 
-    __slots__ = ("call", "error", "result", "task", "token")
+    __slots__ = ("call", "error", "result", "token", "waiter")
 
-    def __init__(self, call: Callable[[], object], task: Task, token: TrioToken) -> None:
+    def __init__(
+        self,
+        call: Callable[[], object],
+        waiter: Task | waiting.Waiter,
+        token: TrioToken | None,
+    ) -> None:
         self.call = call
-        self.task = task
+        self.waiter = waiter
         self.token = token
         self.result: object = None
         self.error: BaseException | None = None
@@ -54,6 +64,7 @@ class BlockingPool:
         self._threads: list[threading.Thread] = []
         self._under_way = 0  # jobs handed over and not yet delivered
         self._closed = False
+        self._event_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
 
     async def run(
         self,
@@ -66,28 +77,47 @@ class BlockingPool:
         """
         if self._closed:
             raise RuntimeError("the pool of threads is closed")
-        job = _Job(lambda: function(*args), current_task(), trio.lowlevel.current_trio_token())
+        await trio.lowlevel.checkpoint_if_cancelled()
+        # A session loop watches `fileno`; a trio task is reached by its loop's token.
+        token = None if waiting.running else trio.lowlevel.current_trio_token()
+        job = _Job(lambda: function(*args), waiting.current(), token)
         self._under_way += 1
         if self._under_way > len(self._threads) < self._limit:
             self._start_thread()
         self._jobs.put(job)
-        await wait_task_rescheduled(_not_before_it_is_done)
+        await waiting.wait(_not_before_it_is_done)
         if job.error is not None:
             raise job.error
         return cast(Result, job.result)
+
+    def fileno(self) -> int:
+        """A descriptor that becomes readable when calls of a session loop's handlers are done."""
+        return self._event_fd
+
+    def before_sleep(self) -> None:
+        """Nothing to do: the threads are at work already."""
 
     def poll(self) -> None:
         """Reschedule the tasks whose calls are done."""
         done = self._done
         while done:
             self._under_way -= 1
-            trio.lowlevel.reschedule(done.popleft().task)
+            waiting.wake(done.popleft().waiter)
 
-    def close(self) -> None:
-        """Let the threads end when they have done what was handed to them. Does not wait."""
+    def close(self, timeout: float = 0.0) -> None:
+        """Let the threads end when they have done what was handed to them.
+
+        Waits for that for `timeout` seconds at most.
+        """
         self._closed = True
         for _ in self._threads:
             self._jobs.put(None)
+        deadline = time.monotonic() + timeout
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        self.poll()
+        if not any(thread.is_alive() for thread in self._threads):
+            os.close(self._event_fd)
 
     def _start_thread(self) -> None:
         thread = threading.Thread(
@@ -104,6 +134,10 @@ class BlockingPool:
             except BaseException as error:
                 job.error = error
             done.append(job)
+            if job.token is None:
+                os.eventfd_write(self._event_fd, 1)
+                del job
+                continue
             try:
                 # Any number of these before the loop comes round are one call of `poll`.
                 job.token.run_sync_soon(self.poll, idempotent=True)
@@ -120,6 +154,8 @@ class ThreadEngine:
     def __init__(self, threads: int = IO_THREADS) -> None:
         self._pool = BlockingPool(threads, "backing")
         self.poll = self._pool.poll
+        self.fileno = self._pool.fileno
+        self.before_sleep = self._pool.before_sleep
 
     async def read(self, fd: int, offset: int, size: int, *, offload: bool = False) -> Data:
         """See `Engine.read`."""
@@ -151,7 +187,7 @@ class ThreadEngine:
 
     def close(self) -> None:
         """See `Engine.close`."""
-        self._pool.close()
+        self._pool.close(CLOSE_TIMEOUT)
 
 
 def _not_before_it_is_done(_: RaiseCancelT) -> Abort:

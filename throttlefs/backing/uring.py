@@ -14,8 +14,9 @@ from collections import deque
 from typing import NoReturn
 
 import trio
-from trio.lowlevel import Abort, RaiseCancelT, Task, current_task, wait_task_rescheduled
+from trio.lowlevel import Abort, RaiseCancelT, Task
 
+from throttlefs import waiting
 from throttlefs.backing import uring_abi as abi
 from throttlefs.backing.blocking import WRITE_BACK_AND_WAIT
 from throttlefs.backing.buffers import Data, address_of, addresses_are_known, new_bytes
@@ -39,12 +40,12 @@ _abandoned: list[object] = []
 
 
 class _Request:
-    """A task that waits for a completion, and the completion's result."""
+    """Who waits for a completion, and the completion's result."""
 
-    __slots__ = ("result", "task")
+    __slots__ = ("result", "waiter")
 
-    def __init__(self, task: Task) -> None:
-        self.task = task
+    def __init__(self, waiter: Task | waiting.Waiter) -> None:
+        self.waiter = waiter
         self.result = -errno.ECANCELED
 
 
@@ -62,6 +63,7 @@ class UringEngine:
         # Requests that the ring had no room for, in order: the arguments of Ring.push.
         self._backlog: deque[tuple[int, int, int, int, int, int, int, int]] = deque()
         self._patience = SUBMIT_PATIENCE
+        self._ended = False
 
     @property
     def description(self) -> str:
@@ -104,6 +106,7 @@ class UringEngine:
         await self._call(abi.Op.FSYNC, fd, 0, 0, abi.FSYNC_DATASYNC if datasync else 0)
 
     async def _call(self, opcode: int, fd: int, offset: int, length: int, op_flags: int) -> None:
+        await trio.lowlevel.checkpoint_if_cancelled()
         while True:
             result = await self._request(opcode, fd, offset, 0, length, op_flags, 0)
             if result >= 0:
@@ -115,6 +118,7 @@ class UringEngine:
         self, opcode: int, fd: int, offset: int, address: int, size: int, offload: bool
     ) -> int:
         """Read or write until all is done, the file ends, or an error comes."""
+        await trio.lowlevel.checkpoint_if_cancelled()
         done = 0
         sqe_flags = abi.SQE_ASYNC if offload else 0
         while done < size:
@@ -148,7 +152,9 @@ class UringEngine:
         sqe_flags: int,
     ) -> int:
         """One request through the ring: the system call's result, or minus an errno."""
-        request = _Request(current_task())
+        if self._ended:
+            raise RuntimeError("nobody would reap the completion: the engine's run() has ended")
+        request = _Request(waiting.current())
         self._last_number = number = self._last_number + 1
         self._requests[number] = request
         ring = self._ring
@@ -158,7 +164,7 @@ class UringEngine:
             ring.push(number, opcode, fd, offset, address, length, op_flags, sqe_flags)
         if ring.queued >= SUBMIT_BATCH:
             self._submit()
-        await wait_task_rescheduled(_not_before_the_kernel_is_done)
+        await waiting.wait(_not_before_the_kernel_is_done)
         return request.result
 
     def _submit(self) -> None:
@@ -177,7 +183,7 @@ class UringEngine:
     def _deliver(self, number: int, result: int) -> None:
         request = self._requests.pop(number)
         request.result = result
-        trio.lowlevel.reschedule(request.task)
+        waiting.wake(request.waiter)
 
     def poll(self) -> None:
         """See `Engine.poll`."""
@@ -198,23 +204,33 @@ class UringEngine:
                 self._submit()
 
     async def run(self) -> None:
-        """See `Engine.run`."""
+        """See `Engine.run`. When cancelled, sees to what is under way before it ends."""
         hooks = _LoopHooks(self)
         trio.lowlevel.add_instrument(hooks)
-        event_fd = self._ring.event_fd
         try:
             while True:
-                await trio.lowlevel.wait_readable(event_fd)
-                try:
-                    os.eventfd_read(event_fd)
-                except BlockingIOError:
-                    pass
-                self.poll()
+                await self._wake_up()
         finally:
+            with trio.CancelScope(shield=True):
+                while self._requests:
+                    await self._wake_up()
+            self._ended = True
             trio.lowlevel.remove_instrument(hooks)
 
-    def flush(self) -> None:
-        """Submit what is queued. The event loop does it before it sleeps."""
+    async def _wake_up(self) -> None:
+        await trio.lowlevel.wait_readable(self._ring.event_fd)
+        try:
+            os.eventfd_read(self._ring.event_fd)
+        except BlockingIOError:
+            pass  # the hooks were quicker
+        self.poll()
+
+    def fileno(self) -> int:
+        """See `Engine.fileno`."""
+        return self._ring.event_fd
+
+    def before_sleep(self) -> None:
+        """See `Engine.before_sleep`: submits what is queued."""
         if self._backlog:
             self._let_in()
         if self._ring.queued:
@@ -246,7 +262,7 @@ class _LoopHooks(trio.abc.Instrument):
         self._engine = engine
 
     def before_io_wait(self, timeout: float) -> None:
-        self._engine.flush()
+        self._engine.before_sleep()
 
     def after_io_wait(self, timeout: float) -> None:
         self._engine.poll()

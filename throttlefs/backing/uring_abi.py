@@ -11,16 +11,16 @@ import os
 import struct
 from enum import IntEnum, IntFlag
 
-# The same on every architecture: system calls added since Linux 5.1 share one table.
-# (Alpha and MIPS, which add an offset, are refused by `io_uring_setup`'s ENOSYS.)
+# System calls added since Linux 5.1 have the same numbers on every architecture but Alpha and
+# MIPS, which add an offset.
+ODD_NUMBERS = os.uname().machine.startswith(("alpha", "mips"))
 SYS_IO_URING_SETUP = 425
 SYS_IO_URING_ENTER = 426
 SYS_IO_URING_REGISTER = 427
 
-# PyDLL keeps the GIL: none of these calls blocks, and giving the GIL away to a busy thread
-# costs up to sys.getswitchinterval(), 5 ms, to get it back. CDLL gives it away while we wait.
+# PyDLL keeps the GIL: none of these calls blocks, and when the GIL has been given away to a
+# busy thread, it takes up to sys.getswitchinterval(), 5 ms, to get it back.
 _syscall = ctypes.PyDLL(None, use_errno=True).syscall
-_blocking_syscall = ctypes.CDLL(None, use_errno=True).syscall
 
 
 class Op(IntEnum):
@@ -63,6 +63,7 @@ OFFSET_SQES = 0x10000000  # ... IORING_OFF_SQES
 
 REGISTER_EVENTFD = 4  # IORING_REGISTER_EVENTFD
 REGISTER_PROBE = 8  # IORING_REGISTER_PROBE, 5.6
+REGISTER_IOWQ_MAX_WORKERS = 19  # IORING_REGISTER_IOWQ_MAX_WORKERS, 5.15
 PROBE_OP_SUPPORTED = 1 << 0  # IO_URING_OP_SUPPORTED
 
 # struct io_uring_sqe, 64 bytes: opcode, flags, ioprio, fd, offset, address, length, rw_flags
@@ -156,17 +157,18 @@ def enter(fd: int, to_submit: int, flags: int) -> int:
     return taken
 
 
-def wait(fd: int, min_complete: int) -> None:
-    """io_uring_enter(2): block until `min_complete` completions are there. EINTR is raised."""
-    if _blocking_syscall(SYS_IO_URING_ENTER, fd, 0, min_complete, ENTER_GETEVENTS, None, 0) < 0:
-        raise _last_error("io_uring_enter")
-
-
 def register_eventfd(fd: int, event_fd: int) -> None:
     """io_uring_register(2): signal `event_fd` whenever a completion is posted or waits."""
     word = ctypes.c_int(event_fd)
     if _syscall(SYS_IO_URING_REGISTER, fd, REGISTER_EVENTFD, ctypes.byref(word), 1) < 0:
         raise _last_error("io_uring_register(IORING_REGISTER_EVENTFD)")
+
+
+def limit_workers(fd: int, bounded: int) -> None:
+    """io_uring_register(2): let so many workers do what blocks on files, at most."""
+    numbers = (ctypes.c_uint32 * 2)(bounded, 0)  # 0: leave the unbounded ones (sockets) alone
+    if _syscall(SYS_IO_URING_REGISTER, fd, REGISTER_IOWQ_MAX_WORKERS, numbers, 2) < 0:
+        raise _last_error("io_uring_register(IORING_REGISTER_IOWQ_MAX_WORKERS)")
 
 
 def supported_ops(fd: int) -> frozenset[int]:
