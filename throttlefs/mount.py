@@ -42,8 +42,8 @@ from .unmounting import GRACE_S, BusyError, find_mount, is_dead, unmount
 log = logging.getLogger("throttlefs")
 
 _SUBTYPE = "throttlefs"
-_MAX_TASKS = 10_000
-"""Requests under way at once, most of them waiting for their limit."""
+_MAX_REQUESTS = 10_000
+"""Requests under way at once; most of them wait for their limit."""
 
 _RETRY_S = 0.05
 _GATES_OPEN_AT_MOST_S = GRACE_S + 5.0
@@ -206,30 +206,23 @@ class _Mount:
     async def serve(self, ready: Callable[[], None]) -> int:
         """Serve until the mount is gone; returns the exit status."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._throttle.run)
-            nursery.start_soon(self._engine.run)
             nursery.start_soon(self._announce, ready)
             await nursery.start(self._handle_signals)
-            await self._serve_session()
+            await self._serve_session(nursery)
             nursery.cancel_scope.cancel()
         log.info("unmounted %s", self._request.paths.target)
         return self._status
 
-    async def _serve_session(self) -> None:
-        if not seam_is_there():
+    async def _serve_session(self, nursery: trio.Nursery) -> None:
+        if seam_is_there():
+            sources = (self._throttle, self._engine, self._pool)
+            loop = SessionLoop(sources, self._operations.has_room, self._throttle.open_gates)
+            await loop.run(_MAX_REQUESTS)
+        else:
             log.warning("this pyfuse3 is not known: using its own session loop, which is slower")
-            await pyfuse3.main(max_tasks=_MAX_TASKS)
-            return
-        throttle_poll, engine_poll = self._throttle.poll, self._engine.poll
-
-        def between_requests() -> None:
-            throttle_poll()
-            engine_poll()
-
-        loop = SessionLoop(
-            between_requests, self._operations.has_room, self._operations.wait_for_room
-        )
-        await loop.run(_MAX_TASKS)
+            nursery.start_soon(self._throttle.run)
+            nursery.start_soon(self._engine.run)
+            await pyfuse3.main(max_tasks=_MAX_REQUESTS)
 
     async def _announce(self, ready: Callable[[], None]) -> None:
         await self._started.wait()

@@ -1,45 +1,75 @@
-"""The session loop: many FUSE requests for each wake-up of trio.
+"""The session loop: takes requests from the kernel and runs their handlers.
 
-pyfuse3's own loop takes a lock and waits for readability through trio for every request,
-which costs more than the request itself. pyfuse3 looks ``trio`` up in its module's namespace
-(its ``pyfuse3.asyncio`` relies on the same), so a namespace with a cheaper lock and a cheaper
-wait can take its place; all else in it stays trio's.
+pyfuse3's own loop is a trio task for each request under way, with a lock and a wait through
+trio for every single one, which costs more than the request itself. pyfuse3 looks ``trio`` up
+in its module's namespace (its ``pyfuse3.asyncio`` relies on the same), so a small namespace of
+ours can take its place. In it
 
-One task at a time, the reader, holds the lock and takes requests from the kernel. While the
-handlers finish without waiting it goes on and on, without a switch of task. When a handler
-has to wait, the reader's task yields to trio, and only then is the next of the parked tasks
-woken to become the reader.
+- a "task" is a `Session`: one of pyfuse3's coroutines, run by this loop directly. It takes a
+  request, runs the handler and replies; then it is idle until it gets the next one;
+- waiting for the FUSE descriptor makes a session idle, without a system call;
+- a handler that waits (for its limit, its I/O, a thread) does so by `throttlefs.waiting`.
+
+All that can wake the loop, the FUSE descriptor and each `Source`, is in one epoll set. trio sees
+the loop as a single task that waits for that set. In a rush of requests the loop does not even
+ask trio, for up to `MAX_TURN_NS` at a time: it drains, and it sleeps in the epoll set itself.
 """
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import logging
 import os
 import select
 import time
-from collections.abc import Awaitable, Callable
-from types import SimpleNamespace, TracebackType
-from typing import Any
+import types
+from collections import deque
+from collections.abc import Callable, Coroutine, Generator, Sequence
+from types import SimpleNamespace
+from typing import Any, Protocol
 
-import outcome
 import pyfuse3
 import trio
 
+from throttlefs import waiting
+
 log = logging.getLogger("throttlefs")
 
-MAX_DRAIN_NS = 1_000_000
-"""How long requests are taken before trio's other tasks get a turn, and how long the reader
-sleeps outside of trio at most."""
+MAX_TURN_NS = 1_000_000
+"""How long the loop goes on before trio's other tasks get a turn."""
+
+SPIN_NS = 50_000
+"""How long the loop looks for the next event before it sleeps, while events come that fast.
+
+To sleep and be woken takes some 25 us on either side, more than a request: at queue depth 1,
+looking instead of sleeping took 4 KiB reads from 15,000 to 35,000 a second.
+"""
 
 _RETIRE_AFTER_S = 1.0
-"""How long a task stays parked, with its receive buffer, once the rush is over."""
+"""How long sessions stay idle, with their receive buffers, once the rush is over."""
 
-_SEAM = ("Lock", "ClosedResourceError", "lowlevel", "open_nursery")
+_WIND_DOWN_S = 10.0
+
+_IDLE = object()
+"""What a session yields when it wants the next request."""
 
 
 class SessionEndedError(Exception):
-    """Stands for trio.ClosedResourceError in pyfuse3: ends one parked task."""
+    """Stands for trio.ClosedResourceError in pyfuse3: ends one idle session."""
+
+
+class Source(Protocol):
+    """Something that lets waiting handlers go on."""
+
+    def fileno(self) -> int:
+        """A descriptor that becomes readable when `poll` has something to do."""
+
+    def poll(self) -> None:
+        """Wake the handlers that can go on; next to nothing to do if there are none."""
+
+    def before_sleep(self) -> None:
+        """Called when the loop has nothing left to do."""
 
 
 def seam_is_there() -> bool:
@@ -47,209 +77,296 @@ def seam_is_there() -> bool:
     return getattr(pyfuse3, "trio", None) is trio
 
 
-class SessionLoop(trio.abc.Instrument):
+class Session:
+    """One of pyfuse3's session coroutines, and what it waits for."""
+
+    __slots__ = ("_loop", "abort", "coroutine", "start", "value")
+
+    def __init__(self, loop: SessionLoop, start: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        self._loop = loop
+        self.start = start
+        self.coroutine = start()
+        self.abort: waiting.AbortFunction | None = None  # set while its handler waits
+        self.value: object = None
+
+    def resume(self, value: object) -> None:
+        """See `waiting.Waiter.resume`."""
+        self.abort = None
+        self.value = value
+        self._loop.make_ready(self)
+
+
+class SessionLoop:
     """Serves the session that ``pyfuse3.init`` mounted until it is unmounted.
 
-    *between_requests* is called between the requests of one wake-up: requests that are due in
-    the limiter and I/O that has completed are not to wait behind a drain. *may_read* tells
-    whether a further request may be taken from the kernel; if not, *wait_for_room* waits until
-    it may.
+    *sources* are looked at between any two requests. While *has_room* says no, no further
+    request is taken. *on_end* is called once the kernel has ended the session: what still waits
+    then waits for nothing.
     """
 
     def __init__(
         self,
-        between_requests: Callable[[], None],
-        may_read: Callable[[], bool],
-        wait_for_room: Callable[[], Awaitable[None]],
+        sources: Sequence[Source],
+        has_room: Callable[[], bool],
+        on_end: Callable[[], None],
     ) -> None:
-        self._between_requests = between_requests
-        self._may_read = may_read
-        self._wait_for_room = wait_for_room
-        self._poller = select.poll()
+        self._has_room = has_room
+        self._on_end = on_end
+        self._polls = [source.poll for source in sources]
+        self._before_sleep = [source.before_sleep for source in sources]
         self._fd = -1
-        self._reader_chosen = False  # the lock: some task reads, or was woken to read
-        self._parked: list[trio.lowlevel.Task] = []  # the last to park is the first to wake
-        self._tasks = 0  # pyfuse3's tasks alive: parked, reading, or in a handler
-        self._runnable = 0  # trio tasks scheduled that have not had their turn
-        self._drain_until_ns = 0
-        self._last_request_ns = 0
-        self.requests = 0
-        """How many requests were taken from the kernel so far."""
+        self._fuse_poll = select.poll()
+        self._epoll = select.epoll()
+        self._watching = False  # whether the FUSE descriptor is in the epoll set
+        self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        for fd in (self._bell, *(source.fileno() for source in sources)):
+            # Edge-triggered: nobody has to read these descriptors to quieten them.
+            self._epoll.register(fd, select.EPOLLIN | select.EPOLLET)
+        self._ready: deque[Session] = deque()
+        self._idle: list[Session] = []  # the last to become idle, its memory warm, goes first
+        self._waiting: set[Session] = set()
+        self._live = 0
+        self._asleep = False
+        self._turn_ends_ns = 0
+        self._event_ns = 0  # when something last happened
+        self._gap_ns = MAX_TURN_NS  # how long nothing had happened before that
+        self._spin_ns = SPIN_NS if len(os.sched_getaffinity(0)) > 1 else 0
 
-    async def run(self, max_tasks: int) -> None:
-        """Serve up to *max_tasks* requests at a time; returns once the mount is gone."""
+    async def run(self, max_sessions: int) -> None:
+        """Serve up to *max_sessions* requests at a time; returns once the mount is gone."""
         pyfuse3.trio = self._namespace()  # type: ignore[attr-defined]
-        trio.lowlevel.add_instrument(self)
         try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._retire_idle_tasks)
-                # min_tasks = max_tasks: pyfuse3 would end a task after each request that
-                # waited and start one for the next. Here tasks retire by idleness instead.
-                await pyfuse3.main(min_tasks=max_tasks, max_tasks=max_tasks)
-                nursery.cancel_scope.cancel()
+            # min_tasks = max_tasks: sessions are retired here, when idle for a while, and not
+            # by pyfuse3 after each request that waited.
+            await pyfuse3.main(min_tasks=max_sessions, max_tasks=max_sessions)
         finally:
-            trio.lowlevel.remove_instrument(self)
             pyfuse3.trio = trio  # type: ignore[attr-defined]
+            self._epoll.close()
+            os.close(self._bell)
 
     def _namespace(self) -> SimpleNamespace:
         """What pyfuse3 is to see as the module ``trio``."""
+        task = SimpleNamespace(name="session")
         return SimpleNamespace(
-            Lock=lambda: _ReaderLock(self),
+            Lock=_NoLock,
             ClosedResourceError=SessionEndedError,
             open_nursery=lambda: _Nursery(self),
             lowlevel=SimpleNamespace(
                 wait_readable=self._wait_readable,
-                notify_closing=trio.lowlevel.notify_closing,
-                current_task=trio.lowlevel.current_task,
+                notify_closing=self._notify_closing,
+                current_task=lambda: task,
                 current_trio_token=trio.lowlevel.current_trio_token,
             ),
         )
 
-    # -- waiting for the next request ------------------------------------------------------
-
-    async def _wait_readable(self, fd: int) -> None:
-        """Return when a request is there, without a switch of task if one is there already."""
+    @types.coroutine
+    def _wait_readable(self, fd: int) -> Generator[object, None, None]:
         if fd != self._fd:
             self._adopt(fd)
-        if not self._may_read():
-            await self._wait_for_room()
-        self.requests += 1
-        self._between_requests()
-        now = time.monotonic_ns()
-        if self._poller.poll(0):
-            if now < self._drain_until_ns:
-                self._last_request_ns = now
-                return
-            await trio.lowlevel.checkpoint()
-        elif not (self._may_nap(now) and self._poller.poll(1)):
-            await trio.lowlevel.wait_readable(fd)
-        now = time.monotonic_ns()
-        self._last_request_ns = now
-        self._drain_until_ns = now + MAX_DRAIN_NS
+        yield _IDLE
 
     def _adopt(self, fd: int) -> None:
         """Prepare the FUSE descriptor, which pyfuse3 shows nowhere but here.
 
-        Between readable and read the client may be killed and its request withdrawn; a
-        blocking read would then freeze the whole loop.
+        Between poll and read the client may be killed and its request withdrawn; a blocking
+        read would then freeze the whole loop.
         """
         self._fd = fd
         os.set_blocking(fd, False)
-        self._poller.register(fd, select.POLLIN)
+        self._fuse_poll.register(fd, select.POLLIN)
+        self._epoll.register(fd, 0)
 
-    def _may_nap(self, now: int) -> bool:
-        """Whether to sleep in poll(2) for up to 1 ms instead of in trio.
+    def _notify_closing(self, _fd: int) -> None:
+        """``pyfuse3.terminate`` has set its flag: idle sessions are to see it."""
+        self._retire(len(self._idle))
+        os.eventfd_write(self._bell, 1)
 
-        It saves trio's 20 us per wake-up, which is most of the latency at queue depth 1. Only
-        in a rush of requests, and only while no handler and no task waits for anything that
-        the nap would delay.
-        """
-        return (
-            now - self._last_request_ns < MAX_DRAIN_NS
-            and self._runnable == 0
-            and self._tasks == len(self._parked) + 1
-        )
+    # -- sessions --------------------------------------------------------------------------
 
-    # -- the reader's lock -----------------------------------------------------------------
+    def start(self, session_loop: Callable[..., Coroutine[Any, Any, None]], *args: object) -> None:
+        """Add a session; pyfuse3 does when none is idle."""
+        self._live += 1
+        self.make_ready(Session(self, lambda: session_loop(*args)))
 
-    async def become_reader(self) -> None:
-        """Return when this task is the one to read. Raises `SessionEndedError` to retire it."""
-        if not self._reader_chosen:
-            self._reader_chosen = True
-            return
-        task = trio.lowlevel.current_task()
-        self._parked.append(task)
+    def make_ready(self, session: Session) -> None:
+        """Let *session* be run; from the thread of the loop."""
+        self._ready.append(session)
+        if self._asleep:
+            os.eventfd_write(self._bell, 1)
 
-        def abort(_raise_cancel: object) -> trio.lowlevel.Abort:
-            self._parked.remove(task)
-            return trio.lowlevel.Abort.SUCCEEDED
-
-        await trio.lowlevel.wait_task_rescheduled(abort)
-
-    def stop_reading(self) -> None:
-        """Called by the reader when it has a request; nobody is woken before it yields."""
-        self._reader_chosen = False
-
-    def after_task_step(self, task: trio.lowlevel.Task) -> None:
-        """trio's hook: some task has yielded. If it was the reader, the next one takes over."""
-        if not self._reader_chosen and self._parked:
-            self._reader_chosen = True
-            trio.lowlevel.reschedule(self._parked.pop())
-
-    def task_scheduled(self, task: trio.lowlevel.Task) -> None:
-        """trio's hook: count who waits for a turn, so that no nap makes him wait longer."""
-        self._runnable += 1
-
-    def before_task_step(self, task: trio.lowlevel.Task) -> None:
-        """trio's hook: the counterpart of `task_scheduled`."""
-        self._runnable -= 1
-
-    def before_io_wait(self, timeout: float) -> None:
-        """trio's hook: about to sleep, so nobody waits for a turn, whatever was counted."""
-        if timeout > 0:
-            self._runnable = 0
-
-    # -- pyfuse3's tasks -------------------------------------------------------------------
-
-    async def serve(self, session_loop: Callable[..., Awaitable[None]], *args: object) -> None:
-        """Run one of pyfuse3's tasks; pyfuse3 starts the next when all others are busy."""
-        self._tasks += 1
+    def _run(self, session: Session) -> None:
+        """Run *session* until it is idle, waits or ends."""
+        value, session.value = session.value, None
+        waiting.running = session
         try:
-            while True:
-                try:
-                    return await session_loop(*args)
-                except OSError as exc:
-                    # The request was withdrawn before it could be read. pyfuse3 takes that for
-                    # fatal, so its loop is entered anew.
-                    if exc.errno != errno.EAGAIN:
-                        raise
+            wanted = session.coroutine.send(value)
+        except StopIteration:
+            self._live -= 1
+            self._on_end()
+            return
+        except OSError as exc:
+            # EAGAIN: the request was withdrawn before it could be read. pyfuse3 takes that for
+            # fatal, so its coroutine is begun anew.
+            if exc.errno != errno.EAGAIN:
+                self._live -= 1
+                raise
+            session.coroutine = session.start()
+            self._ready.append(session)
+            return
+        except BaseException:
+            self._live -= 1
+            raise
         finally:
-            self._tasks -= 1
+            waiting.running = None
+        if wanted is _IDLE:
+            self._waiting.discard(session)
+            self._idle.append(session)
+        elif callable(wanted):
+            session.abort = wanted
+            self._waiting.add(session)
+        else:
+            session.coroutine.throw(RuntimeError("a handler may wait by throttlefs.waiting only"))
 
-    async def _retire_idle_tasks(self) -> None:
-        """End the parked tasks but one after a second without requests, for their memory."""
-        while True:
-            before = self.requests
-            await trio.sleep(_RETIRE_AFTER_S)
-            if self.requests != before:
-                continue
-            while len(self._parked) > 1:
-                trio.lowlevel.reschedule(self._parked.pop(0), outcome.Error(SessionEndedError()))
+    def _retire(self, count: int) -> None:
+        """End *count* idle sessions, the longest idle first."""
+        for session in self._idle[:count]:
+            try:
+                session.coroutine.throw(SessionEndedError())
+            except StopIteration:
+                self._live -= 1
+        del self._idle[:count]
+
+    # -- the loop --------------------------------------------------------------------------
+
+    async def serve(self) -> None:
+        """Run until the last session has ended."""
+        try:
+            await self._serve()
+        except BaseException:
+            self._wind_down()
+            raise
+
+    async def _serve(self) -> None:
+        ready, idle, run = self._ready, self._idle, self._run
+        readable, has_room, now_ns = self._fuse_poll.poll, self._has_room, time.monotonic_ns
+        while self._live:
+            for poll in self._polls:
+                poll()
+            worked = False
+            while ready:
+                run(ready.popleft())
+                worked = True
+            if idle and has_room() and readable(0):
+                run(idle.pop())
+                worked = True
+            if not worked:
+                await self._sleep()
+            elif now_ns() > self._turn_ends_ns:
+                await trio.lowlevel.checkpoint()
+                self._turn_ends_ns = now_ns() + MAX_TURN_NS
+
+    async def _sleep(self) -> None:
+        """Return when something may have happened."""
+        for prepare in self._before_sleep:
+            prepare()
+        if self._ready:
+            return
+        wants_request = bool(self._idle) and self._has_room()
+        if wants_request is not self._watching:
+            self._watching = wants_request
+            self._epoll.modify(self._fd, select.EPOLLIN if wants_request else 0)
+        began = time.monotonic_ns()
+        if began - self._event_ns > MAX_TURN_NS or not self._sleep_outside_trio(began):
+            await self._sleep_in_trio()
+        now = time.monotonic_ns()
+        self._gap_ns = now - began
+        self._event_ns = now
+
+    def _sleep_outside_trio(self, began: int) -> bool:
+        """Wait for up to 1 ms without trio, for whose 20 us per wake-up two requests can be had.
+
+        trio's other tasks are late by no more than that: the loop sleeps here only if something
+        happened within the last millisecond.
+        """
+        poll = self._epoll.poll
+        if self._gap_ns < self._spin_ns:
+            spin_until = began + self._spin_ns
+            while time.monotonic_ns() < spin_until:
+                if poll(0):
+                    return True
+        return bool(poll(MAX_TURN_NS / 1e9))
+
+    async def _sleep_in_trio(self) -> None:
+        extra = len(self._idle) - 1
+        self._asleep = True
+        try:
+            if extra <= 0:
+                await trio.lowlevel.wait_readable(self._epoll.fileno())
+            else:
+                with trio.move_on_after(_RETIRE_AFTER_S) as scope:
+                    await trio.lowlevel.wait_readable(self._epoll.fileno())
+                if scope.cancelled_caught:
+                    self._retire(extra)
+                    _give_memory_back()
+                    return
+        finally:
+            self._asleep = False
+        self._epoll.poll(0)  # takes the edge-triggered events off the list
+        self._turn_ends_ns = time.monotonic_ns() + MAX_TURN_NS
+
+    def _wind_down(self) -> None:
+        """Cancelled: end every handler that can be, and see the others to their end."""
+        deadline = time.monotonic() + _WIND_DOWN_S
+        for session in list(self._waiting):
+            if session.abort is not None and session.abort(_never) is trio.lowlevel.Abort.SUCCEEDED:
+                self._waiting.discard(session)
+                session.coroutine.close()
+                self._live -= 1
+        self._retire(len(self._idle))
+        while self._live > 0 and time.monotonic() < deadline:
+            for step in (*self._before_sleep, *self._polls):
+                step()
+            while self._ready:
+                self._run(self._ready.popleft())
+            self._retire(len(self._idle))
+            time.sleep(0.001)
 
 
-class _ReaderLock:
-    """`SessionLoop`'s lock in the shape that pyfuse3 uses: ``async with``."""
+def _never() -> Any:
+    raise AssertionError("a session is closed, not cancelled")
 
-    __slots__ = ("_loop",)
 
-    def __init__(self, loop: SessionLoop) -> None:
-        self._loop = loop
+def _give_memory_back() -> None:
+    """Return what freed buffers held to the system, where the C library can (malloc_trim(3))."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
+class _NoLock:
+    """pyfuse3's read lock: sessions run one at a time and need none."""
 
     async def __aenter__(self) -> None:
-        await self._loop.become_reader()
+        pass
 
     async def __aexit__(self, *_exc_info: object) -> None:
-        self._loop.stop_reading()
+        pass
 
 
 class _Nursery:
-    """trio's nursery, except that pyfuse3's tasks are run by `SessionLoop.serve`."""
+    """pyfuse3's nursery, whose tasks are the loop's sessions."""
 
     def __init__(self, loop: SessionLoop) -> None:
         self._loop = loop
-        self._manager = trio.open_nursery()
 
     async def __aenter__(self) -> _Nursery:
-        self._nursery = await self._manager.__aenter__()
         return self
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> bool:
-        return bool(await self._manager.__aexit__(exc_type, exc, traceback))
+    async def __aexit__(self, exc_type: type[BaseException] | None, *_exc_info: object) -> None:
+        if exc_type is None:
+            await self._loop.serve()
 
-    def start_soon(self, function: Callable[..., Awaitable[Any]], *args: Any, name: str) -> None:
-        self._nursery.start_soon(self._loop.serve, function, *args, name=name)
+    def start_soon(
+        self, function: Callable[..., Coroutine[Any, Any, None]], *args: Any, name: str
+    ) -> None:
+        self._loop.start(function, *args)

@@ -13,7 +13,6 @@ import stat
 from collections.abc import Callable
 
 import pyfuse3
-import trio
 
 from throttlefs.backing import BackingFile, CacheMode, Data, Engine
 from throttlefs.governor import Governor
@@ -75,7 +74,6 @@ class Operations(DirectoryOperations):
         self._auto_cache = auto_cache
         self._max_inflight = max_inflight
         self._inflight = 0  # bytes held by writes that wait for their limit or the backing
-        self._room = trio.lowlevel.ParkingLot()
         self._on_init = on_init
 
     def init(self) -> None:
@@ -85,11 +83,6 @@ class Operations(DirectoryOperations):
     def has_room(self) -> bool:
         """Whether waiting writes hold less than they may, so that a request can be taken."""
         return self._inflight < self._max_inflight
-
-    async def wait_for_room(self) -> None:
-        """Return once `has_room`."""
-        while not self.has_room():
-            await self._room.park()
 
     def handle_fd(self, fh: int) -> int:
         """The descriptor of the open handle *fh*."""
@@ -141,8 +134,6 @@ class Operations(DirectoryOperations):
             return await handle.file.write(off, buf)
         finally:
             self._inflight -= held
-            if self._room and self.has_room():
-                self._room.unpark_all()
 
     # -- opening and closing ---------------------------------------------------------------
 

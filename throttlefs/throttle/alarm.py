@@ -32,6 +32,9 @@ class Alarm(Protocol):
     async def wait(self) -> None:
         """Return when the instant that is set has come; it may change in the meantime."""
 
+    def fileno(self) -> int:
+        """A descriptor that becomes readable when the instant comes."""
+
     def close(self) -> None:
         """Give up what the alarm holds; nobody waits any more."""
 
@@ -49,7 +52,7 @@ class TimerfdAlarm:
         # struct itimerspec: interval (none: one shot) and value, each seconds and nanoseconds.
         self._spec = ctypes.create_string_buffer(32)
         self._address = ctypes.addressof(self._spec)
-        self._fd = libc.timerfd_create(_CLOCK_MONOTONIC, _TFD_NONBLOCK | _TFD_CLOEXEC)
+        self._fd: int = libc.timerfd_create(_CLOCK_MONOTONIC, _TFD_NONBLOCK | _TFD_CLOEXEC)
         if self._fd < 0:
             raise _last_error("timerfd_create")
 
@@ -73,6 +76,10 @@ class TimerfdAlarm:
             except BlockingIOError:
                 continue  # set anew after it had gone off
             return
+
+    def fileno(self) -> int:
+        """The timer's descriptor; setting the timer anew makes it unreadable again."""
+        return self._fd
 
     def close(self) -> None:
         """Close the descriptor; nobody waits any more."""

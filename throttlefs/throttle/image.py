@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
+from throttlefs import waiting
 from throttlefs.limits import Limits
 
 from .leaf import Leaf, Request
@@ -79,7 +80,7 @@ class Image(Leaf):
         if self.free[direction]:
             return 0
         throttle = self._throttle
-        request = Request(direction, nbytes, trio.lowlevel.current_task())
+        request = Request(direction, nbytes, waiting.current())
         throttle.enqueue(self, request)
         if not request.waits:
             return 0
@@ -88,7 +89,7 @@ class Image(Leaf):
             throttle.withdraw(request)
             return trio.lowlevel.Abort.SUCCEEDED
 
-        waited: int = await trio.lowlevel.wait_task_rescheduled(abort)
+        waited: int = await waiting.wait(abort)
         return waited
 
     def refund(self, direction: int, nbytes: int, done: int) -> None:

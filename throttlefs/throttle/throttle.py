@@ -7,9 +7,7 @@ from collections.abc import Callable, Hashable, Iterator
 from heapq import heappop, heappush
 from typing import Final
 
-import outcome
-import trio
-
+from throttlefs import waiting
 from throttlefs.limits import Limits
 
 from .alarm import Alarm
@@ -143,6 +141,16 @@ class Throttle:
 
     poll = release_due
 
+    def fileno(self) -> int:
+        """The alarm's descriptor: readable when `poll` has something to do.
+
+        Whoever watches it and calls `poll` needs no `run`.
+        """
+        return self._alarm.fileno()
+
+    def before_sleep(self) -> None:
+        """Nothing to do: the alarm is set whenever what is due next changes."""
+
     async def run(self) -> None:
         """Let requests go when they are due, until cancelled."""
         while True:
@@ -154,7 +162,7 @@ class Throttle:
     def _release(self, now: int, arriving: Request | None = None) -> None:
         for request in self.scheduler.release_due(now):
             if request is not arriving:
-                trio.lowlevel.reschedule(request.owner, outcome.Value(now - request.arrived))
+                waiting.wake(request.owner, now - request.arrived)
         self._set_alarm()
 
     def _set_alarm(self) -> None:
@@ -172,7 +180,7 @@ class Throttle:
         for image in self._images.values():
             image.free = [True, True]
         for request in self.scheduler.release_all(self._images.values(), now):
-            trio.lowlevel.reschedule(request.owner, outcome.Value(now - request.arrived))
+            waiting.wake(request.owner, now - request.arrived)
         self._set_alarm()
 
     def close_gates(self) -> None:
