@@ -30,7 +30,7 @@ ensure_environment() {
     shift
     set -- fusermount3:fuse3 "$@"
     if ! { [[ -c /dev/fuse ]] && commands_are_there "$@" && venv_is_ready "$extra"; }; then
-        # shellcheck source=scripts/lib/install.sh
+        # shellcheck source=install.sh
         source "$checkout/scripts/lib/install.sh"
         install_environment "$extra" "$@"
     fi

@@ -2,7 +2,7 @@
 # The slow path of ensure_environment: sourced only when something is missing.
 # shellcheck disable=SC2154 # environment.sh sets checkout and venv
 
-# shellcheck source=scripts/lib/debian.sh
+# shellcheck source=debian.sh
 source "$checkout/scripts/lib/debian.sh"
 
 readonly oldest_fuse=3.2 # what pyfuse3 builds against
@@ -27,8 +27,8 @@ provide_packages() {
     if ! may_install_packages; then
         type -P apt-get >/dev/null ||
             die "install what Debian calls ${missing[*]}, then start this again"
-        say "Debian packages are missing, and installing them takes root. Run this as root:"
-        die "    apt-get install ${missing[*]}"
+        die "Debian packages are missing; as root, run:" \
+            "apt-get update && apt-get install --no-install-recommends ${missing[*]}"
     fi
     install_packages "${missing[@]}"
     find_missing "$@"
@@ -95,6 +95,8 @@ find_python() {
 install_venv() {
     local extra=$1 lock
     if [[ ! -w $checkout || (-e $venv && ! -w $venv) ]]; then
+        [[ $EUID != 0 && ! -O $checkout ]] ||
+            die "$venv is missing or out of date and cannot be written: a read-only file system?"
         die "$venv is missing or out of date and you may not write it: run $0 once as" \
             "$(stat -c %U -- "$checkout"), or use a clone of your own"
     fi
