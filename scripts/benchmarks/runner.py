@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import time
+import traceback
 from collections.abc import Iterable, Sequence
 
 from rich.console import Console
@@ -87,4 +88,8 @@ def run_step(bench: Bench, step: Step) -> Result:
         return without(error, failed=False)
     except (BenchmarkError, OSError, ValueError) as error:
         return without(error, failed=True)
+    except Exception as error:
+        # A fault of the benchmark itself must not cost what hours of others have measured.
+        traceback.print_exc()
+        return without(RuntimeError(f"{type(error).__name__}: {error}"), failed=True)
     return Result(step.section, step.case, step.peer, step.round, figures)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from benchmarks.allowance import Limits
 from benchmarks.errors import BenchmarkError
@@ -65,6 +66,12 @@ def _escape_glob(name: str) -> str:
     return re.sub(r"([*?\[])", r"[\1]", name)
 
 
+def _last_words(log: Path) -> str | None:
+    """Return the last line of a log, which names its program; None if it is empty."""
+    said = log.read_text(errors="replace").strip().splitlines()
+    return said[-1] if said else None
+
+
 class Throttlefs(Peer):
     name = "throttlefs"
 
@@ -101,21 +108,20 @@ class Throttlefs(Peer):
 
         try:
             wait_until(lambda: child.poll() is not None or point in mounted(), 15)
-            if child.poll() is not None or not answers(point, 10):
-                said = log.read_text(errors="replace").strip().splitlines()
-                raise BenchmarkError(
-                    f"throttlefs: {said[-1] if said else 'no usable mount in time'}"
-                )
+            # Without a mount the directory itself answers, hence both questions in this order.
+            answered = answers(point, 10)
+            minor = mounted().get(point)
+            if minor is None or not answered:
+                raise BenchmarkError(_last_words(log) or "throttlefs: no usable mount in time")
             yield Served(
                 files=[point / image.path.name for image in setup.images],
                 directory=point,
                 pid=child.pid,
-                connections=[mounted()[point]],
+                connections=[minor],
                 reload=reload if setup.live else None,
             )
             if child.poll() is not None:
-                said = log.read_text(errors="replace").strip().splitlines()
-                raise BenchmarkError(f"throttlefs ended: {said[-1] if said else child.returncode}")
+                raise BenchmarkError(_last_words(log) or f"throttlefs: exit {child.returncode}")
         finally:
             # SIGTERM opens the gates: what waits goes through, then the mount ends.
             self.processes.end(child, grace=20)
