@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import types
 from collections.abc import Callable, Generator
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import outcome
 import trio
@@ -24,6 +24,9 @@ AbortFunction = Callable[[RaiseCancelT], Abort]
 class Waiter(Protocol):
     """A handler that is run by a session loop, and may be waiting."""
 
+    abort: AbortFunction | None
+    """Set while it waits."""
+
     def resume(self, value: object) -> None:
         """Let it go on; `wait` returns *value*."""
 
@@ -32,9 +35,13 @@ running: Waiter | None = None
 """The handler that is being run right now, if not by trio; set by the session loop alone."""
 
 
+PARKED: Final = object()
+"""What a handler that waits yields to its session loop."""
+
+
 @types.coroutine
-def _yield_to_loop(abort: AbortFunction) -> Generator[AbortFunction, Any, Any]:
-    return (yield abort)
+def _yield_to_loop() -> Generator[object, Any, Any]:
+    return (yield PARKED)
 
 
 def current() -> Waiter | trio.lowlevel.Task:
@@ -45,7 +52,8 @@ def current() -> Waiter | trio.lowlevel.Task:
 async def wait(abort: AbortFunction) -> Any:
     """Wait until somebody calls `wake`; returns the value given there."""
     if running is not None:
-        return await _yield_to_loop(abort)
+        running.abort = abort
+        return await _yield_to_loop()
     return await trio.lowlevel.wait_task_rescheduled(abort)
 
 

@@ -200,6 +200,9 @@ class SessionLoop:
         waiting.running = session
         try:
             wanted = session.coroutine.send(value)
+            while wanted is not _IDLE and wanted is not waiting.PARKED:
+                mistake = RuntimeError("a handler may wait by throttlefs.waiting only")
+                wanted = session.coroutine.throw(mistake)
         except StopIteration:
             self._live -= 1
             self._on_end()
@@ -221,11 +224,8 @@ class SessionLoop:
         if wanted is _IDLE:
             self._waiting.discard(session)
             self._idle.append(session)
-        elif callable(wanted):
-            session.abort = wanted
-            self._waiting.add(session)
         else:
-            session.coroutine.throw(RuntimeError("a handler may wait by throttlefs.waiting only"))
+            self._waiting.add(session)
 
     def _retire(self, count: int) -> None:
         """End *count* idle sessions, the longest idle first."""

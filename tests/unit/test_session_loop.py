@@ -1,0 +1,347 @@
+"""The session loop with a pipe in the place of the kernel and small coroutines in pyfuse3's."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pyfuse3
+import pytest
+import trio
+from trio.lowlevel import Abort
+
+from throttlefs import waiting
+from throttlefs.fuse import loop as loop_module
+from throttlefs.fuse.loop import SessionEndedError, SessionLoop, seam_is_there
+
+
+class Source:
+    """A source that a test can ring from anywhere, a thread included."""
+
+    def __init__(self) -> None:
+        self.fd = os.eventfd(0, os.EFD_NONBLOCK)
+        self.to_wake: list[tuple[object, object]] = []
+        self.sleeps = 0
+
+    def fileno(self) -> int:
+        return self.fd
+
+    def poll(self) -> None:
+        while self.to_wake:
+            waiter, value = self.to_wake.pop(0)
+            waiting.wake(waiter, value)  # type: ignore[arg-type]
+
+    def before_sleep(self) -> None:
+        self.sleeps += 1
+
+    def wake(self, waiter: object, value: object = None) -> None:
+        self.to_wake.append((waiter, value))
+        os.eventfd_write(self.fd, 1)
+
+
+class Rig:
+    """A loop, the kernel's end of its descriptor, and sessions like pyfuse3's."""
+
+    def __init__(self) -> None:
+        self.kernel, self.fuse = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.source = Source()
+        self.room = True
+        self.ended = 0
+        self.loop = SessionLoop([self.source], lambda: self.room, self._on_end)
+        self.handled: list[bytes] = []
+        self.sessions = 0
+        self.idle = 0
+        self.handler: Callable[[bytes], object] = self.reply
+        self.withdraw_next = False
+
+    def _on_end(self) -> None:
+        self.ended += 1
+
+    async def session(self) -> None:
+        """As pyfuse3's: one more is started when a request comes and no session is idle."""
+        self.sessions += 1
+        try:
+            while True:
+                self.idle += 1
+                try:
+                    await self.loop._wait_readable(self.fuse.fileno())
+                except SessionEndedError:
+                    return
+                finally:
+                    self.idle -= 1
+                if self.withdraw_next:
+                    self.withdraw_next = False
+                    raise BlockingIOError(errno.EAGAIN, "withdrawn")
+                request = self.fuse.recv(100)
+                if not self.idle and request:
+                    self.loop.start(self.session)
+                if not request:
+                    return
+                await self.handler(request)  # type: ignore[misc]
+        finally:
+            self.sessions -= 1
+
+    async def reply(self, request: bytes) -> None:
+        self.handled.append(request)
+
+    def request(self, data: bytes) -> None:
+        self.kernel.send(data)
+
+    def unmount(self) -> None:
+        self.kernel.close()
+
+    async def serve(self) -> None:
+        self.loop.start(self.session)
+        await self.loop.serve()
+
+
+@pytest.fixture
+def rig() -> Iterator[Rig]:
+    rig = Rig()
+    yield rig
+    rig.kernel.close()
+    rig.fuse.close()
+
+
+def run(rig: Rig, script: Callable[[Rig], object]) -> None:
+    async def main() -> None:
+        with trio.fail_after(20):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(rig.serve)
+                await script(rig)  # type: ignore[misc]
+
+    trio.run(main)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    while not condition():
+        await trio.sleep(0.001)
+
+
+def test_pyfuse3_has_the_seam() -> None:
+    assert seam_is_there()
+
+
+def test_a_later_pyfuse3_without_the_seam_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(pyfuse3, "trio")
+    assert not seam_is_there()
+
+
+def test_requests_are_served_in_order_until_unmounted(rig: Rig) -> None:
+    async def script(rig: Rig) -> None:
+        for number in range(100):
+            rig.request(b"%d" % number)
+        await until(lambda: len(rig.handled) == 100)
+        await trio.sleep(0.01)
+        rig.request(b"late")
+        await until(lambda: rig.handled[-1] == b"late")
+        rig.unmount()
+
+    run(rig, script)
+    assert rig.handled[:100] == [b"%d" % number for number in range(100)]
+    assert (rig.sessions, rig.ended > 0) == (0, True)
+
+
+def test_a_handler_that_waits_does_not_hold_up_others(rig: Rig) -> None:
+    waiters: dict[bytes, object] = {}
+
+    async def handler(request: bytes) -> None:
+        if request.startswith(b"slow"):
+            waiters[request] = waiting.current()
+            value = await waiting.wait(lambda _: Abort.SUCCEEDED)
+            request += b" " + value
+        rig.handled.append(request)
+
+    async def script(rig: Rig) -> None:
+        rig.handler = handler
+        for request in (b"slow1", b"a", b"slow2", b"b"):
+            rig.request(request)
+        await until(lambda: rig.handled == [b"a", b"b"])
+        rig.source.wake(waiters[b"slow2"], b"two")
+        await until(lambda: rig.handled[2:] == [b"slow2 two"])
+        # ... and from another thread, with the loop asleep in trio.
+        await trio.sleep(0.05)
+        threading.Thread(target=rig.source.wake, args=(waiters[b"slow1"], b"one")).start()
+        await until(lambda: rig.handled[3:] == [b"slow1 one"])
+        rig.unmount()
+
+    run(rig, script)
+    assert rig.sessions == 0
+
+
+def test_waking_from_a_trio_task_rouses_the_loop(rig: Rig) -> None:
+    waiters: list[waiting.Waiter | trio.lowlevel.Task] = []
+
+    async def handler(request: bytes) -> None:
+        waiters.append(waiting.current())
+        rig.handled.append(await waiting.wait(lambda _: Abort.SUCCEEDED))
+
+    async def script(rig: Rig) -> None:
+        rig.handler = handler
+        rig.request(b"x")
+        await until(lambda: bool(waiters))
+        await trio.sleep(0.05)
+        waiting.wake(waiters[0], b"woken")
+        await until(lambda: rig.handled == [b"woken"])
+        rig.unmount()
+
+    run(rig, script)
+
+
+def test_a_withdrawn_request_does_not_end_the_loop(rig: Rig) -> None:
+    async def script(rig: Rig) -> None:
+        rig.request(b"one")
+        await until(lambda: rig.handled == [b"one"])
+        rig.withdraw_next = True
+        rig.request(b"two")
+        await until(lambda: rig.handled == [b"one", b"two"])
+        rig.unmount()
+
+    run(rig, script)
+    assert rig.sessions == 0
+
+
+def test_any_other_error_of_a_session_ends_the_loop(rig: Rig) -> None:
+    async def handler(request: bytes) -> None:
+        raise OSError(errno.EPROTO, "broken")
+
+    async def script(rig: Rig) -> None:
+        rig.handler = handler
+        rig.request(b"x")
+        await trio.sleep_forever()
+
+    with pytest.raises(ExceptionGroup) as info:
+        run(rig, script)
+    assert info.group_contains(OSError, match="broken")
+
+
+def test_without_room_no_request_is_taken(rig: Rig) -> None:
+    async def script(rig: Rig) -> None:
+        rig.room = False
+        rig.request(b"x")
+        await trio.sleep(0.1)
+        assert rig.handled == []
+        rig.room = True
+        os.eventfd_write(rig.source.fd, 1)  # room comes with an event: some write has ended
+        await until(lambda: rig.handled == [b"x"])
+        rig.unmount()
+
+    run(rig, script)
+
+
+def test_an_idle_loop_does_nothing(rig: Rig) -> None:
+    async def script(rig: Rig) -> None:
+        rig.request(b"x")
+        await until(lambda: bool(rig.handled))
+        await trio.sleep(0.05)
+        before, cpu = rig.source.sleeps, time.process_time()
+        await trio.sleep(0.5)
+        assert rig.source.sleeps - before <= 1
+        assert time.process_time() - cpu < 0.1
+        rig.unmount()
+
+    run(rig, script)
+
+
+def test_trio_gets_its_turns_in_a_flood(rig: Rig) -> None:
+    """Requests that never cease must not keep trio's other tasks from running."""
+
+    async def handler(request: bytes) -> None:
+        rig.handled.append(request)
+        rig.request(request)
+
+    async def script(rig: Rig) -> None:
+        rig.handler = handler
+        rig.request(b"again")
+        turns = 0
+        deadline = time.monotonic() + 1
+        while time.monotonic() < deadline:
+            await trio.sleep(0)
+            turns += 1
+        assert turns > 50
+        assert len(rig.handled) > 1000
+        rig.handler = rig.reply
+        rig.unmount()
+
+    run(rig, script)
+
+
+def test_idle_sessions_retire(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop_module, "_RETIRE_AFTER_S", 0.1)
+    waiters: list[object] = []
+
+    async def handler(request: bytes) -> None:
+        waiters.append(waiting.current())
+        await waiting.wait(lambda _: Abort.SUCCEEDED)
+        rig.handled.append(request)
+
+    async def script(rig: Rig) -> None:
+        rig.handler = handler
+        for _ in range(20):
+            rig.request(b"x")
+        await until(lambda: len(waiters) == 20)
+        assert rig.sessions == 21
+        for waiter in waiters:
+            rig.source.wake(waiter)
+        await until(lambda: len(rig.handled) == 20)
+        await until(lambda: rig.sessions == 1)
+        rig.handler = rig.reply
+        rig.request(b"still served")
+        await until(lambda: rig.handled[-1] == b"still served")
+        rig.unmount()
+
+    run(rig, script)
+
+
+def test_cancellation_aborts_what_can_be_and_sees_the_rest_to_its_end(rig: Rig) -> None:
+    aborted, finished = [], []
+    waiters: dict[bytes, object] = {}
+
+    async def handler(request: bytes) -> None:
+        waiters[request] = waiting.current()
+
+        def abort(_: object) -> Abort:
+            if request == b"io":
+                threading.Timer(0.1, rig.source.wake, (waiters[b"io"],)).start()
+                return Abort.FAILED
+            aborted.append(request)
+            return Abort.SUCCEEDED
+
+        await waiting.wait(abort)
+        finished.append(request)
+
+    async def main() -> None:
+        rig.handler = handler
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(rig.serve)
+            for request in (b"limit1", b"io", b"limit2"):
+                rig.request(request)
+            await until(lambda: len(waiters) == 3)
+            nursery.cancel_scope.cancel()
+
+    trio.run(main)
+    assert (sorted(aborted), finished) == ([b"limit1", b"limit2"], [b"io"])
+    assert rig.sessions == 0
+
+
+def test_a_handler_that_waits_by_trio_itself_is_an_error(rig: Rig) -> None:
+    async def handler(request: bytes) -> None:
+        try:
+            await trio.sleep(0)
+        except RuntimeError as exc:
+            rig.handled.append(str(exc).encode())
+        else:
+            rig.handled.append(b"no error")
+
+    async def script(rig: Rig) -> None:
+        rig.handler = handler
+        rig.request(b"x")
+        await until(lambda: bool(rig.handled))
+        rig.unmount()
+
+    run(rig, script)
+    assert b"throttlefs.waiting" in rig.handled[0]
