@@ -48,7 +48,9 @@ _SETUP_FLAGS = (
 # too few to keep a network filesystem busy, which blocks one for each request.
 _MAX_WORKERS = 64
 
-_REQUIRED_FEATURES = abi.Feature.SINGLE_MMAP | abi.Feature.NODROP | abi.Feature.SUBMIT_STABLE
+_REQUIRED_FEATURES = int(
+    abi.Feature.SINGLE_MMAP | abi.Feature.NODROP | abi.Feature.SUBMIT_STABLE
+)
 
 
 class RingUnavailableError(Exception):
@@ -231,7 +233,7 @@ def _allow_workers(fd: int) -> None:
 
 
 def _check(params: abi.Params, fd: int) -> None:
-    missing = _REQUIRED_FEATURES & ~abi.Feature(params.features)
+    missing = abi.Feature(_REQUIRED_FEATURES & ~params.features)
     if missing:
         raise RingUnavailableError(f"this kernel's io_uring lacks {missing!r}")
     supported = abi.supported_ops(fd)

@@ -1,0 +1,413 @@
+"""O_DIRECT: whether it is used at all, and right data whatever the alignment."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import logging
+import os
+import random
+import stat
+from pathlib import Path
+
+import pytest
+import trio
+
+from tests.unit.backing.conftest import drop_from_cache, open_file, running
+from throttlefs.backing import BackingFile, CacheMode, Engine, alignment, file
+from throttlefs.backing.alignment import Alignment, direct_alignment
+from throttlefs.backing.gate import gate_of
+
+SIZE = 200_000
+DATA = random.Random(1).randbytes(SIZE)
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    path = tmp_path / "image"
+    path.write_bytes(DATA)
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.fcntl(fd, fcntl.F_SETFL, os.O_DIRECT)
+    except OSError:
+        pytest.skip("the filesystem of the temporary directory refuses O_DIRECT")
+    finally:
+        os.close(fd)
+    return path
+
+
+@pytest.fixture(params=[None, Alignment(4096, 4096), Alignment(4096, 4)], ids=str)
+def disk(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Alignment | None:
+    """The disk as it is, and as one with sectors of 4 KiB."""
+    demanded: Alignment | None = request.param
+    if demanded is not None:
+        real = direct_alignment
+
+        def larger(fd: int) -> Alignment | None:
+            told = real(fd)
+            return told and Alignment(4096, max(demanded.memory, told.memory))
+
+        monkeypatch.setattr(file, "direct_alignment", larger)
+    return demanded
+
+
+def has_direct(fd: int) -> bool:
+    return bool(fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_DIRECT)
+
+
+def cached_pages(path: Path) -> bool:
+    """Whether anything of the file is in the page cache."""
+    fd = os.open(path, os.O_RDONLY)
+    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM)  # asking for a page reads no others
+    try:
+        for offset in range(0, SIZE, 4096):
+            try:
+                os.preadv(fd, (bytearray(1),), offset, os.RWF_NOWAIT)
+            except BlockingIOError:
+                continue
+            return True
+        return False
+    finally:
+        os.close(fd)
+
+
+@pytest.mark.parametrize(
+    ("offset", "size"),
+    [(0, 4096), (512, 512), (1, 1), (4095, 2), (100, 100_000), (SIZE - 10, 4096), (SIZE, 10)],
+)
+def test_reads_of_any_alignment(
+    kind: str, disk: Alignment | None, image: Path, offset: int, size: int
+) -> None:
+    async def main() -> None:
+        async with running(kind) as engine:
+            backing = open_file(image, engine, CacheMode.NONE)
+            assert has_direct(backing.fd)
+            assert backing.read_now(offset, size) is None
+            assert bytes(await backing.read(offset, size)) == DATA[offset : offset + size]
+            backing.close()
+
+    trio.run(main)
+
+
+@pytest.mark.parametrize("cache", [CacheMode.NONE, CacheMode.DIRECTSYNC])
+@pytest.mark.parametrize(
+    ("offset", "size"),
+    [
+        (0, 4096),
+        (8192, 65536),
+        (512, 512),
+        (1, 1),
+        (4095, 2),
+        (100, 100_000),
+        (SIZE - 10, 4096),  # over the end
+        (SIZE, 1),  # right behind the end
+        (SIZE + 123_456, 789),  # leaves a hole
+        (SIZE // 4096 * 4096, 8192),  # aligned, over the end
+    ],
+)
+def test_writes_of_any_alignment(
+    kind: str, disk: Alignment | None, image: Path, cache: CacheMode, offset: int, size: int
+) -> None:
+    data = random.Random(2).randbytes(size)
+    expected = bytearray(DATA)
+    expected.extend(bytes(max(0, offset + size - SIZE)))
+    expected[offset : offset + size] = data
+
+    async def main() -> None:
+        async with running(kind) as engine:
+            backing = open_file(image, engine, cache)
+            assert backing.write_now(offset, data) is None
+            assert await backing.write(offset, data) == size
+            assert os.fstat(backing.fd).st_size == len(expected)
+            assert bytes(await backing.read(0, len(expected) + 9)) == expected
+            await backing.fsync(True)
+            backing.close()
+
+    trio.run(main)
+    assert image.read_bytes() == expected
+
+
+@pytest.mark.parametrize("form", [bytearray, memoryview])
+def test_writes_of_any_kind_of_buffer(image: Path, form: type) -> None:
+    data = random.Random(3).randbytes(8192)
+
+    async def main() -> None:
+        async with running("threads") as engine:
+            backing = open_file(image, engine, CacheMode.NONE)
+            await backing.write(4096, form(data))
+            await backing.write(100, form(data[:50]))
+            backing.close()
+
+    trio.run(main)
+    assert image.read_bytes()[4096:12288] == data
+    assert image.read_bytes()[100:150] == data[:50]
+
+
+def test_the_page_cache_is_passed_by(image: Path) -> None:
+    drop_from_cache(image)
+    try:
+        if cached_pages(image):
+            pytest.skip("the page cache of this filesystem cannot be emptied")
+    except OSError:
+        pytest.skip("no RWF_NOWAIT here")
+    drop_from_cache(image)
+
+    async def main() -> None:
+        async with running("threads") as engine:
+            backing = open_file(image, engine, CacheMode.NONE)
+            await backing.read(4096, 65536)
+            await backing.read(1, 1)
+            await backing.write(4096, DATA[4096:65536])
+            backing.close()
+
+    trio.run(main)
+    assert not cached_pages(image)
+
+
+def test_neighbours_in_one_block_do_not_lose_each_others_bytes(
+    kind: str, disk: Alignment | None, image: Path
+) -> None:
+    """Many tasks, two handles, regions that share blocks: every byte is its last writer's."""
+    width, tasks, expected = 777, 40, bytearray(DATA)
+
+    async def main() -> None:
+        async with running(kind, entries=16) as engine:
+            files = [open_file(image, engine, CacheMode.NONE) for _ in range(2)]
+
+            async def unaligned(number: int) -> None:
+                rng, start = random.Random(number), number * width
+                for turn in range(8):
+                    first = rng.randrange(width)
+                    data = rng.randbytes(rng.randrange(1, width - first + 1))
+                    where = start + first
+                    expected[where : where + len(data)] = data
+                    assert await files[(number + turn) % 2].write(where, data) == len(data)
+                    here = bytes(expected[start : start + width])
+                    assert bytes(await files[turn % 2].read(start, width)) == here
+
+            async def aligned(number: int) -> None:
+                rng, start = random.Random(number), 65536 + number * 8192
+                for turn in range(8):
+                    data = rng.randbytes(8192)
+                    expected[start : start + 8192] = data
+                    assert await files[(number + turn) % 2].write(start, data) == 8192
+                    assert bytes(await files[turn % 2].read(start, 8192)) == data
+
+            with trio.fail_after(60):
+                async with trio.open_nursery() as nursery:
+                    for number in range(tasks):
+                        nursery.start_soon(unaligned, number)
+                    for number in range(10):
+                        nursery.start_soon(aligned, number)
+            await files[0].fsync(False)  # would say EIO had cache and disk been out of step
+            for backing in files:
+                backing.close()
+
+    trio.run(main)
+    assert image.read_bytes() == expected
+
+
+def test_a_file_that_grows_byte_by_byte(kind: str, disk: Alignment | None, image: Path) -> None:
+    os.truncate(image, 0)
+    expected = bytearray()
+
+    async def main() -> None:
+        async with running(kind) as engine:
+            backing = open_file(image, engine, CacheMode.NONE)
+            rng = random.Random(4)
+            while len(expected) < 9000:
+                data = rng.randbytes(rng.choice([1, 7, 511, 512, 4096 - len(expected) % 4096]))
+                assert await backing.write(len(expected), data) == len(data)
+                expected.extend(data)
+                assert os.fstat(backing.fd).st_size == len(expected)
+            assert bytes(await backing.read(0, 99_999)) == expected
+            backing.close()
+
+    trio.run(main)
+    assert image.read_bytes() == expected
+
+
+def test_cancelled_writers_leave_the_gate_in_order(kind: str, image: Path) -> None:
+    async def main() -> None:
+        async with running(kind) as engine:
+            backing = open_file(image, engine, CacheMode.NONE)
+            for round_ in range(20):
+                with trio.move_on_after(0.0005 * (round_ % 5)):
+                    async with trio.open_nursery() as nursery:
+                        for number in range(20):
+                            size = 512 if number % 2 else 100
+                            nursery.start_soon(backing.write, number * 1024, bytes(size))
+            with trio.fail_after(10):
+                assert await backing.write(0, b"still works") == 11
+            status = os.fstat(backing.fd)
+            gate = gate_of(status.st_dev, status.st_ino)
+            assert gate._inside == 0
+            assert not gate._waiting
+            backing.close()
+
+    trio.run(main)
+    assert image.read_bytes()[:11] == b"still works"
+
+
+def test_errors_leave_the_gate_in_order(kind: str, image: Path) -> None:
+    async def main() -> None:
+        async with running(kind) as engine:
+            backing = BackingFile(os.open(image, os.O_RDONLY), engine, CacheMode.NONE)
+            for size in (512, 100, 512, 100):
+                with trio.fail_after(10), pytest.raises(OSError) as caught:
+                    await backing.write(0, bytes(size))
+                assert caught.value.errno == errno.EBADF
+            backing.close()
+
+    trio.run(main)
+
+
+def test_an_unlinked_file_takes_unaligned_writes(image: Path) -> None:
+    async def main() -> None:
+        async with running("threads") as engine:
+            backing = open_file(image, engine, CacheMode.NONE)
+            image.unlink()
+            assert await backing.write(5, b"data") == 4
+            assert bytes(await backing.read(5, 4)) == b"data"
+            backing.close()
+
+    trio.run(main)
+
+
+def test_direct_writes_do_not_append(image: Path) -> None:
+    async def main() -> None:
+        async with running("threads") as engine:
+            fd = os.open(image, os.O_RDWR | os.O_APPEND)
+            backing = BackingFile(fd, engine, CacheMode.NONE)
+            await backing.write(0, b"x" * 4096)
+            await backing.write(5000, b"y")
+            backing.close()
+
+    trio.run(main)
+    after = image.read_bytes()
+    assert after == b"x" * 4096 + DATA[4096:5000] + b"y" + DATA[5001:]
+
+
+# -- filesystems without O_DIRECT ----------------------------------------------------------
+
+
+async def works_through_the_cache(engine: Engine, path: Path, cache: CacheMode) -> None:
+    backing = open_file(path, engine, cache)
+    assert not has_direct(backing.fd)
+    assert bytes(backing.read_now(3, 5000) or b"") == DATA[3:5003]
+    assert await backing.write(7, b"some data") == 9
+    assert bytes(await backing.read(7, 9)) == b"some data"
+    backing.close()
+    backing = open_file(path, engine, cache)
+    await backing.write(7, DATA[7:16])
+    backing.close()
+
+
+@pytest.mark.parametrize("cache", [CacheMode.NONE, CacheMode.DIRECTSYNC])
+@pytest.mark.parametrize("how", ["statx says so", "fcntl refuses"])
+def test_a_filesystem_that_refuses(
+    image: Path,
+    cache: CacheMode,
+    how: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(file, "_without_direct", set())
+    if how == "statx says so":
+        monkeypatch.setattr(alignment, "_ask_statx", lambda fd: Alignment(0, 0))
+    else:
+        real = fcntl.fcntl
+
+        def refuse(fd: int, command: int, argument: int = 0) -> int:
+            if command == fcntl.F_SETFL and argument & os.O_DIRECT:
+                raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+            return real(fd, command, argument)
+
+        monkeypatch.setattr(fcntl, "fcntl", refuse)
+
+    async def main() -> None:
+        async with running("threads") as engine:
+            await works_through_the_cache(engine, image, cache)
+
+    caplog.set_level(logging.WARNING)
+    trio.run(main)
+    assert [record.getMessage() for record in caplog.records if "O_DIRECT" in record.msg] == [
+        f"the filesystem (device {os.major(image.stat().st_dev)}:"
+        f"{os.minor(image.stat().st_dev)}) refuses O_DIRECT: its files go through the page cache"
+    ]
+
+
+def test_other_errors_are_not_taken_for_a_refusal(
+    image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = fcntl.fcntl
+
+    def fail(fd: int, command: int, argument: int = 0) -> int:
+        if command == fcntl.F_SETFL:
+            raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+        return real(fd, command, argument)
+
+    async def main() -> None:
+        async with running("threads") as engine:
+            fd = os.open(image, os.O_RDWR)
+            with monkeypatch.context() as patch:
+                patch.setattr(fcntl, "fcntl", fail)
+                with pytest.raises(PermissionError):
+                    BackingFile(fd, engine, CacheMode.NONE)
+            os.close(fd)
+
+    trio.run(main)
+
+
+# -- alignment ---------------------------------------------------------------------------
+
+
+def test_alignment_is_told_or_found_out(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fd = os.open(image, os.O_RDONLY)
+    told = direct_alignment(fd)
+    monkeypatch.setattr(alignment, "_ask_statx", lambda fd: None)
+    found = direct_alignment(fd)
+    assert told is not None
+    assert found is not None
+    for value in (*told, *found):
+        assert value.bit_count() == 1
+    assert found.offset >= told.offset
+    assert found.memory >= told.memory
+    os.close(fd)
+
+
+def test_alignment_where_nobody_tells(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(alignment, "_ask_statx", lambda fd: None)
+    monkeypatch.setattr(alignment, "_logical_block_size", lambda device: None)
+    fd = os.open(image, os.O_RDONLY)
+    assert direct_alignment(fd) == Alignment(4096, 4096)
+    os.close(fd)
+
+
+def test_block_size_from_sysfs() -> None:
+    """Of disks and of partitions, which have no queue of their own."""
+    asked = 0
+    for entry in Path("/sys/class/block").iterdir():
+        major, minor = map(int, (entry / "dev").read_text().split(":"))
+        size = alignment._logical_block_size(os.makedev(major, minor))
+        assert size is not None
+        assert size >= 512
+        asked += 1
+    if not asked:
+        pytest.skip("no block devices here")
+    assert alignment._logical_block_size(os.makedev(0, 12345)) is None
+
+
+def test_struct_statx_has_the_kernels_size() -> None:
+    import ctypes
+
+    assert ctypes.sizeof(alignment._Statx) == 256
+    assert alignment._Statx.dio_mem_align.offset == 152
+
+
+def test_a_block_device_is_asked_for_its_own_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    status = os.stat_result((stat.S_IFBLK, 1, 5, 1, 0, 0, 0, 0, 0, 0), {"st_rdev": 99})
+    monkeypatch.setattr(alignment, "_ask_statx", lambda fd: None)
+    monkeypatch.setattr(alignment.os, "fstat", lambda fd: status)
+    monkeypatch.setattr(alignment, "_logical_block_size", {99: 1024, 5: 2048}.get)
+    assert direct_alignment(0) == Alignment(1024, 1024)
