@@ -17,7 +17,6 @@ ask trio, for up to `MAX_TURN_NS` at a time: it drains, and it sleeps in the epo
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import logging
 import os
@@ -33,6 +32,8 @@ import pyfuse3
 import trio
 
 from throttlefs import waiting
+
+from . import memory
 
 log = logging.getLogger("throttlefs")
 
@@ -127,6 +128,7 @@ class SessionLoop:
         self._waiting: set[Session] = set()
         self._live = 0
         self._asleep = False
+        self._tidy = False  # whether nothing happened since memory was last given back
         self._turn_ends_ns = 0
         self._event_ns = 0  # when something last happened
         self._gap_ns = MAX_TURN_NS  # how long nothing had happened before that
@@ -229,6 +231,7 @@ class SessionLoop:
 
     def _retire(self, count: int) -> None:
         """End *count* idle sessions, the longest idle first."""
+        count = max(count, 0)
         for session in self._idle[:count]:
             try:
                 session.coroutine.throw(SessionEndedError())
@@ -247,12 +250,14 @@ class SessionLoop:
             raise
 
     async def _serve(self) -> None:
-        ready, idle, run = self._ready, self._idle, self._run
+        ready, idle, sleepers, run = self._ready, self._idle, self._waiting, self._run
+        polls = self._polls
         readable, has_room, now_ns = self._fuse_poll.poll, self._has_room, time.monotonic_ns
         while self._live:
-            for poll in self._polls:
-                poll()
             worked = False
+            if sleepers:  # else no source can have anything to do
+                for poll in polls:
+                    poll()
             while ready:
                 run(ready.popleft())
                 worked = True
@@ -297,20 +302,21 @@ class SessionLoop:
         return bool(poll(MAX_TURN_NS / 1e9))
 
     async def _sleep_in_trio(self) -> None:
-        extra = len(self._idle) - 1
         self._asleep = True
         try:
-            if extra <= 0:
+            if self._tidy:
                 await trio.lowlevel.wait_readable(self._epoll.fileno())
             else:
                 with trio.move_on_after(_RETIRE_AFTER_S) as scope:
                     await trio.lowlevel.wait_readable(self._epoll.fileno())
                 if scope.cancelled_caught:
-                    self._retire(extra)
-                    _give_memory_back()
+                    self._retire(len(self._idle) - 1)
+                    memory.give_back()
+                    self._tidy = True
                     return
         finally:
             self._asleep = False
+        self._tidy = False
         self._epoll.poll(0)  # takes the edge-triggered events off the list
         self._turn_ends_ns = time.monotonic_ns() + MAX_TURN_NS
 
@@ -334,13 +340,6 @@ class SessionLoop:
 
 def _never() -> Any:
     raise AssertionError("a session is closed, not cancelled")
-
-
-def _give_memory_back() -> None:
-    """Return what freed buffers held to the system, where the C library can (malloc_trim(3))."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
 
 
 class _NoLock:
