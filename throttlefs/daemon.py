@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 from collections.abc import Callable
 from typing import NoReturn
 
 from .errors import ThrottlefsError
+
+log = logging.getLogger("throttlefs")
 
 _READY = b"ready"
 _MAX_MESSAGE = 4096
@@ -60,21 +63,15 @@ def _be_daemon(serve: Callable[[Callable[[], None]], int], write_end: int) -> No
     except ThrottlefsError as exc:
         if report_open:
             os.write(write_end, str(exc).encode("utf-8", "surrogateescape")[:_MAX_MESSAGE])
-    except BaseException:
-        import logging
-
-        logging.getLogger("throttlefs").critical("the daemon failed", exc_info=True)
+    except BaseException as exc:
+        log.critical("the daemon failed", exc_info=True)
+        if report_open:
+            reason = f"internal error: {type(exc).__name__}: {exc}; run with -f to see more"
+            os.write(write_end, reason.encode("utf-8", "surrogateescape")[:_MAX_MESSAGE])
     finally:
         # Not sys.exit: nothing of the forked command's own is to be flushed or run twice.
-        logging_shutdown()
+        logging.shutdown()
         os._exit(status)
-
-
-def logging_shutdown() -> None:
-    """Flush the log before the process ends without Python's own clean-up."""
-    import logging
-
-    logging.shutdown()
 
 
 def _let_go_of_terminal() -> None:
