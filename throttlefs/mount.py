@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import pyfuse3
 import trio
@@ -25,10 +26,13 @@ from .backing import (
 )
 from .busy import describe_users
 from .config import NO_CONFIG, Config, ConfigError, load_config
+from .control.commands import MountFacts
+from .control.service import Control
 from .errors import ThrottlefsError
-from .fuse import kernel
+from .fuse import kernel, memory
 from .fuse.attributes import Attributes
 from .fuse.inodes import InodeTable
+from .fuse.limit_attributes import LimitAttributes
 from .fuse.loop import SessionLoop, seam_is_there
 from .fuse.operations import Operations
 from .governor import Governor
@@ -36,8 +40,12 @@ from .mountinfo import MountEntry, mounted_at
 from .options import MountOptions, escape
 from .paths import MountPaths, check_may_allow_others
 from .policy import Policy, make_policy
+from .stats import Statistics
 from .throttle import Throttle, TimerfdAlarm
 from .unmounting import GRACE_S, BusyError, find_mount, is_dead, unmount
+
+if TYPE_CHECKING:
+    from .metrics import MetricsServer
 
 log = logging.getLogger("throttlefs")
 
@@ -55,6 +63,8 @@ class MountRequest:
 
     paths: MountPaths
     options: MountOptions
+    qmp: str | None = None
+    """A path for one more control socket, absolute."""
 
 
 def serve_mount(request: MountRequest, ready: Callable[[], None]) -> int:
@@ -65,6 +75,7 @@ def serve_mount(request: MountRequest, ready: Callable[[], None]) -> int:
     """
     check_environment(request.options)
     policy = read_policy(request.options)
+    memory.keep_buffers()
     os.umask(0)  # modes come from the callers, whose umask the kernel has applied
     max_descriptors = _raise_descriptor_limit()
     with ExitStack() as stack:
@@ -80,6 +91,8 @@ def serve_mount(request: MountRequest, ready: Callable[[], None]) -> int:
         stack.callback(engine.close)
         governor = Governor(Throttle(alarm=alarm), policy)
         mount = _Mount(request, inodes, governor, engine)
+        stack.callback(mount.close_sockets)
+        mount.open_sockets()
         mount.attach()
         try:
             return trio.run(mount.serve, ready, strict_exception_groups=True)
@@ -137,13 +150,21 @@ class _Mount:
         self._engine = engine
         self._pool = BlockingPool()
         self._started = trio.Event()
+        cache = CacheMode(options.cache)
+        paths = request.paths
+        facts = MountFacts(paths.source, paths.target, options.read_only, cache)
+        statistics = Statistics()
+        self._control = Control(facts, inodes, governor, statistics, self._restore_policy)
+        self._metrics: MetricsServer | None = None
         self._operations = Operations(
             inodes,
             Attributes(options.attr_timeout, options.entry_timeout),
+            LimitAttributes(inodes, self._control.tuner),
             governor,
+            statistics,
             engine,
             self._pool.run,
-            cache=CacheMode(options.cache),
+            cache=cache,
             auto_cache=options.auto_cache,
             max_inflight=options.max_inflight,
             on_init=self._started.set,
@@ -153,6 +174,35 @@ class _Mount:
         self._status = 0
         self._draining = False
         self._gates_scope: trio.CancelScope | None = None
+
+    # -- tuning and watching ---------------------------------------------------------------
+
+    def open_sockets(self) -> None:
+        """Open the sockets that were asked for. Raises `ThrottlefsError` if one cannot be."""
+        if self._request.qmp is not None:
+            self._control.server.listen(self._request.qmp)
+        address = self._request.options.metrics
+        if address is not None:
+            from .metrics import MetricsServer  # prometheus_client takes its time to load
+
+            self._metrics = MetricsServer(address)
+
+    def close_sockets(self) -> None:
+        """Close them all."""
+        self._control.server.close()
+        if self._metrics is not None:
+            self._metrics.close()
+
+    def _serve_sockets(self, nursery: trio.Nursery) -> None:
+        if self._entry is not None:
+            self._control.server.listen(runtime.socket_path(self._entry))
+        nursery.start_soon(self._control.server.run)
+        if self._metrics is not None:
+            from .metrics import MountMetrics
+
+            paths = self._request.paths
+            metrics = MountMetrics(self._control.images, self._throttle, paths.source, paths.target)
+            nursery.start_soon(self._metrics.run, metrics.text)
 
     # -- mounting --------------------------------------------------------------------------
 
@@ -206,9 +256,10 @@ class _Mount:
     async def serve(self, ready: Callable[[], None]) -> int:
         """Serve until the mount is gone; returns the exit status."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._announce, ready)
+            nursery.start_soon(self._announce, ready, nursery)
             await nursery.start(self._handle_signals)
             await self._serve_session(nursery)
+            await self._control.announce_end(self._draining)
             nursery.cancel_scope.cancel()
         log.info("unmounted %s", self._request.paths.target)
         return self._status
@@ -224,12 +275,14 @@ class _Mount:
             nursery.start_soon(self._engine.run)
             await pyfuse3.main(max_tasks=_MAX_REQUESTS)
 
-    async def _announce(self, ready: Callable[[], None]) -> None:
+    async def _announce(self, ready: Callable[[], None], nursery: trio.Nursery) -> None:
         await self._started.wait()
         await trio.lowlevel.checkpoint()  # the reply to FUSE_INIT goes out first
         paths = self._request.paths
         if self._entry is not None:
             kernel.raise_queue_limits(self._entry, self._request.options.max_background)
+        self._serve_sockets(nursery)
+        if self._entry is not None:
             self._record = runtime.write_record(self._entry, paths.source, paths.target)
         kernel.warn_of_request_timeouts()
         log.info("mounted %s on %s", paths.source, paths.target)
@@ -259,12 +312,18 @@ class _Mount:
                         nursery.start_soon(self._drain, signal.Signals(number).name)
 
     def _reload(self) -> None:
-        """SIGHUP: restore what ``-o`` and the config file, as it is now, say."""
+        """SIGHUP."""
         try:
-            policy = read_policy(self._request.options)
+            self._restore_policy()
         except ThrottlefsError as exc:
             log.error("not reloaded, the limits stay as they are: %s", exc)
-            return
+
+    def _restore_policy(self) -> None:
+        """Restore what ``-o`` and the config file, as it is now, say.
+
+        Raises `ThrottlefsError` if the file cannot be used; nothing has changed then.
+        """
+        policy = read_policy(self._request.options)
         self._governor.reload(policy, self._inodes.path_of)
         log.info("reloaded the limits")
 
