@@ -6,8 +6,10 @@ import itertools
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +18,22 @@ from benchmarks.completions import Completion, span
 from benchmarks.errors import BenchmarkError, NotMeasurableError
 from benchmarks.fio import Fio, Job
 from benchmarks.peers import PEERS, Served, Setup
-from benchmarks.processes import Interrupts, Processes, wait
+from benchmarks.processes import Interrupts, Processes, cpu_wait_seconds, wait
 from benchmarks.scratch import MIB, Scratch
 from benchmarks.trace import Tracer
 
 LEAD = 0.3
 """Seconds a load runs on after the stretch that is judged, so that it is busy to its end."""
+
+
+@dataclass(frozen=True)
+class Recording:
+    """What a mount answered, and whether its daemon could do as it wished."""
+
+    completions: Sequence[Completion]
+    """In order of time."""
+    cpu_wait: float
+    """Part of the time in which the daemon was ready to run, but had no CPU; NaN: not known."""
 
 
 class Probe:
@@ -111,8 +123,8 @@ class Bench:
         jobs: Callable[[Served], Sequence[Job]],
         seconds: float,
         during: Callable[[Served], None] | None = None,
-    ) -> list[Completion]:
-        """Load a mount made for the purpose; return what was answered in ``seconds``, in order.
+    ) -> Recording:
+        """Load a mount made for the purpose; return what was answered in ``seconds``.
 
         They count from the first answer; ``during`` is called once fio was started.
         The answers are the kernel's (fuse tracepoints) or, where it cannot be asked, fio's.
@@ -121,10 +133,13 @@ class Bench:
         with self.serve(peer, setup) as served:
             if self.tracer.works:
                 self.tracer.start(served.connections)
+            waited, begun = cpu_wait_seconds(served.pid or 0), time.monotonic()
             with self.load(jobs(served), seconds + LEAD, logged=not self.tracer.works) as fio:
                 if during:
                     during(served)
                 ended = fio.wait(seconds + LEAD + 1)
+                waited = cpu_wait_seconds(served.pid or 0) - waited
+                lasted = time.monotonic() - begun
                 if self.tracer.works:
                     traced = self.tracer.stop(served.connections)
                 if ended:
@@ -134,7 +149,7 @@ class Bench:
             traced = [entry.completion for log in fio.logs() for entry in log]
         if not traced:
             raise NotMeasurableError(f"no request was answered within {seconds:g} s")
-        return span(traced, seconds)
+        return Recording(span(traced, seconds), waited / lasted)
 
     @property
     def clock(self) -> str:

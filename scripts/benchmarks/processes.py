@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import subprocess
@@ -142,6 +143,18 @@ def cpu_seconds(pid: int) -> float:
     # The name in parentheses may hold anything, spaces and parentheses too.
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def cpu_wait_seconds(pid: int) -> float:
+    """Return how long a process's first thread was ready to run, but had no CPU.
+
+    The second field of /proc/PID/schedstat, in ns (kernel, scheduler/sched-stats.rst); NaN if
+    the kernel does not count it.
+    """
+    try:
+        return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9
+    except (OSError, IndexError):
+        return math.nan
 
 
 def memory(pid: int, field: str = "VmRSS") -> int:

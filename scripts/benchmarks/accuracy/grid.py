@@ -14,7 +14,7 @@ from benchmarks.accuracy.cases import GRID, Case
 from benchmarks.allowance import Rate, judge_throughout, worst_verdict
 from benchmarks.bench import LEAD, Bench
 from benchmarks.completions import cumulative_curve
-from benchmarks.measures import mean, worst
+from benchmarks.measures import mean, median, worst
 from benchmarks.peers import Image, Setup
 from benchmarks.results import Figures, Result, Section, Step, cases, of, peers
 
@@ -27,7 +27,8 @@ CURVE_POINTS = 400
 def measure(bench: Bench, peer: str, case: Case, seconds: float) -> Figures:
     """Run one case and judge every limit that binds."""
     image = Image(bench.image("image", IMAGE_MIB), case.limits)
-    completions = bench.record(peer, Setup([image]), case.jobs, seconds)
+    recording = bench.record(peer, Setup([image]), case.jobs, seconds)
+    completions = recording.completions
     rates = [Rate.of(case.limits, name) for name in case.binding]
     verdicts = [
         verdict for rate in rates for verdict in judge_throughout(rate, completions, seconds)
@@ -37,6 +38,7 @@ def measure(bench: Bench, peer: str, case: Case, seconds: float) -> Figures:
     return {
         **asdict(worst_verdict(verdicts)),
         "requests": len(completions),
+        "cpu_wait": recording.cpu_wait,
         "verdicts": [asdict(verdict) for verdict in verdicts],
         "_curve": cumulative_curve(counted, rate.cost, CURVE_POINTS),
     }
@@ -57,7 +59,8 @@ class Grid(Section):
             "min(max x t, max x length + rate x t), and the first half of the burst too. Of "
             "several limits that bind, the one that is farthest off. Coarse: one request is more "
             "than 1 % of the run's allowance; judged by the requests answered in the whole run "
-            "beyond its allowance, 0 to 1 being right. Answers: {clock}."
+            "beyond its allowance, 0 to 1 being right. Answers: {clock}. Where the daemon waits "
+            "for a CPU for more than a few percent of the time, the machine is too busy for this."
         )
 
     def steps(self) -> Iterable[Step]:
@@ -99,6 +102,16 @@ class Grid(Section):
             "mean deviation",
             "",
             *(formats.percent(summary["mean"], sign=False) for summary in summaries),
+        )
+        table.add_row(
+            "median deviation",
+            "",
+            *(formats.percent(summary["median"], sign=False) for summary in summaries),
+        )
+        table.add_row(
+            "daemon waited for a CPU",
+            "",
+            *(formats.percent(summary["cpu_wait"], sign=False) for summary in summaries),
         )
         return table
 
@@ -148,6 +161,8 @@ def summarise(results: Sequence[Result]) -> dict[str, float]:
         "cases": len(results),
         "worst": worst(fine),
         "mean": mean(map(abs, fine)),
+        "median": median(map(abs, fine)),
+        "cpu_wait": mean(result["cpu_wait"] for result in results),
         "coarse_worst": worst(result["ratio"] - 1 for result in coarse),
         "coarse_requests_over": max(
             (result["requests_over"] for result in coarse), default=float("nan")

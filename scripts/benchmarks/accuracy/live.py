@@ -59,7 +59,7 @@ def measure(bench: Bench, peer: str, seconds: float) -> Figures:
             old, new = new, old
             time.sleep(INTERVAL)
 
-    completions = bench.record(
+    recording = bench.record(
         peer,
         setups[SLOW],
         lambda served: [Job(served.file, "randread", "64k", 16)],
@@ -68,7 +68,7 @@ def measure(bench: Bench, peer: str, seconds: float) -> Figures:
     )
     delays = {
         rate: [
-            delay_of_change(completions, moment, WINDOW, old, new)
+            delay_of_change(recording.completions, moment, WINDOW, old, new)
             for moment, old, new in changes
             if new == rate
         ]

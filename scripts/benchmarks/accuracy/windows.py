@@ -21,7 +21,7 @@ LENGTHS = {"100 ms": 0.1, "10 ms": 0.01}
 def measure(bench: Bench, peer: str, case: Case, seconds: float) -> Figures:
     """Return the excess of the fullest window of each length, as a fraction of its allowance."""
     image = Image(bench.image("image", IMAGE_MIB), case.limits)
-    completions = bench.record(peer, Setup([image]), case.jobs, seconds)
+    completions = bench.record(peer, Setup([image]), case.jobs, seconds).completions
     rate = Rate.of(case.limits, case.binding[0])
     return {
         name: window_excess(rate.cost, rate.per_second, completions, length)

@@ -11,7 +11,14 @@ import pytest
 from benchmarks.bench import Bench
 from benchmarks.errors import BenchmarkError, InterruptedRunError, NotMeasurableError
 from benchmarks.mounts import mounted_below, parse_mountinfo
-from benchmarks.processes import Interrupts, Processes, cpu_seconds, memory, wait_until
+from benchmarks.processes import (
+    Interrupts,
+    Processes,
+    cpu_seconds,
+    cpu_wait_seconds,
+    memory,
+    wait_until,
+)
 from benchmarks.results import Figures, Step
 from benchmarks.runner import chosen, duration, run_step
 from benchmarks.scratch import MIB, Scratch, drop_cache, filesystem_of, warm_up
@@ -104,11 +111,12 @@ def test_a_missing_program_is_named() -> None:
 
 
 def test_cpu_time_and_memory_of_a_process() -> None:
-    before = cpu_seconds(os.getpid())
+    before, waited = cpu_seconds(os.getpid()), cpu_wait_seconds(os.getpid())
     end = time.process_time() + 0.05
     while time.process_time() < end:
         pass
     assert cpu_seconds(os.getpid()) - before >= 0.03
+    assert not cpu_wait_seconds(os.getpid()) < waited
     assert memory(os.getpid(), "VmHWM") >= memory(os.getpid()) // 2 > MIB
     with pytest.raises(BenchmarkError, match="VmNone"):
         memory(os.getpid(), "VmNone")

@@ -64,7 +64,7 @@ def test_the_peers_of_a_case_are_measured_in_turn() -> None:
 FIGURES: dict[str, dict[str, Any]] = {
     "grid": {
         "limit": "bps", "ratio": 1.0004, "requests_over": 0.5, "coarse": False, "requests": 9,
-        "verdicts": [], "_curve": [(0.0, 1.0), (4.0, 100.0)],
+        "cpu_wait": 0.01, "verdicts": [], "_curve": [(0.0, 1.0), (4.0, 100.0)],
     },
     "latency": {"p50": 333_000, "p99": 400_000},
     "windows": {"100 ms": 0.01, "10 ms": -0.2},
@@ -148,7 +148,7 @@ def test_the_json_document_has_neither_curves_nor_nan() -> None:
 
 
 def grid_result(ratio: float, coarse: bool = False, over: float = 0.5) -> Result:
-    figures = {"ratio": ratio, "coarse": coarse, "requests_over": over}
+    figures = {"ratio": ratio, "coarse": coarse, "requests_over": over, "cpu_wait": 0.01}
     return Result("grid", "x", "qsd", 1, figures)
 
 
