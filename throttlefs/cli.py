@@ -121,6 +121,11 @@ def cli() -> None:
     help="Limits by path, and groups, from this TOML file; the same as -o config=FILE.",
 )
 @click.option(
+    "--qmp",
+    metavar="unix:PATH",
+    help="One more control socket, at PATH; every mount has one in the runtime directory.",
+)
+@click.option(
     "--log-file",
     type=click.Path(dir_okay=False),
     help="Log to this file (a background mount logs to the system's log else).",
@@ -132,6 +137,7 @@ def mount(
     opts: tuple[str, ...],
     foreground: bool,
     config: str | None,
+    qmp: str | None,
     log_file: str | None,
     verbose: bool,
 ) -> None:
@@ -147,6 +153,9 @@ def mount(
     if config is not None or options.config is not None:
         # Absolute, for the daemon's working directory is another.
         options = replace(options, config=os.path.abspath(config or options.config or ""))
+    if qmp is not None and qmp.removeprefix("unix:") in (qmp, ""):
+        raise UsageError(f"--qmp {qmp} is not unix:PATH, e.g. unix:/tmp/images.sock")
+    qmp_path = None if qmp is None else os.path.abspath(qmp.removeprefix("unix:"))
     paths = check_paths(source, target, options.nonempty)
     log_path = None if log_file is None else os.path.abspath(log_file)
     set_up_logging(foreground, log_path, verbose)
@@ -158,7 +167,7 @@ def mount(
 
     check_environment(options)
     read_policy(options)
-    request = MountRequest(paths, options)
+    request = MountRequest(paths, options, qmp_path)
     if foreground:
         raise SystemExit(serve_mount(request, lambda: None))
     try:

@@ -8,9 +8,10 @@ which restores exactly what ``-o`` and the file say.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 
 from .fuse.inodes import FileKey
-from .policy import GroupPolicy, Policy
+from .policy import GroupPolicy, ImagePolicy, Policy
 from .throttle import NO_GROUP, Image, Throttle
 
 _FEW = 100
@@ -56,6 +57,19 @@ class Governor:
     def changed(self, key: FileKey) -> None:
         """Note that a live change said something of the image, which is to outlive its handles."""
         self._changed.add(key)
+
+    def set_default(self, default: ImagePolicy) -> None:
+        """Hold every image of which nothing else is said to *default*, until a reload.
+
+        Raises `UnknownGroupError`.
+        """
+        self.throttle.set_default(default.limits, group=default.group, weight=default.weight)
+        self.policy = replace(self.policy, default=default)
+
+    def removed(self, key: FileKey) -> None:
+        """The file is gone for good: what was said of it is not for the next of its number."""
+        self._changed.discard(key)
+        self.release(key)
 
     def reload(self, policy: Policy, current_path: Callable[[FileKey], bytes | None]) -> None:
         """Restore what *policy* says, for every group and image; debts and requests stay.

@@ -1,8 +1,8 @@
 """The runtime directory: how a command finds the daemon of a mount.
 
-Each mount leaves one small file there, named by its device number (which no other mount has
-while it lives), with the daemon's process id and start time. The start time tells a daemon
-from a later process of the same id.
+Each mount leaves one small file and its control socket there, named by its device number (which
+no other mount has while it lives). The file has the daemon's process id and start time, which
+tells a daemon from a later process of the same id.
 """
 
 from __future__ import annotations
@@ -89,6 +89,11 @@ def runtime_directory() -> str:
 
 def _record_path(mount: MountEntry) -> str:
     return os.path.join(runtime_directory(), f"{mount.major}-{mount.minor}.json")
+
+
+def socket_path(mount: MountEntry) -> str:
+    """Where the control socket of *mount* is, beside its record."""
+    return os.path.join(runtime_directory(), f"{mount.major}-{mount.minor}.sock")
 
 
 def write_record(mount: MountEntry, source: str, target: str) -> str:

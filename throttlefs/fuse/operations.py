@@ -11,17 +11,20 @@ import errno
 import os
 import stat
 from collections.abc import Callable
+from time import monotonic_ns
 
 import pyfuse3
 
 from throttlefs.backing import BackingFile, CacheMode, Data, Engine
 from throttlefs.governor import Governor
+from throttlefs.stats import ImageStatistics, Statistics
 from throttlefs.throttle import READ, WRITE, Image
 
 from .attributes import Attributes
 from .directories import DirectoryOperations
 from .errors import replies_errno, to_fuse_error
-from .inodes import Inode, InodeTable
+from .inodes import FileKey, Inode, InodeTable
+from .limit_attributes import LimitAttributes
 from .tree import RunInThread, give_to_caller
 
 # What the kernel has already acted on, or what belongs to the program's descriptor alone.
@@ -35,18 +38,41 @@ _COPIES_HELD = 2
 class Handle:
     """An open file: its image in the limiter and its backing file, ready for the hot path."""
 
-    __slots__ = ("admit", "fd", "file", "image", "inode", "read_now", "try_admit", "write_now")
+    __slots__ = (
+        "admit",
+        "fd",
+        "file",
+        "image",
+        "inode",
+        "note_read",
+        "note_write",
+        "read_now",
+        "statistics",
+        "try_admit",
+        "write_now",
+    )
 
-    def __init__(self, inode: Inode, fd: int, image: Image, file: BackingFile) -> None:
+    def __init__(
+        self, inode: Inode, fd: int, image: Image, file: BackingFile, statistics: ImageStatistics
+    ) -> None:
         self.inode = inode
         self.fd = fd
         self.image = image
         self.file = file
+        self.statistics = statistics
         # Bound once here, so that a read or write looks nothing up on its way.
         self.try_admit = image.try_admit
         self.admit = image.admit
         self.read_now = file.read_now
         self.write_now = file.write_now
+        self.note_read = statistics.read.served
+        self.note_write = statistics.write.served
+
+    async def wait_for_limit(self, direction: int, size: int) -> None:
+        """Let the limiter hold a request that is not due yet, and count how long it did."""
+        waited = await self.admit(direction, size)
+        statistics = self.statistics.read if direction == READ else self.statistics.write
+        statistics.waited(waited, self.image.waiting_most[direction])
 
 
 class Operations(DirectoryOperations):
@@ -56,7 +82,9 @@ class Operations(DirectoryOperations):
         self,
         inodes: InodeTable,
         attributes: Attributes,
+        limit_attributes: LimitAttributes,
         governor: Governor,
+        statistics: Statistics,
         engine: Engine,
         in_thread: RunInThread,
         *,
@@ -65,10 +93,11 @@ class Operations(DirectoryOperations):
         max_inflight: int,
         on_init: Callable[[], None],
     ) -> None:
-        super().__init__(inodes, attributes, in_thread)
+        super().__init__(inodes, attributes, limit_attributes, in_thread)
         self._listings = {}
         self._handles: dict[int, Handle] = {}
         self._governor = governor
+        self._statistics = statistics
         self._engine = engine
         self._cache = cache
         self._auto_cache = auto_cache
@@ -88,6 +117,11 @@ class Operations(DirectoryOperations):
         """The descriptor of the open handle *fh*."""
         return self._handles[fh].fd
 
+    def file_removed(self, key: FileKey) -> None:
+        """What was said of the file and counted is not for the next one of its number."""
+        self._governor.removed(key)
+        self._statistics.removed(key)
+
     # -- the hot path ----------------------------------------------------------------------
 
     async def read(  # type: ignore[override]  # pyfuse3 takes any buffer
@@ -97,11 +131,14 @@ class Operations(DirectoryOperations):
         handle = self._handles[fh]
         try:
             if not handle.try_admit(READ, size):
-                await handle.admit(READ, size)
+                await handle.wait_for_limit(READ, size)
+            began = monotonic_ns()
             data = handle.read_now(off, size)
             if data is None:
                 data = await handle.file.read(off, size)
+            handle.note_read(len(data), monotonic_ns() - began)
         except Exception as exc:
+            handle.statistics.read.errors += 1
             raise to_fuse_error(exc, "read") from None
         if len(data) < size:
             # The end of the file: what was not there to read is not owed either.
@@ -112,26 +149,32 @@ class Operations(DirectoryOperations):
         """Write *buf* at *off*; returns how many bytes were written."""
         handle = self._handles[fh]
         try:
+            began = 0  # ns; not yet admitted
             if handle.try_admit(WRITE, len(buf)):
+                began = monotonic_ns()
                 written = handle.write_now(off, buf)
                 if written is not None:
+                    handle.note_write(written, monotonic_ns() - began)
                     return written
-                return await self._write_later(handle, off, buf, admitted=True)
-            return await self._write_later(handle, off, buf, admitted=False)
+            return await self._write_later(handle, off, buf, began)
         except Exception as exc:
+            handle.statistics.write.errors += 1
             raise to_fuse_error(exc, "write") from None
 
-    async def _write_later(self, handle: Handle, off: int, buf: bytes, admitted: bool) -> int:
+    async def _write_later(self, handle: Handle, off: int, buf: bytes, began: int) -> int:
         """A write that waits, and is counted among the memory that waiting writes hold."""
         held = len(buf) * _COPIES_HELD
         self._inflight += held
         try:
-            if not admitted:
-                await handle.admit(WRITE, len(buf))
+            written = None
+            if not began:
+                await handle.wait_for_limit(WRITE, len(buf))
+                began = monotonic_ns()
                 written = handle.write_now(off, buf)
-                if written is not None:
-                    return written
-            return await handle.file.write(off, buf)
+            if written is None:
+                written = await handle.file.write(off, buf)
+            handle.note_write(written, monotonic_ns() - began)
+            return written
         finally:
             self._inflight -= held
 
@@ -203,7 +246,9 @@ class Operations(DirectoryOperations):
 
     def _opened(self, inode: Inode, fd: int) -> pyfuse3.FileInfo:
         image = self._governor.image(inode.key, inode.path)
-        self._handles[fd] = Handle(inode, fd, image, BackingFile(fd, self._engine, self._cache))
+        statistics = self._statistics.opened(inode.key, inode.path)
+        file = BackingFile(fd, self._engine, self._cache)
+        self._handles[fd] = Handle(inode, fd, image, file, statistics)
         inode.handle_fds.append(fd)
         # The page cache of the mount would absorb what is to be limited, unless asked for.
         return pyfuse3.FileInfo(
@@ -215,7 +260,10 @@ class Operations(DirectoryOperations):
     @replies_errno
     async def fsync(self, fh: pyfuse3.FileHandleT, datasync: bool) -> None:
         """Make the file durable; not charged, as in QEMU."""
-        await self._handles[fh].file.fsync(datasync)
+        handle = self._handles[fh]
+        began = monotonic_ns()
+        await handle.file.fsync(datasync)
+        handle.statistics.flushed(monotonic_ns() - began)
 
     @replies_errno
     async def flush(self, fh: pyfuse3.FileHandleT) -> None:
@@ -228,6 +276,7 @@ class Operations(DirectoryOperations):
         """The last close of a handle. Its image's debt outlives it."""
         handle = self._handles.pop(fh)
         handle.inode.handle_fds.remove(handle.fd)
+        self._statistics.closed(handle.inode.key)
         await self._close_file(handle)
         if not handle.inode.handle_fds:
             self._governor.release(handle.inode.key)

@@ -18,7 +18,8 @@ import pyfuse3
 from . import syscalls
 from .attributes import Attributes
 from .errors import replies_errno
-from .inodes import Inode, InodeTable
+from .inodes import FileKey, Inode, InodeTable
+from .limit_attributes import LIMIT_PREFIX, LimitAttributes
 
 
 class RunInThread(Protocol):
@@ -57,16 +58,27 @@ class TreeOperations(pyfuse3.Operations):
     enable_writeback_cache = False
     enable_acl = True
 
-    def __init__(self, inodes: InodeTable, attributes: Attributes, in_thread: RunInThread) -> None:
+    def __init__(
+        self,
+        inodes: InodeTable,
+        attributes: Attributes,
+        limit_attributes: LimitAttributes,
+        in_thread: RunInThread,
+    ) -> None:
         super().__init__()
         self._inodes = inodes
         self._attributes = attributes
+        self._limit_attributes = limit_attributes
         self._in_thread = in_thread
         # Only root can give a file to the user who creates it (allow_other).
         self._gives_away = os.geteuid() == 0
 
     def handle_fd(self, fh: int) -> int:
         """The descriptor of the open handle *fh*."""
+        raise NotImplementedError
+
+    def file_removed(self, key: FileKey) -> None:
+        """The last name of the file *key* is gone, and nobody has it open."""
         raise NotImplementedError
 
     # -- looking ---------------------------------------------------------------------------
@@ -89,7 +101,9 @@ class TreeOperations(pyfuse3.Operations):
     async def close_descriptor(self, fd: int) -> None:
         """Close *fd*, in a thread if that frees the blocks of an unlinked file."""
         try:
-            if os.fstat(fd).st_nlink == 0:
+            st = os.fstat(fd)
+            if st.st_nlink == 0:
+                self.file_removed((st.st_dev, st.st_ino))
                 await self._in_thread(os.close, fd)
             else:
                 os.close(fd)
@@ -183,8 +197,11 @@ class TreeOperations(pyfuse3.Operations):
         self, inode: pyfuse3.InodeT, name: bytes, ctx: pyfuse3.RequestContext
     ) -> bytes:
         """The value of one extended attribute."""
+        found = self._inodes.get(inode)
+        if name.startswith(LIMIT_PREFIX):
+            return self._limit_attributes.get(found, name)
         try:
-            return os.getxattr(self._inodes.proc_path(self._inodes.get(inode)), name)
+            return os.getxattr(self._inodes.proc_path(found), name)
         except OSError as exc:
             if exc.errno == errno.EOPNOTSUPP and name.startswith(b"system.posix_acl_"):
                 # The kernel would pass this on as the verdict of a permission check; a
@@ -196,16 +213,20 @@ class TreeOperations(pyfuse3.Operations):
     async def listxattr(
         self, inode: pyfuse3.InodeT, ctx: pyfuse3.RequestContext
     ) -> Sequence[bytes]:
-        """The names of the file's extended attributes."""
+        """The names of the file's extended attributes, but for its limits."""
         names = os.listxattr(self._inodes.proc_path(self._inodes.get(inode)))
-        return [os.fsencode(name) for name in names]
+        return [n for n in map(os.fsencode, names) if not n.startswith(LIMIT_PREFIX)]
 
     @replies_errno
     async def setxattr(
         self, inode: pyfuse3.InodeT, name: bytes, value: bytes, ctx: pyfuse3.RequestContext
     ) -> None:
         """Set an extended attribute; pyfuse3 has seen to XATTR_CREATE and XATTR_REPLACE."""
-        with self._inodes.pinned(self._inodes.get(inode)) as fd:
+        found = self._inodes.get(inode)
+        if name.startswith(LIMIT_PREFIX):
+            self._limit_attributes.set(found, name, value, ctx.uid)
+            return
+        with self._inodes.pinned(found) as fd:
             await self._in_thread(os.setxattr, b"/proc/self/fd/%d" % fd, name, value)
 
     @replies_errno
@@ -213,7 +234,11 @@ class TreeOperations(pyfuse3.Operations):
         self, inode: pyfuse3.InodeT, name: bytes, ctx: pyfuse3.RequestContext
     ) -> None:
         """Remove an extended attribute."""
-        with self._inodes.pinned(self._inodes.get(inode)) as fd:
+        found = self._inodes.get(inode)
+        if name.startswith(LIMIT_PREFIX):
+            self._limit_attributes.remove(found, name, ctx.uid)
+            return
+        with self._inodes.pinned(found) as fd:
             await self._in_thread(os.removexattr, b"/proc/self/fd/%d" % fd, name)
 
     # -- names -----------------------------------------------------------------------------

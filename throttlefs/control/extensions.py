@@ -1,0 +1,238 @@
+"""What QEMU has no command for: ``x-throttlefs-...``.
+
+``x-throttlefs-query``
+    The mount, its default, its groups and its images, each with the limits of its own and
+    with what it follows; ``device`` for one image alone, which need not be open.
+``x-throttlefs-query-stats``
+    Counters, and quantiles of wait and service time; ``histograms`` for those too.
+``x-throttlefs-set``
+    Change one image (``device``), a group (``group-name``), or the default and with ``all`` every
+    image. ``values`` holds limits, ``group``, ``weight`` and, for a group, ``parent``; what it
+    does not hold stays. ``off`` lifts all limits first. Returns what changed.
+``x-throttlefs-remove-group``
+    Remove a group without members.
+``x-throttlefs-reload``
+    Restore what ``-o`` and the configuration file say.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import trio
+
+from throttlefs import __version__
+from throttlefs.governor import Governor
+from throttlefs.stats import DirectionStatistics, ImageStatistics, quantile_ns
+from throttlefs.throttle import READ, WRITE, Image
+from throttlefs.tuning import (
+    Change,
+    Changed,
+    State,
+    Tuner,
+    default_state,
+    group_state,
+    image_state,
+    limits_of,
+)
+
+from .arguments import Parameter
+from .commands import Arguments, CommandTable, MountFacts
+from .images import Images, KnownImage, device_name
+from .protocol import QmpError
+
+QUANTILES: Final = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p99.9": 0.999}
+_AT_A_TIME: Final = 5
+"""Images that are described before others get a turn: some 1 ms with their quantiles."""
+
+
+class ExtensionCommands:
+    """The commands that QEMU lacks. *reload* raises `ThrottlefsError` if it changed nothing."""
+
+    def __init__(
+        self,
+        facts: MountFacts,
+        images: Images,
+        governor: Governor,
+        tuner: Tuner,
+        reload: Callable[[], None],
+    ) -> None:
+        self._facts = facts
+        self._images = images
+        self._governor = governor
+        self._tuner = tuner
+        self._reload = reload
+
+    def register(self, table: CommandTable) -> None:
+        """Add them all to *table*."""
+        device = {"device": Parameter("string")}
+        table.add("x-throttlefs-query", self._query, device)
+        table.add(
+            "x-throttlefs-query-stats",
+            self._query_stats,
+            {**device, "histograms": Parameter("boolean")},
+        )
+        table.add(
+            "x-throttlefs-set",
+            self._set,
+            {
+                **device,
+                "group-name": Parameter("string"),
+                "all": Parameter("boolean"),
+                "off": Parameter("boolean"),
+                "values": Parameter("object"),
+            },
+        )
+        table.add(
+            "x-throttlefs-remove-group",
+            self._remove_group,
+            {"group-name": Parameter("string", required=True)},
+        )
+        table.add("x-throttlefs-reload", self._reload_config)
+
+    # -- limits ----------------------------------------------------------------------------
+
+    async def _query(self, arguments: Arguments) -> object:
+        throttle = self._governor.throttle
+        images = []
+        for number, known in enumerate(await self._chosen(arguments), 1):
+            images.append(self._image(known))
+            if number % _AT_A_TIME == 0:
+                await trio.lowlevel.checkpoint()
+        return {
+            "version": __version__,
+            "pid": os.getpid(),
+            "source": self._facts.source,
+            "target": self._facts.target,
+            "gates-open": throttle.gates_open,
+            "default": _shown(default_state(self._governor.policy.default), "group"),
+            "groups": [
+                {
+                    "name": group.name,
+                    **_shown(group_state(group), "parent"),
+                    "members": len(group.members),
+                }
+                for group in sorted(throttle.groups(), key=lambda group: group.name)
+            ],
+            "images": images,
+        }
+
+    async def _chosen(self, arguments: Arguments) -> list[KnownImage]:
+        known = self._images.known()
+        if "device" not in arguments:
+            return known
+        key, path = await self._images.find(arguments["device"])
+        return [one for one in known if one.key == key] or [KnownImage(key, path, None, None)]
+
+    def _image(self, known: KnownImage) -> dict[str, object]:
+        image = known.image
+        if image is None:
+            # Not open: what would hold for it.
+            said: State = default_state(self._governor.policy.for_path(known.path))
+            own = self._governor.policy.config.rule_for(known.path) is not None
+        else:
+            said = image_state(image)
+            own = (image.own_limits, image.own_group, image.own_weight) != (None, None, None)
+        return {
+            "device": known.device,
+            "handles": known.handles,
+            "follows-default": not own,
+            **_shown(said, "group"),
+            "waiting": _waiting(image),
+        }
+
+    async def _set(self, arguments: Arguments) -> object:
+        device, group = arguments.get("device"), arguments.get("group-name")
+        every = arguments.get("all", False)
+        if device is not None and group is not None:
+            raise QmpError("Need at most one of 'device' and 'group-name'")
+        if every and (device is not None or group is not None):
+            raise QmpError("'all' goes with neither 'device' nor 'group-name'")
+        change = Change.parse(
+            arguments.get("values", {}).items(),
+            off=arguments.get("off", False),
+            of_group=group is not None,
+        )
+        if device is not None:
+            key, path = await self._images.find(device)
+            done = self._tuner.change_image(key, path, change)
+        elif group is not None:
+            done = self._tuner.change_group(group, change)
+        else:
+            done = self._tuner.change_default(change, every_image=every)
+        return [_changed(one) for one in done]
+
+    async def _remove_group(self, arguments: Arguments) -> object:
+        self._tuner.remove_group(arguments["group-name"])
+        return {}
+
+    async def _reload_config(self, _: Arguments) -> object:
+        self._reload()
+        return {}
+
+    # -- statistics ------------------------------------------------------------------------
+
+    async def _query_stats(self, arguments: Arguments) -> object:
+        result = []
+        histograms = arguments.get("histograms", False)
+        for number, known in enumerate(await self._chosen(arguments), 1):
+            statistics = known.statistics or ImageStatistics(known.key, known.path)
+            waiting = _waiting(known.image)
+            image: dict[str, object] = {
+                "device": known.device,
+                "handles": known.handles,
+                "flushes": statistics.flushes,
+                "flush-ns": statistics.flush_ns,
+                "read": _direction(statistics.read, waiting["read"], histograms),
+                "write": _direction(statistics.write, waiting["write"], histograms),
+            }
+            limits = image_state(known.image) if known.image is not None else {}
+            result.append(image | {"limits": limits_of(limits), "group": limits.get("group")})
+            if number % _AT_A_TIME == 0:
+                await trio.lowlevel.checkpoint()
+        return {"clock-ns": self._governor.throttle.clock(), "images": result}
+
+
+def _shown(state: State, group: str) -> dict[str, object]:
+    return {"limits": limits_of(state), group: state.get(group), "weight": state["weight"]}
+
+
+def _waiting(image: Image | None) -> dict[str, int]:
+    waiting = [0, 0] if image is None else image.waiting
+    return {"read": waiting[READ], "write": waiting[WRITE]}
+
+
+def _changed(changed: Changed) -> Mapping[str, object]:
+    name = device_name(changed.name)
+    return {
+        "kind": changed.kind,
+        "name": name,
+        "before": changed.before,
+        "after": changed.after,
+    }
+
+
+def _direction(statistics: DirectionStatistics, waiting: int, histograms: bool) -> dict[str, Any]:
+    wait, service = statistics.wait, list(statistics.service)
+    figures: dict[str, Any] = {
+        "requests": statistics.requests,
+        "bytes": statistics.bytes,
+        "errors": statistics.errors,
+        "delayed": statistics.delayed,
+        "wait-ns": statistics.wait_ns,
+        "service-ns": statistics.service_ns,
+        "waiting": waiting,
+        "waiting-most": max(statistics.waiting_most, waiting),
+        "wait": {name: quantile_ns(wait, part) for name, part in QUANTILES.items()},
+        "service": {name: quantile_ns(service, part) for name, part in QUANTILES.items()},
+    }
+    if histograms:
+        figures |= {"wait-histogram": sparse(wait), "service-histogram": sparse(service)}
+    return figures
+
+
+def sparse(histogram: list[int]) -> dict[str, int]:
+    """The buckets that hold anything, by number; `throttlefs.stats` says what they stand for."""
+    return {str(bucket): count for bucket, count in enumerate(histogram) if count}

@@ -1,0 +1,156 @@
+"""Which image a client means, and which images there are.
+
+A client names an image by its path in the mount. A path that is not UTF-8 is percent-encoded as a
+whole; what looks encoded is first taken as it stands.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import quote_from_bytes, unquote_to_bytes
+
+import trio
+
+from throttlefs.fuse.inodes import FileKey, InodeTable
+from throttlefs.governor import Governor
+from throttlefs.stats import ImageStatistics, Statistics
+from throttlefs.throttle import Image
+
+from .protocol import DeviceNotFoundError
+
+_MOST_SYMLINKS: Final = 40  # as path_resolution(7)
+_DIRECTORY_FLAGS: Final = os.O_PATH | os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC
+
+
+def device_name(path: bytes) -> str:
+    """How a client sees *path*."""
+    try:
+        return path.decode("utf-8")
+    except UnicodeDecodeError:
+        return quote_from_bytes(path)
+
+
+def _candidates(device: str) -> list[bytes]:
+    """The paths that *device* may mean, the likelier first."""
+    plain = device.encode("utf-8", "surrogatepass")
+    decoded = unquote_to_bytes(device) if "%" in device else plain
+    return [plain] if decoded == plain else [plain, decoded]
+
+
+@dataclass(frozen=True, slots=True)
+class KnownImage:
+    """An image that is open, or of which something is known."""
+
+    key: FileKey
+    path: bytes
+    image: Image | None
+    """None if the limiter has dropped it: it is not open, owes nothing and follows the rules."""
+    statistics: ImageStatistics | None
+
+    @property
+    def device(self) -> str:
+        """The path as clients see it."""
+        return device_name(self.path)
+
+    @property
+    def handles(self) -> int:
+        """How often it is open."""
+        return 0 if self.statistics is None else self.statistics.handles
+
+
+class Images:
+    """The images of a mount."""
+
+    def __init__(self, inodes: InodeTable, governor: Governor, statistics: Statistics) -> None:
+        self._inodes = inodes
+        self._governor = governor
+        self._statistics = statistics
+
+    def is_open(self, key: FileKey) -> bool:
+        """Whether somebody has the file open."""
+        found = self._statistics.get(key)
+        return found is not None and found.handles > 0
+
+    def known(self) -> list[KnownImage]:
+        """All images that are open or that something is known of, by path."""
+        images: dict[FileKey, Image | None] = {}
+        for image in self._governor.throttle.images():
+            images[image.key] = image  # type: ignore[index]
+        for statistics in self._statistics.images():
+            images.setdefault(statistics.key, None)  # type: ignore[call-overload]
+        found = [self._describe(key, image) for key, image in images.items()]
+        return sorted(found, key=lambda known: known.path)
+
+    def _describe(self, key: FileKey, image: Image | None) -> KnownImage:
+        statistics = self._statistics.get(key)
+        path = self._inodes.path_of(key) or self._governor.paths.get(key)
+        if path is None:
+            path = b"" if statistics is None else statistics.path
+        return KnownImage(key, path, image, statistics)
+
+    async def find(self, device: str) -> tuple[FileKey, bytes]:
+        """The file that *device* names, known or not, and its path without symlinks.
+
+        Raises `DeviceNotFoundError`.
+        """
+        reason = ""
+        for path in _candidates(device):
+            try:
+                return await trio.to_thread.run_sync(_resolve, self._inodes.root.fd, path)
+            except OSError as exc:
+                reason = reason or ("" if exc.errno == errno.ENOENT else str(exc.strerror))
+        for known in self.known():
+            # Unlinked, but still open: it goes by the name that it had.
+            if known.handles and known.device == device:
+                return known.key, known.path
+        raise DeviceNotFoundError(device, reason)
+
+
+def _resolve(root_fd: int, path: bytes) -> tuple[FileKey, bytes]:
+    """Find the regular file at *path* below *root_fd*, never leaving it; follows symlinks.
+
+    Raises `OSError`.
+    """
+    pending = [name for name in reversed(path.split(b"/")) if name not in (b"", b".")]
+    trail: list[bytes] = []
+    links = 0
+    fds = [os.dup(root_fd)]
+    try:
+        while pending:
+            name = pending.pop()
+            if name == b"..":
+                if len(fds) == 1:
+                    raise OSError(errno.EXDEV, "the path leads out of the mount")
+                os.close(fds.pop())
+                trail.pop()
+                continue
+            st = os.stat(name, dir_fd=fds[-1], follow_symlinks=False)
+            if stat.S_ISLNK(st.st_mode):
+                links += 1
+                target = os.readlink(name, dir_fd=fds[-1])
+                if links > _MOST_SYMLINKS:
+                    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+                if target.startswith(b"/"):
+                    raise OSError(errno.EXDEV, "the path leads out of the mount")
+                pending += [
+                    part for part in reversed(target.split(b"/")) if part not in (b"", b".")
+                ]
+            elif stat.S_ISDIR(st.st_mode):
+                fds.append(os.open(name, _DIRECTORY_FLAGS, dir_fd=fds[-1]))
+                trail.append(name)
+            elif pending:
+                raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+            elif not stat.S_ISREG(st.st_mode):
+                raise OSError(errno.EINVAL, "not a regular file")
+            else:
+                return (st.st_dev, st.st_ino), b"/".join([*trail, name])
+    except ValueError:  # a NUL in the name
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)) from None
+    finally:
+        for fd in fds:
+            os.close(fd)
+    raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))

@@ -1,0 +1,53 @@
+"""Everything by which a mount is tuned and watched, put together."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+
+from throttlefs.fuse.inodes import InodeTable
+from throttlefs.governor import Governor
+from throttlefs.stats import Statistics
+from throttlefs.tuning import Tuner
+
+from .commands import CommandTable, MountFacts, QemuCommands
+from .extensions import ExtensionCommands
+from .images import Images
+from .server import ControlServer
+
+BY_COMMAND = "host-qmp-quit"
+BY_SIGNAL = "host-signal"
+BY_UNMOUNT = "host-ui"
+"""Why a mount ends: QEMU's ``ShutdownCause``."""
+
+
+class Control:
+    """The control of one mount: its images, its `Tuner` and its QMP server."""
+
+    def __init__(
+        self,
+        facts: MountFacts,
+        inodes: InodeTable,
+        governor: Governor,
+        statistics: Statistics,
+        reload: Callable[[], None],
+    ) -> None:
+        self.images = Images(inodes, governor, statistics)
+        self.tuner = Tuner(governor, self.images.is_open)
+        self._quit_asked = False
+        table = CommandTable()
+        QemuCommands(facts, self.images, self.tuner, self._quit).register(table)
+        ExtensionCommands(facts, self.images, governor, self.tuner, reload).register(table)
+        self.server = ControlServer(table.run)
+
+    def _quit(self) -> None:
+        self._quit_asked = True
+        os.kill(os.getpid(), signal.SIGTERM)  # whatever that does, this does
+
+    async def announce_end(self, by_signal: bool) -> None:
+        """Send ``SHUTDOWN`` to the clients."""
+        reason = BY_SIGNAL if by_signal else BY_UNMOUNT
+        if self._quit_asked:
+            reason = BY_COMMAND
+        await self.server.announce_end(reason)

@@ -1,0 +1,97 @@
+"""Limits as extended attributes: ``user.throttlefs.bps`` and so on.
+
+Reading one gives what holds for the file itself (of the mount's root: the default), setting one is
+a live change. They live in the mount alone: the file behind never sees them, and they are not
+listed, so that nothing copies them along with a file.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from typing import Final
+
+from throttlefs.limits import Limits, canonical_name, format_limit
+from throttlefs.throttle import NO_GROUP
+from throttlefs.tuning import Change, State, Tuner, TuningError
+
+from .inodes import Inode, InodeTable
+
+LIMIT_PREFIX: Final = b"user.throttlefs."
+
+_UNSET: Final = {"group": NO_GROUP, "weight": "100"}
+"""What removing an attribute comes to; a limit is lifted."""
+
+
+class LimitAttributes:
+    """Reads and sets the limits of *inodes* by the names of attributes, `LIMIT_PREFIX` included.
+
+    Everything raises `OSError`: ENODATA for what there is not, EINVAL for what cannot be, EPERM
+    for who is neither root nor the user who mounted.
+    """
+
+    def __init__(self, inodes: InodeTable, tuner: Tuner) -> None:
+        self._inodes = inodes
+        self._tuner = tuner
+        self._allowed = {0, os.geteuid()}
+
+    def get(self, inode: Inode, name: bytes) -> bytes:
+        """The value as `set` takes it, e.g. b"1.5M"; b"0" for a limit that is not set."""
+        self._check_kind(inode)
+        key = _key(name)
+        state = self._state(inode)
+        limit = canonical_name(key)
+        if limit is not None:
+            return format_limit(limit, int(state.get(limit, getattr(_DEFAULTS, limit)))).encode()
+        if key not in _UNSET or key not in state:
+            raise _error(errno.ENODATA)
+        return str(state[key]).encode()
+
+    def set(self, inode: Inode, name: bytes, value: bytes, uid: int) -> None:
+        """Change one limit, the group or the weight, for the caller *uid*."""
+        self._check_kind(inode)
+        if uid not in self._allowed:
+            raise _error(errno.EPERM)
+        try:
+            change = Change.parse([(_key(name), value.decode().strip("\0\n"))])
+            if inode is self._inodes.root:
+                self._tuner.change_default(change)
+            else:
+                self._tuner.change_image(inode.key, inode.path, change)
+        except (TuningError, UnicodeDecodeError):
+            raise _error(errno.EINVAL) from None
+
+    def remove(self, inode: Inode, name: bytes, uid: int) -> None:
+        """Lift one limit, leave the group, or take the usual weight."""
+        key = _key(name)
+        if canonical_name(key) is None and key not in _UNSET:
+            raise _error(errno.ENODATA)
+        if canonical_name(key) is not None and key.endswith("_length"):
+            value = "1"
+        else:
+            value = _UNSET.get(key, "0")
+        self.set(inode, name, value.encode(), uid)
+
+    def _check_kind(self, inode: Inode) -> None:
+        """Only what has limits has these attributes."""
+        if inode is not self._inodes.root:
+            mode = os.fstat(self._inodes.fd(inode)).st_mode
+            if not stat.S_ISREG(mode):
+                raise _error(errno.ENODATA)
+
+    def _state(self, inode: Inode) -> State:
+        if inode is self._inodes.root:
+            return self._tuner.default_state()
+        return self._tuner.state_of(inode.key, inode.path)
+
+
+_DEFAULTS: Final = Limits()
+
+
+def _key(name: bytes) -> str:
+    return os.fsdecode(name.removeprefix(LIMIT_PREFIX))
+
+
+def _error(number: int) -> OSError:
+    return OSError(number, os.strerror(number))
