@@ -8,8 +8,9 @@ ext4 let an unaligned O_DIRECT write run beside others: so do we.
 from collections import deque
 from weakref import WeakValueDictionary
 
-import trio
-from trio.lowlevel import Abort, RaiseCancelT, Task, current_task, wait_task_rescheduled
+from trio.lowlevel import Abort, RaiseCancelT, Task
+
+from throttlefs import waiting
 
 
 class WriteGate:
@@ -23,14 +24,14 @@ class WriteGate:
     def __init__(self) -> None:
         self._inside = 0
         self._unaligned_inside = False
-        self._waiting: deque[tuple[Task, bool]] = deque()
+        self._waiting: deque[tuple[Task | waiting.Waiter, bool]] = deque()
 
     async def enter(self, *, unaligned: bool) -> None:
         """Wait until the write may begin. No checkpoint if it may at once."""
         if not self._waiting and self._may_enter(unaligned):
             self._admit(unaligned)
             return
-        waiter = (current_task(), unaligned)
+        waiter = (waiting.current(), unaligned)
         self._waiting.append(waiter)
 
         def give_up(_: RaiseCancelT) -> Abort:
@@ -38,7 +39,7 @@ class WriteGate:
             self._open()  # it may have been what the ones behind it waited for
             return Abort.SUCCEEDED
 
-        await wait_task_rescheduled(give_up)
+        await waiting.wait(give_up)
 
     def leave(self, *, unaligned: bool) -> None:
         """The write is over."""
@@ -56,11 +57,11 @@ class WriteGate:
         self._unaligned_inside = unaligned
 
     def _open(self) -> None:
-        waiting = self._waiting
-        while waiting and self._may_enter(waiting[0][1]):
-            task, unaligned = waiting.popleft()
+        queue = self._waiting
+        while queue and self._may_enter(queue[0][1]):
+            waiter, unaligned = queue.popleft()
             self._admit(unaligned)
-            trio.lowlevel.reschedule(task)
+            waiting.wake(waiter)
 
 
 _gates: WeakValueDictionary[tuple[int, int], WriteGate] = WeakValueDictionary()
