@@ -30,6 +30,11 @@ def per_second(value: float) -> str:
     return f"{value:,.0f}" if math.isfinite(value) else "-"
 
 
+def rounds(number: int) -> str:
+    """Return "3 rounds", or "1 round"."""
+    return f"{number} round{'' if number == 1 else 's'}"
+
+
 def mebibytes(size: float) -> str:
     """Return bytes as MiB."""
     return f"{size / 1024**2:,.1f} MiB"
@@ -39,7 +44,7 @@ def table(title: str, *columns: str) -> Table:
     """Return an empty table: the first column to the left, figures to the right."""
     made = Table(title=title, title_justify="left", title_style="bold")
     for number, column in enumerate(columns):
-        made.add_column(column, justify="left" if number == 0 else "right", overflow="fold")
+        made.add_column(column, justify="left" if number == 0 else "right", no_wrap=number == 0)
     return made
 
 

@@ -7,11 +7,12 @@ from benchmarks.accuracy.grid import Grid
 from benchmarks.accuracy.latency import Latency
 from benchmarks.accuracy.live import Live
 from benchmarks.accuracy.neighbours import Neighbours
+from benchmarks.accuracy.release import Release
 from benchmarks.accuracy.windows import Windows
 from benchmarks.results import Section
 
 
 def sections(peers: Sequence[str], seconds: float) -> list[Section]:
     """Return all sections in the order in which they are run."""
-    kinds = (Grid, Latency, Windows, Fairness, Neighbours, Live)
+    kinds = (Grid, Latency, Windows, Fairness, Neighbours, Live, Release)
     return [kind(peers, seconds) for kind in kinds]

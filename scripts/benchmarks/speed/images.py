@@ -45,8 +45,8 @@ class Images(Section):
         self._rounds = rounds
         self.method = (
             f"randread 4 KiB by one fio job with {DEPTH} requests under way over all its files, "
-            f"{TOTAL_MIB} MiB in all, page cache warm; {seconds:g} s, median of {rounds} rounds in "
-            "turn, limits that are never reached."
+            f"{TOTAL_MIB} MiB in all, page cache warm; {seconds:g} s, median of "
+            f"{formats.rounds(rounds)} in turn, limits that are never reached."
         )
 
     def steps(self) -> Iterable[Step]:

@@ -15,7 +15,7 @@ from benchmarks.errors import BenchmarkError, NotMeasurableError
 from benchmarks.fio import Fio, Job
 from benchmarks.mounts import waiting_requests
 from benchmarks.peers import Image, Served, Setup
-from benchmarks.processes import memory
+from benchmarks.processes import memory, wait_until
 from benchmarks.results import Figures, Result, Section, Step, of
 
 MIB = 1024 * 1024
@@ -25,6 +25,8 @@ PATTERN = b"throttle"
 """Divides a block; fio fills every write with it."""
 FILLING = 6.0
 """Seconds in which the writes are handed over and the daemon's memory settles."""
+PREPARING = 60.0
+"""Seconds that fio has to fill its buffers before the first write."""
 
 
 def measure(bench: Bench, peer: str, bound: int) -> Figures:
@@ -72,6 +74,7 @@ def _watch(served: Served, fio: Fio) -> tuple[int, int | None]:
     """Return the most the daemon held while the writes came in, and how many waited at the end."""
     assert served.pid is not None
     peak = 0
+    wait_until(lambda: bool(waiting_requests(served.connections)), PREPARING)
     end = time.monotonic() + FILLING
     while time.monotonic() < end:
         if not fio.running:
@@ -93,10 +96,11 @@ class Memory(Section):
     name = "memory"
     title = f"{WRITES:,} waiting writes of 1 MiB"
     method = (
-        f"fio has {WRITES:,} writes of 1 MiB under way at bps=1M; after {FILLING:g} s the limit "
-        "is lifted (configuration file and SIGHUP). Memory: the daemon's VmRSS before, its most "
-        "while they waited and in all, and 2 s after the last was written. Lost: writes without "
-        "an answer and blocks that do not hold what was written."
+        f"fio has {WRITES:,} writes of 1 MiB under way at bps=1M (waiting: as many as the kernel "
+        f"has taken, which max_background bounds); after {FILLING:g} s the limit is lifted "
+        "(configuration file and SIGHUP). Memory: the daemon's VmRSS before, its most while they "
+        "waited and in all, and 2 s after the last was written. Lost: writes without an answer "
+        "and blocks that do not hold what was written."
     )
 
     def __init__(self, peers: Sequence[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -62,13 +63,11 @@ class Workloads(Section):
         self._rounds = rounds
         self._mebibytes = mebibytes
         self.method = (
-            f"fio on one image of {mebibytes} MiB, {seconds:g} s a run on a fresh mount, median of "
-            f"{rounds} rounds in turn; through mounts with direct=1 (psync, from depth 2 on "
-            "libaio), the native file as the daemons open it (buffered: io_uring). Throttled peers "
-            "have limits that are never reached. CPU: user and system time of the daemon, all its "
-            "threads, for each request. "
-            + "; ".join(f"{mode}: {meaning}" for mode, meaning in MODES.items())
-            + "."
+            f"fio on one image of {mebibytes} MiB, {seconds:g} s a run on a fresh mount, median "
+            f"of {formats.rounds(rounds)} in turn; through mounts with direct=1 (psync, from depth "
+            "2 on libaio), the native file as the daemons open it (buffered: io_uring). Throttled "
+            "peers have limits that are never reached. CPU: user and system time of the daemon, "
+            "all its threads."
         )
 
     def steps(self) -> Iterable[Step]:
@@ -97,34 +96,43 @@ class Workloads(Section):
 
     def report(self, results: Sequence[Result]) -> Iterable[RenderableType]:
         names = [variant.name for variant in self._variants if variant.name in peers(results)]
-        for mode in MODES:
-            own = [result for result in results if result.case.startswith(f"{mode}/")]
-            if own:
-                yield self._table(mode, own, names)
-
-    def _table(self, mode: str, results: Sequence[Result], names: Sequence[str]) -> RenderableType:
-        ratios = _ratio_columns(names)
-        served = [name for name in names if name != "native"]
-        table = formats.table(
-            f"{self.title}, {mode}: {MODES[mode]}",
-            "workload",
-            *names,
-            *ratios,
-            *(f"{name}: CPU us" for name in served),
-        )
         summary = summarise(results)
-        for case in cases(results):
-            row = summary[case]
-            table.add_row(
-                case.removeprefix(f"{mode}/"),
-                *(formats.per_second(row["per_second"].get(name, float("nan"))) for name in names),
-                *(_ratio(row["per_second"], *pair) for pair in ratios.values()),
-                *(_figure(row["cpu_us"].get(name)) for name in served),
-            )
-        return table
+        for mode in MODES:
+            rows = {
+                case.removeprefix(f"{mode}/"): row
+                for case, row in summary.items()
+                if case.startswith(f"{mode}/")
+            }
+            if rows:
+                yield _speeds(mode, rows, names)
+        served = [name for name in names if name != "native"]
+        if served:
+            yield _cpu_times(summary, served)
 
     def summary(self, results: Sequence[Result]) -> Figures:
         return summarise(results)
+
+
+def _speeds(
+    mode: str, rows: Mapping[str, Mapping[str, Any]], names: Sequence[str]
+) -> RenderableType:
+    ratios = _ratio_columns(names)
+    table = formats.table(f"Requests a second, {mode}: {MODES[mode]}", "workload", *names, *ratios)
+    for workload, row in rows.items():
+        rates = row["per_second"]
+        table.add_row(
+            workload,
+            *(formats.per_second(rates.get(name, math.nan)) for name in names),
+            *(_ratio(rates, *pair) for pair in ratios.values()),
+        )
+    return table
+
+
+def _cpu_times(summary: Mapping[str, Mapping[str, Any]], names: Sequence[str]) -> RenderableType:
+    table = formats.table("CPU time of the daemon for each request, us", "workload", *names)
+    for case, row in summary.items():
+        table.add_row(case, *(_figure(row["cpu_us"].get(name)) for name in names))
+    return table
 
 
 def _ratio_columns(names: Sequence[str]) -> dict[str, tuple[str, str]]:

@@ -73,6 +73,7 @@ FIGURES: dict[str, dict[str, Any]] = {
         "alone": 1e5, "beside": 2e5, "ratio": 2.0, "waiting": None,
         "idle_stat": 1e5, "idle_list": 1e5, "busy_stat": 2e5, "busy_list": 2e7,
     },
+    "release": {"release_us": 18.0, "queue_us": 5.0},
     "live": {"raised": [0.001, 0.002], "lowered": []},
     "workloads": {"per_second": 1000.0, "bytes_per_second": 4e6, "cpu_us": 8.0},
     "images": {"per_second": 1000.0, "bytes_per_second": 4e6},
