@@ -12,6 +12,7 @@ import click
 from click.shell_completion import CompletionItem, get_completion_class
 
 from . import __version__
+from .cli_control import COMMANDS
 from .errors import ThrottlefsError, UsageError
 from .limits import LIMIT_HELP, RATES
 
@@ -202,6 +203,10 @@ def completion(shell: str) -> None:
     found = get_completion_class(shell)
     assert found is not None
     click.echo(found(cli, {}, _PROGRAM, "_THROTTLEFS_COMPLETE").source())
+
+
+for command in COMMANDS:
+    cli.add_command(command)
 
 
 def main() -> NoReturn:

@@ -58,6 +58,10 @@ class Governor:
         """Note that a live change said something of the image, which is to outlive its handles."""
         self._changed.add(key)
 
+    def is_changed(self, key: FileKey) -> bool:
+        """Whether a live change said something of the image."""
+        return key in self._changed
+
     def set_default(self, default: ImagePolicy) -> None:
         """Hold every image of which nothing else is said to *default*, until a reload.
 

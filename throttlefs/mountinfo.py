@@ -10,12 +10,17 @@ import os
 import re
 from dataclasses import dataclass
 
+_USER_ID = re.compile(rb"(?:^|,)user_id=([0-9]+)(?:,|$)")
 _ESCAPE = re.compile(rb"\\([0-7]{3})")
 
 
 @dataclass(frozen=True, slots=True)
 class MountEntry:
-    """One line of mountinfo; *point* and *source* as the kernel has them, unescaped."""
+    """One line of mountinfo; *point* and *source* as the kernel has them, unescaped.
+
+    *user_id* is who mounted a FUSE filesystem, *root* the directory of the filesystem that is
+    shown at *point*: not its topmost for a bind mount of a part.
+    """
 
     mount_id: int
     major: int
@@ -24,6 +29,8 @@ class MountEntry:
     fstype: str
     source: bytes
     options: str
+    user_id: int | None = None
+    root: bytes = b"/"
 
 
 def _unescape(field: bytes) -> bytes:
@@ -48,9 +55,16 @@ def parse_mountinfo(text: bytes) -> list[MountEntry]:
                 fstype=os.fsdecode(tail[0]),
                 source=_unescape(tail[1]),
                 options=os.fsdecode(fields[5]),
+                user_id=_user_id(tail[2]) if len(tail) > 2 else None,
+                root=_unescape(fields[3]),
             )
         )
     return entries
+
+
+def _user_id(options: bytes) -> int | None:
+    match = _USER_ID.search(options)
+    return int(match[1]) if match else None
 
 
 def read_mounts() -> list[MountEntry]:

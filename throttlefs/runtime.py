@@ -96,6 +96,35 @@ def socket_path(mount: MountEntry) -> str:
     return os.path.join(runtime_directory(), f"{mount.major}-{mount.minor}.sock")
 
 
+def find_socket(mount: MountEntry) -> str | None:
+    """The control socket of *mount*, which may be another user's if we are root.
+
+    Only a socket of the user who mounted is believed.
+    """
+    owner = os.geteuid() if mount.user_id is None else mount.user_id
+    for directory in _directories_of(owner):
+        path = os.path.join(directory, f"{mount.major}-{mount.minor}.sock")
+        try:
+            st = os.lstat(path)
+        except OSError:
+            continue
+        if stat.S_ISSOCK(st.st_mode) and st.st_uid == owner:
+            return path
+    return None
+
+
+def _directories_of(uid: int) -> list[str]:
+    """Where a daemon of the user *uid* may keep its state, as `runtime_directory` chooses."""
+    if uid == 0:
+        return ["/run/throttlefs"]
+    own = os.environ.get("XDG_RUNTIME_DIR") if uid == os.geteuid() else None
+    return [
+        *([os.path.join(own, "throttlefs")] if own else []),
+        f"/run/user/{uid}/throttlefs",
+        os.path.join(tempfile.gettempdir(), f"throttlefs-{uid}"),
+    ]
+
+
 def write_record(mount: MountEntry, source: str, target: str) -> str:
     """Leave the record of this process's *mount*; returns its path."""
     pid = os.getpid()

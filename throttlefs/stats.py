@@ -13,6 +13,9 @@ BUCKETS_PER_OCTAVE: Final = 4
 BUCKET_COUNT: Final = 64 * BUCKETS_PER_OCTAVE + 1
 """Enough for every duration below 2^64 ns, which is 584 years."""
 
+QUANTILES: Final = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p99.9": 0.999}
+"""The quantiles that are shown, by name."""
+
 _CLOSED_KEPT: Final = 1000
 """Images that nobody has open whose figures are kept, the last ones closed."""
 

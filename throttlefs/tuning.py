@@ -174,6 +174,10 @@ class Tuner:
 
     def remove_group(self, name: str) -> None:
         """Remove a group that has no members. Raises `TuningError`."""
+        if name in self._governor.policy.groups:
+            raise TuningError(
+                f"group {quoted(name)} is named by -o or the configuration file: remove it there"
+            )
         try:
             self._throttle.remove_group(_existing(self._governor, name).name)
         except ThrottleError as exc:

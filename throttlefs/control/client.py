@@ -14,6 +14,10 @@ from throttlefs.errors import ThrottlefsError
 _TIMEOUT_S: Final = 30.0
 
 
+class NoSuchImageError(ThrottlefsError):
+    """The daemon finds no image of that name."""
+
+
 class QmpClient:
     """A session with the daemon behind *socket_path*; *where* names the mount in messages.
 
@@ -66,7 +70,9 @@ class QmpClient:
         except OSError as exc:
             raise self._gone(exc) from None
         if "error" in answer:
-            raise ThrottlefsError(str(answer["error"]["desc"]))
+            error = answer["error"]
+            missing = error["class"] == "DeviceNotFound"
+            raise (NoSuchImageError if missing else ThrottlefsError)(str(error["desc"]))
         return answer["return"]
 
     def _receive(self) -> dict[str, Any]:

@@ -3,6 +3,8 @@
 ``x-throttlefs-query``
     The mount, its default, its groups and its images, each with the limits of its own and
     with what it follows; ``device`` for one image alone, which need not be open.
+``x-throttlefs-query-config``
+    The same as the text of a configuration file (``toml``).
 ``x-throttlefs-query-stats``
     Counters, and quantiles of wait and service time; ``histograms`` for those too.
 ``x-throttlefs-set``
@@ -24,8 +26,10 @@ from typing import Any, Final
 import trio
 
 from throttlefs import __version__
+from throttlefs.config_text import ImageWord, write_config
 from throttlefs.governor import Governor
-from throttlefs.stats import DirectionStatistics, ImageStatistics, quantile_ns
+from throttlefs.policy import GroupPolicy
+from throttlefs.stats import QUANTILES, DirectionStatistics, ImageStatistics, quantile_ns
 from throttlefs.throttle import READ, WRITE, Image
 from throttlefs.tuning import (
     Change,
@@ -43,7 +47,6 @@ from .commands import Arguments, CommandTable, MountFacts
 from .images import Images, KnownImage, device_name
 from .protocol import QmpError
 
-QUANTILES: Final = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p99.9": 0.999}
 _AT_A_TIME: Final = 5
 """Images that are described before others get a turn: some 1 ms with their quantiles."""
 
@@ -69,6 +72,7 @@ class ExtensionCommands:
         """Add them all to *table*."""
         device = {"device": Parameter("string")}
         table.add("x-throttlefs-query", self._query, device)
+        table.add("x-throttlefs-query-config", self._query_config)
         table.add(
             "x-throttlefs-query-stats",
             self._query_stats,
@@ -119,6 +123,24 @@ class ExtensionCommands:
             "images": images,
         }
 
+    async def _query_config(self, _: Arguments) -> object:
+        governor = self._governor
+        policy = governor.policy
+        images = [
+            ImageWord(
+                known.path, known.image.own_limits, known.image.own_group, known.image.own_weight
+            )
+            for known in self._images.known()
+            if known.image is not None and governor.is_changed(known.key)
+        ]
+        groups = {
+            group.name: GroupPolicy(
+                group.meter.limits, group.weight, group.parent.name if group.parent else None
+            )
+            for group in governor.throttle.groups()
+        }
+        return {"toml": write_config(policy.default, groups, images, policy.config.images)}
+
     async def _chosen(self, arguments: Arguments) -> list[KnownImage]:
         known = self._images.known()
         if "device" not in arguments:
@@ -141,6 +163,10 @@ class ExtensionCommands:
             "follows-default": not own,
             **_shown(said, "group"),
             "waiting": _waiting(image),
+            "bytes": {
+                "read": known.statistics.read.bytes if known.statistics else 0,
+                "write": known.statistics.write.bytes if known.statistics else 0,
+            },
         }
 
     async def _set(self, arguments: Arguments) -> object:
@@ -192,7 +218,12 @@ class ExtensionCommands:
             result.append(image | {"limits": limits_of(limits), "group": limits.get("group")})
             if number % _AT_A_TIME == 0:
                 await trio.lowlevel.checkpoint()
-        return {"clock-ns": self._governor.throttle.clock(), "images": result}
+        throttle = self._governor.throttle
+        groups = [
+            {"name": group.name, "limits": group.meter.limits.as_dict()}
+            for group in throttle.groups()
+        ]
+        return {"clock-ns": throttle.clock(), "groups": groups, "images": result}
 
 
 def _shown(state: State, group: str) -> dict[str, object]:

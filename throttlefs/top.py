@@ -1,0 +1,230 @@
+"""The live view of ``throttlefs top``: a row per image, keys to sort, pause and quit."""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+import termios
+import time
+import tty
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from .control.locate import Located
+from .control.presentation import duration_text, plain
+from .control.sampling import Answer, Row, Sampler, rows
+from .errors import ThrottlefsError
+from .limits import format_limit
+from .units import format_byte_rate
+
+_BAR: Final = 20
+_SORTS: Final[dict[str, tuple[str, Callable[[Row], Any]]]] = {
+    "r": ("rate", lambda row: (-row.byte_rate, row.device)),
+    "i": ("requests", lambda row: (-row.request_rate, row.device)),
+    "w": ("waiting", lambda row: (-row.waiting, row.device)),
+    "t": ("time waited", lambda row: (-(row.wait_quantile(0.99) or 0), row.device)),
+    "n": ("name", lambda row: row.device),
+}
+
+
+@dataclass
+class View:
+    """What the user has chosen."""
+
+    sort: str = "r"
+    paused: bool = False
+    ended: bool = False
+
+    def press(self, key: str) -> None:
+        """Act on a key; others do nothing."""
+        key = key.lower()
+        if key in _SORTS:
+            self.sort = key
+        elif key in (" ", "p"):
+            self.paused = not self.paused
+        elif key in ("q", "\x03", "\x04"):
+            self.ended = True
+
+
+class _Watched:
+    """One mount under watch."""
+
+    def __init__(self, located: Located, sampler: Sampler) -> None:
+        self.point = located.point
+        self._sampler = sampler
+        self._before: Answer | None = None
+
+    def look(self) -> list[Row]:
+        """What its images did since the last look. Raises `ThrottlefsError`."""
+        now = self._sampler.sample()
+        found = rows(now, self._before or now)
+        self._before = now
+        return found
+
+
+Rows = list[tuple[str, list[Row]]]
+"""The rows of each mount point."""
+
+
+def watch(mounts: Sequence[Located], interval: float, count: int | None) -> None:
+    """Show the images of *mounts* every *interval* seconds, until the user quits.
+
+    *count* looks at most. Raises `ThrottlefsError`, also when the last of the mounts is gone.
+    """
+    with ExitStack() as stack:
+        watched = [
+            _Watched(mount, Sampler(stack.enter_context(mount.session()), mount.device))
+            for mount in mounts
+        ]
+        _look(watched)  # what was before the first interval does not count
+        if sys.stdin.isatty() and sys.stdout.isatty():
+            _watch_live(watched, interval, count)
+        else:
+            _watch_plain(watched, interval, count)
+
+
+def _look(watched: list[_Watched]) -> Rows:
+    """One look at each; those that are gone are dropped from *watched*."""
+    found: Rows = []
+    for one in list(watched):
+        try:
+            found.append((one.point, one.look()))
+        except ThrottlefsError:
+            watched.remove(one)
+            if not watched:
+                raise
+    return found
+
+
+def _watch_plain(watched: list[_Watched], interval: float, count: int | None) -> None:
+    done = 0
+    while count is None or done < count:
+        time.sleep(interval)
+        for point, found in _look(watched):
+            for row in sorted(found, key=_SORTS["r"][1]):
+                print(_plain_line(point, row))
+        sys.stdout.flush()
+        done += 1
+
+
+def _plain_line(point: str, row: Row) -> str:
+    tightest = row.tightest()
+    use = f"{tightest[1]:.0%} of {_limit_text(row, tightest[0])}" if tightest else "no limit"
+    waits = " ".join(
+        f"{name} {duration_text(row.wait_quantile(part))}"
+        for name, part in (("p50", 0.5), ("p99", 0.99))
+    )
+    return (
+        f"{plain(os.path.join(point, row.device))}: {format_byte_rate(row.byte_rate)}"
+        f" {row.request_rate:.0f} requests/s, {use}, {row.waiting} waiting, wait {waits}"
+    )
+
+
+def _limit_text(row: Row, name: str) -> str:
+    shared = f" (group {plain(row.group or '')})" if row.shares_limits else ""
+    return f"{name}={format_limit(name, row.limits[name])}{shared}"
+
+
+def _watch_live(watched: list[_Watched], interval: float, count: int | None) -> None:
+    view = View()
+    console = Console()
+    found = [(one.point, list[Row]()) for one in watched]
+    done = 0
+    with (
+        _keys() as wait_for_key,
+        Live(render(found, view), console=console, screen=True, auto_refresh=False) as live,
+    ):
+        due = time.monotonic() + interval
+        while not view.ended and (count is None or done < count):
+            key = wait_for_key(max(0.0, due - time.monotonic()))
+            if key is not None:
+                view.press(key)
+            if time.monotonic() >= due:
+                due = time.monotonic() + interval
+                if not view.paused:
+                    found = _look(watched)
+                    done += 1
+            live.update(render(found, view, console.height), refresh=True)
+
+
+@contextmanager
+def _keys() -> Iterator[Callable[[float], str | None]]:
+    """Take single keys from the terminal; gives a function that waits for one, in seconds."""
+    fd = sys.stdin.fileno()
+    saved = termios.tcgetattr(fd)
+
+    def wait(seconds: float) -> str | None:
+        if not select.select([fd], [], [], seconds)[0]:
+            return None
+        data = os.read(fd, 64)
+        return data[:1].decode("ascii", "replace") if data else "q"
+
+    try:
+        tty.setcbreak(fd)
+        yield wait
+    finally:
+        termios.tcsetattr(fd, termios.TCSADRAIN, saved)
+
+
+def render(mounts: Rows, view: View, height: int = 50) -> RenderableType:
+    """The whole screen, as many images as fit into *height* lines."""
+    name, order = _SORTS[view.sort]
+    state = Text(" paused ", style="reverse") if view.paused else Text("")
+    head = Text.assemble(("throttlefs top", "bold"), "  ", ", ".join(p for p, _ in mounts), "  ")
+    parts: list[RenderableType] = [head.append_text(state)]
+    table = Table(box=None, pad_edge=False, expand=True, header_style="bold")
+    table.add_column("image", overflow="ellipsis", no_wrap=True, ratio=1)
+    table.add_column("rate", justify="right", no_wrap=True)
+    table.add_column("of its tightest limit", no_wrap=True)
+    for title in ("req/s", "waiting", "wait p50", "p99"):
+        table.add_column(title, justify="right", no_wrap=True)
+    every = [(point, row) for point, found in mounts for row in found]
+    every.sort(key=lambda item: order(item[1]))
+    room = max(1, height - 4)
+    for point, row in every[:room]:
+        label = row.device if len(mounts) == 1 else os.path.join(point, row.device)
+        table.add_row(
+            Text(plain(label)),
+            format_byte_rate(row.byte_rate),
+            _use(row),
+            f"{row.request_rate:.0f}",
+            Text(str(row.waiting), style="yellow" if row.waiting else ""),
+            duration_text(row.wait_quantile(0.5)),
+            duration_text(row.wait_quantile(0.99)),
+        )
+    parts.append(table)
+    more = f"{len(every) - room} more   " if len(every) > room else ""
+    parts.append(
+        Text(
+            f"{more}sorted by {name}   r rate  i requests  w waiting  t time  n name"
+            "   space pause  q quit",
+            style="dim",
+            no_wrap=True,
+            overflow="ellipsis",
+        )
+    )
+    return Group(*parts)
+
+
+def _use(row: Row) -> Text:
+    """A bar of how much of its tightest limit an image uses, and which that is."""
+    tightest = row.tightest()
+    if tightest is None:
+        return Text("no limit", style="dim")
+    name, share = tightest
+    filled = min(_BAR, round(share * _BAR))
+    style = "red" if share > 0.9 else "green"
+    return Text.assemble(
+        ("█" * filled, style),
+        ("░" * (_BAR - filled), "dim"),
+        f" {share:4.0%} ",
+        (_limit_text(row, name), "dim"),
+    )
