@@ -16,6 +16,16 @@ def percent(fraction: float, digits: int = 2, sign: bool = True) -> str:
     return f"{fraction * 100:{'+' if sign else ''}.{digits}f} %"
 
 
+def ratio(value: float) -> str:
+    """Return a ratio with four digits, enough for the tenth of a per mille."""
+    return f"{value:.4f}" if math.isfinite(value) else "-"
+
+
+def signed(value: float) -> str:
+    """Return a number of requests with its sign."""
+    return f"{value:+.2f}" if math.isfinite(value) else "-"
+
+
 def micros(nanoseconds: float) -> str:
     """Return ns as us, or as ms from 10 ms on."""
     if not math.isfinite(nanoseconds):

@@ -125,7 +125,10 @@ class Grid(Section):
             for peer in names:
                 found = of(results, peer, case)
                 if found:
-                    cells += [f"{found[0]['ratio']:.4f}", f"{found[0]['requests_over']:+.2f}"]
+                    cells += [
+                        formats.ratio(found[0]["ratio"]),
+                        formats.signed(found[0]["requests_over"]),
+                    ]
                 else:
                     cells += [_absent(results, peer, case), ""]
             table.add_row(case, self._loads[case], *cells)
@@ -138,7 +141,7 @@ class Grid(Section):
                 for peer in names
                 for cell in (
                     formats.percent(summarise(of(results, peer))["coarse_worst"]),
-                    f"{summarise(of(results, peer))['coarse_requests_over']:+.2f}",
+                    formats.signed(summarise(of(results, peer))["coarse_requests_over"]),
                 )
             ),
         )
