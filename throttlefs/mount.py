@@ -7,6 +7,7 @@ import os
 import resource
 import shutil
 import signal
+import stat
 import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -80,7 +81,9 @@ def serve_mount(request: MountRequest, ready: Callable[[], None]) -> int:
     max_descriptors = _raise_descriptor_limit()
     with ExitStack() as stack:
         root_fd = os.open(request.paths.source, os.O_PATH | os.O_CLOEXEC)
-        inodes = InodeTable(root_fd, max_descriptors)
+        paths = request.paths
+        root_name = os.fsencode(os.path.basename(paths.source)) if paths.is_file else b""
+        inodes = InodeTable(root_fd, max_descriptors, root_name)
         stack.callback(inodes.close)
         alarm = TimerfdAlarm()
         stack.callback(alarm.close)
@@ -90,7 +93,12 @@ def serve_mount(request: MountRequest, ready: Callable[[], None]) -> int:
             raise ThrottlefsError(f"{exc}; leave out -o engine=uring") from None
         stack.callback(engine.close)
         governor = Governor(Throttle(alarm=alarm), policy)
-        mount = _Mount(request, inodes, governor, engine)
+        attributes = Attributes(
+            request.options.attr_timeout,
+            request.options.entry_timeout,
+            _device_size(paths.source, stack),
+        )
+        mount = _Mount(request, inodes, governor, engine, attributes)
         stack.callback(mount.close_sockets)
         mount.open_sockets()
         mount.attach()
@@ -123,6 +131,18 @@ def read_policy(options: MountOptions) -> Policy:
     return make_policy(options, config)
 
 
+def _device_size(source: str, stack: ExitStack) -> Callable[[], int] | None:
+    """How to ask for the size of SRC, in bytes, if it is a block device: one may grow."""
+    if not stat.S_ISBLK(os.stat(source).st_mode):
+        return None
+    try:
+        device = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as exc:
+        raise ThrottlefsError(f"SRC {source}: {exc.strerror}") from None
+    stack.callback(os.close, device)
+    return lambda: os.lseek(device, 0, os.SEEK_END)
+
+
 def _raise_descriptor_limit() -> int:
     """Raise RLIMIT_NOFILE as far as it goes; returns how many descriptors inodes may hold."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -140,7 +160,12 @@ class _Mount:
     """The mounted session with everything that serves it."""
 
     def __init__(
-        self, request: MountRequest, inodes: InodeTable, governor: Governor, engine: Engine
+        self,
+        request: MountRequest,
+        inodes: InodeTable,
+        governor: Governor,
+        engine: Engine,
+        attributes: Attributes,
     ) -> None:
         options = request.options
         self._request = request
@@ -158,7 +183,7 @@ class _Mount:
         self._metrics: MetricsServer | None = None
         self._operations = Operations(
             inodes,
-            Attributes(options.attr_timeout, options.entry_timeout),
+            attributes,
             LimitAttributes(inodes, self._control.tuner),
             governor,
             statistics,

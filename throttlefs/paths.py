@@ -15,10 +15,12 @@ _FUSE_CONF = "/etc/fuse.conf"
 
 @dataclass(frozen=True, slots=True)
 class MountPaths:
-    """SRC and DST, absolute and with their symlinks resolved."""
+    """SRC and DST, absolute and with their symlinks resolved: two directories or two files."""
 
     source: str
     target: str
+    is_file: bool = False
+    """Whether SRC is one image, a regular file or a block device."""
 
 
 def check_paths(source: str, target: str, nonempty: bool) -> MountPaths:
@@ -26,36 +28,67 @@ def check_paths(source: str, target: str, nonempty: bool) -> MountPaths:
 
     Raises `ThrottlefsError` that names the culprit and the cure.
     """
-    source_stat = _stat(source, "SRC")
-    if not stat.S_ISDIR(source_stat.st_mode):
-        raise ThrottlefsError(f"SRC {source} is not a directory; name the directory of the images")
-    if not os.access(source, os.R_OK | os.X_OK):
-        raise ThrottlefsError(f"SRC {source}: you may not read this directory")
+    is_file = _source_is_file(source)
     paths = MountPaths(
-        os.path.realpath(source), os.fsdecode(resolve_mount_point(os.fsencode(target)))
+        os.path.realpath(source), os.fsdecode(resolve_mount_point(os.fsencode(target))), is_file
     )
     _check_not_mounted(target, paths.target)
-    target_stat = _stat(target, "DST")
-    if not stat.S_ISDIR(target_stat.st_mode):
-        raise ThrottlefsError(f"DST {target} is not a directory; make one with: mkdir {target}")
+    command = "touch" if is_file else "mkdir"
+    target_stat = _stat(target, "DST", f"; make it with: {command} {target}")
+    _check_same_kind(source, target, is_file, target_stat)
     _check_apart(source, target, paths, nonempty)
-    try:
-        empty = not os.listdir(paths.target)
-    except PermissionError:
-        raise ThrottlefsError(f"DST {target}: you may not read this directory") from None
+    if is_file:
+        empty = target_stat.st_size == 0
+    else:
+        try:
+            empty = not os.listdir(paths.target)
+        except PermissionError:
+            raise ThrottlefsError(f"DST {target}: you may not read this directory") from None
     if not empty and not nonempty:
         raise ThrottlefsError(
             f"DST {target} is not empty, and a mount would hide what is in it;"
-            " choose an empty directory, or give -o nonempty"
+            f" choose an empty {'file' if is_file else 'directory'}, or give -o nonempty"
         )
     return paths
 
 
-def _stat(path: str, which: str) -> os.stat_result:
+def _source_is_file(source: str) -> bool:
+    """Whether SRC is a file or block device, not a directory; raises if it can be neither."""
+    mode = _stat(source, "SRC").st_mode
+    if stat.S_ISDIR(mode):
+        kind, needed = "directory", os.R_OK | os.X_OK
+    elif stat.S_ISREG(mode):
+        kind, needed = "file", os.R_OK
+    elif stat.S_ISBLK(mode):
+        kind, needed = "device", os.R_OK
+    else:
+        raise ThrottlefsError(
+            f"SRC {source} is neither a directory, a regular file nor a block device;"
+            " name an image, or the directory of the images"
+        )
+    if not os.access(source, needed):
+        raise ThrottlefsError(f"SRC {source}: you may not read this {kind}")
+    return kind != "directory"
+
+
+def _check_same_kind(source: str, target: str, is_file: bool, target_stat: os.stat_result) -> None:
+    """The kernel mounts directories on directories and files on files."""
+    if is_file and not stat.S_ISREG(target_stat.st_mode):
+        raise ThrottlefsError(
+            f"SRC {source} is one image and DST {target} is not a regular file;"
+            " name an empty file (make one with: touch FILE), or give SRC's directory"
+        )
+    if not is_file and not stat.S_ISDIR(target_stat.st_mode):
+        raise ThrottlefsError(
+            f"SRC {source} is a directory and DST {target} is not a directory;"
+            " make one with: mkdir DIRECTORY, or give one file of SRC"
+        )
+
+
+def _stat(path: str, which: str, cure: str = "") -> os.stat_result:
     try:
         return os.stat(path)
     except FileNotFoundError:
-        cure = f"; make it with: mkdir {path}" if which == "DST" else ""
         raise ThrottlefsError(f"{which} {path} does not exist{cure}") from None
     except OSError as exc:
         raise ThrottlefsError(f"{which} {path}: {exc.strerror}") from None
@@ -77,6 +110,8 @@ def _check_apart(source: str, target: str, paths: MountPaths, nonempty: bool) ->
             raise ThrottlefsError(
                 f"DST {target} is SRC itself; give -o nonempty to mount it over itself"
             )
+    elif paths.is_file:
+        return  # nothing lies inside a file; another name of SRC may well be mounted over
     elif _is_inside(paths.target, paths.source):
         raise ThrottlefsError(
             f"DST {target} lies inside SRC {source}; choose a directory outside of it"

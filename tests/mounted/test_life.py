@@ -359,8 +359,8 @@ def test_mistaken_paths(directories: tuple[Path, Path], tmp_path: Path) -> None:
     cases = [
         ([tmp_path / "no", target], ["SRC", "does not exist"]),
         ([source, tmp_path / "no"], ["DST", "does not exist", "mkdir"]),
-        ([file, target], ["SRC", "not a directory"]),
-        ([source, file], ["DST", "not a directory"]),
+        ([file, target], ["SRC", "DST", "not a regular file", "touch"]),
+        ([source, file], ["SRC", "DST", "not a directory", "mkdir"]),
         ([source, full], ["DST", "not empty", "nonempty"]),
         ([source, source / "inside"], ["inside"]),
         ([source / "inside", source], ["inside", "hidden"]),

@@ -13,6 +13,7 @@ import fcntl
 import logging
 import mmap
 import os
+import stat
 from time import monotonic
 
 from throttlefs.backing import blocking
@@ -74,6 +75,7 @@ class BackingFile:
         self._inline_write_max = INLINE_WRITE_MAX
         if self._direct or flags & os.O_DSYNC:
             self._inline_write_max = 0  # these wait for the disk
+        self._is_device = stat.S_ISBLK(status.st_mode)
         # What is in memory never makes anybody wait, nor does it know RWF_NOWAIT.
         self._read_flags = 0 if is_in_memory(fd) else os.RWF_NOWAIT
         self._misses = 0  # latest reads in a row that were not in the page cache
@@ -108,11 +110,15 @@ class BackingFile:
         if got == size:
             self._misses = 0
             return buffer
-        if got and os.fstat(self.fd).st_size > offset + got:
+        if got and self._has_more(offset + got):
             self._missed()  # there is more, but not in the cache
             return None
         del buffer[got:]
         return buffer
+
+    def _has_more(self, offset: int) -> bool:
+        # fstat(2) does not tell a block device's size: `read` finds out.
+        return self._is_device or os.fstat(self.fd).st_size > offset
 
     def _missed(self) -> None:
         self._misses += 1

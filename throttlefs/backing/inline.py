@@ -1,6 +1,8 @@
 """When a read or write may be done at once on the event loop."""
 
 import ctypes
+import os
+import stat
 from weakref import WeakValueDictionary
 
 # A write on the loop that took longer than this, in seconds, kept everything else waiting ...
@@ -18,6 +20,8 @@ _fstatfs = ctypes.CDLL(None).fstatfs
 
 def is_in_memory(fd: int) -> bool:
     """Whether the file lives in memory alone (tmpfs, ramfs), so that no access has to wait."""
+    if stat.S_ISBLK(os.fstat(fd).st_mode):
+        return False  # its node lies in devtmpfs, its contents do not
     result = (ctypes.c_ulong * 64)()  # more than any struct statfs; f_type is its first word
     if _fstatfs(fd, result) < 0:
         return False

@@ -52,7 +52,12 @@ class Inode:
 
     @property
     def path(self) -> bytes:
-        """Where the file was last seen, relative to the mount; b"" for its root."""
+        """Where the file was last seen, relative to the mount.
+
+        Of the root b"", or the name of SRC if that is one file: limits by path match it.
+        """
+        if self.parent is None:
+            return self.name
         names = []
         inode: Inode | None = self
         while inode is not None and inode.parent is not None:
@@ -65,12 +70,13 @@ class InodeTable:
     """All inodes of a mount, by number and by file, and the descriptors that hold them.
 
     *root_fd* is an O_PATH descriptor of SRC, owned by the table from then on;
-    *max_descriptors* bounds how many further O_PATH descriptors stay open.
+    *max_descriptors* bounds how many further O_PATH descriptors stay open; *root_name* is the
+    name of SRC if it is one file.
     """
 
-    def __init__(self, root_fd: int, max_descriptors: int) -> None:
+    def __init__(self, root_fd: int, max_descriptors: int, root_name: bytes = b"") -> None:
         st = os.fstat(root_fd)
-        self.root = Inode(pyfuse3.ROOT_INODE, (st.st_dev, st.st_ino), None, b"")
+        self.root = Inode(pyfuse3.ROOT_INODE, (st.st_dev, st.st_ino), None, root_name)
         self.root.fd = root_fd
         self.root.lookups = 1
         self.root.pins = 1  # never evicted
