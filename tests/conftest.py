@@ -24,7 +24,8 @@ def make_mount(tmp_path: Path) -> Iterator[MountFactory]:
         source = source or tmp_path / "src"
         target = target or tmp_path / "mnt"
         for directory in (source, target):
-            directory.mkdir(exist_ok=True)
+            if not directory.exists():
+                directory.mkdir()
         targets.append(target)
         log_file = tmp_path / f"{target.name}.log"
         command = ["mount", source, target, "--log-file", log_file, *args]
