@@ -20,6 +20,8 @@ instead of TAT the bucket holds ``TAT * rate``.
 
 from __future__ import annotations
 
+from .recent import MEMORY
+
 NANO = 1_000_000_000
 """Nano-units in a unit, and nanoseconds in a second."""
 
@@ -33,7 +35,17 @@ class Bucket:
     times the rate and ``credit`` a burst's volume, both in nano-units.
     """
 
-    __slots__ = ("_credit_target", "credit", "fixed", "paid", "per_byte", "rate")
+    __slots__ = (
+        "_credit_target",
+        "_largest",
+        "_largest_until",
+        "credit",
+        "fixed",
+        "paid",
+        "per_byte",
+        "rate",
+        "spare",
+    )
 
     def __init__(self, rate: int, fixed: int, per_byte: int, credit: int, now: int) -> None:
         self.rate = rate
@@ -42,6 +54,10 @@ class Bucket:
         self.credit = credit
         self._credit_target = credit
         self.paid = now * rate
+        self._largest = 0
+        self._largest_until = 0
+        # Whether time goes unused: the last request could have gone half a lag before it did.
+        self.spare = True
 
     def cost(self, nbytes: int) -> int:
         """What a request of *nbytes* costs, in nano-units."""
@@ -58,6 +74,7 @@ class Bucket:
         """Let a request of *nbytes* go at *now*; at most *lag* ns before it still count."""
         floor = (now - lag) * self.rate
         paid = self.paid
+        self.spare = paid - self.credit < floor + lag * self.rate // 2
         if paid < floor:  # noqa: PLR1730  (max() takes three times as long, on the hot path)
             paid = floor
         if self.credit != self._credit_target:
@@ -68,6 +85,14 @@ class Bucket:
     def refund(self, nbytes: int, done: int) -> None:
         """Take back what a request of *nbytes* was charged beyond the *done* bytes it moved."""
         self.paid -= self.cost(nbytes) - self.cost(done)
+
+    def hold(self, nbytes: int, now: int) -> int:
+        """How long (ns) the largest recent request takes, one of *nbytes* at *now* included."""
+        cost = self.cost(nbytes)
+        if cost >= self._largest or now > self._largest_until:
+            self._largest = cost
+            self._largest_until = now + cost // self.rate + MEMORY
+        return self._largest // self.rate
 
     def level(self, now: int) -> int:
         """What is not paid for yet, in nano-units; negative after idleness."""

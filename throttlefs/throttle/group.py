@@ -1,52 +1,32 @@
-"""A group: its members share its limits by weight, by start-time fair queueing.
+"""A group: its members share its limits by weight, whatever their requests are like.
 
-The rule is that of Goyal, Vin and Cheng ("Start-time Fair Queuing", SIGCOMM 1996), at each node
-of the tree. Each member has a clock that a request of it moves on by ``cost / weight``. The group
-has the clock V, the latest start of what went. Who is behind, goes first:
-
-    start = max(member's finish, V - B);  finish = start + cost / weight;  V = max(V, start)
-
-Since all starts below V - B count as V - B, and the smaller finish wins among equals, the order
-is simply that of the finishes: they are the keys of a heap and V never changes a key.
-
-- *cost* is the time a request takes of the scarcest limit of the group and of those above it, in
-  femtoseconds. So members with small and with large requests get the same bytes of a byte limit
-  and the same requests of a request limit.
-- *B*, the time of one of the largest recent requests, lets a member catch up that its own limits
-  held up while others had their turn. In the plain rule it would start at V, behind all large
-  requests of others, and never reach its share.
-- There are three clocks. Under a total, reads and writes are counted together. A direction with
-  limits of its own orders its requests by a clock of its own, in which whoever is ahead in the
-  total is ahead as well; the total then only chooses between the first read and the first write.
+Three clocks (see `clocks`) say who is behind. Under a total, one counts reads and writes together.
+A direction with limits of its own has a clock of its own. Where there are both, what is scarce
+decides: as long as a direction uses its own limits up, its clock orders its requests, and the
+total's only chooses between the first read and the first write; else the total's orders both.
+With the total's clock alone, the reads of an image that also writes would starve under
+``bps=1000M,bps_rd=10M,bps_wr=5M`` beside one that only reads; with the direction's alone, an
+image that only reads would get less than its share of ``bps=20M,bps_rd=19M``.
 """
 
 from __future__ import annotations
 
-from heapq import heappop, heappush, heapreplace
-from typing import Final
-
+from .bucket import Bucket
+from .clocks import TOTAL, Clock
 from .meter import DIRECTIONS, READ, WRITE
-from .node import DEFAULT_WEIGHT, TOTAL, Entry, Node
+from .node import Node
 from .recent import RecentMaximum
-
-FEMTO_PER_NANO: Final = 1_000_000
-
-Term = tuple[int, int, int]
-"""rate, fixed, per_byte: what a request costs in one bucket (see `Bucket`)."""
+from .turns import ABSENT, Turns
 
 
 class Group(Node):
-    """A node with members, in the order in which each may go."""
+    """A node with members; ``members`` have it as their ``parent``."""
 
     __slots__ = (
-        "_blocked",
-        "_clock",
-        "_largest",
+        "_clocks",
         "_last_release",
-        "_ready",
-        "_sequence",
-        "_terms",
-        "_virtual",
+        "_own_limits",
+        "_turns",
         "members",
         "name",
         "turn_gap",
@@ -56,137 +36,65 @@ class Group(Node):
         super().__init__()
         self.name = name
         self.members: set[Node] = set()
-        # Per direction: members that may go, by finish; the others, by the instant (ns) they may.
-        # Keys are lower bounds, brought up to date when they get to the top.
-        self._ready: tuple[list[Entry], list[Entry]] = ([], [])
-        self._blocked: tuple[list[Entry], list[Entry]] = ([], [])
-        self._sequence = 0
-        self._virtual = [0, 0, 0]
-        self._largest = (RecentMaximum(), RecentMaximum(), RecentMaximum())
+        self._clocks = (Clock(READ), Clock(WRITE), Clock(TOTAL))
+        self._turns = (Turns(READ), Turns(WRITE))
+        # Per direction: the limits of that direction alone, of this group and those above it.
+        self._own_limits: tuple[list[Bucket], list[Bucket]] = ([], [])
         self._last_release = [0, 0]
         self.turn_gap = (RecentMaximum(), RecentMaximum())
-        self._terms: tuple[list[Term], list[Term], list[Term]] = ([], [], [])
-        self._clock = [READ, WRITE]
 
-    # Membership.
+    # Members.
 
     def add(self, node: Node) -> None:
-        """Make *node*, which has no parent, a member: it begins where the others are."""
+        """Make *node*, which has no parent, a member."""
         node.parent = self
-        node.finish = list(self._virtual)
-        node.entry = [None, None]
+        node.stamp = [ABSENT, ABSENT]
+        for clock in self._clocks:
+            clock.join(node)
         self.members.add(node)
 
     def remove(self, node: Node) -> None:
         """Let *node* go; its requests are no longer waiting here."""
         self.members.discard(node)
         node.parent = None
-        node.entry = [None, None]
+        node.stamp = [ABSENT, ABSENT]
+
+    def change_weight(self, member: Node, weight: int, now: int) -> None:
+        """Give *member* another weight."""
+        for clock in self._clocks:
+            clock.reweigh(member, weight)
+        member.weight = weight
+        for turns in self._turns:
+            turns.relist(member, now)
 
     def limits_changed(self, now: int) -> None:
         """Limits of this group or above it have changed: what a request costs is another."""
-        totals: list[Term] = []
-        own: tuple[list[Term], list[Term]] = ([], [])
+        totals: list[Bucket] = []
+        own: tuple[list[Bucket], list[Bucket]] = ([], [])
         for node in self.path:
+            totals += node.meter.totals
             for direction in DIRECTIONS:
-                for is_total, bucket in node.meter.sustained(direction):
-                    term = (bucket.rate, bucket.fixed, bucket.per_byte)
-                    if not is_total:
-                        own[direction].append(term)
-                    elif direction == READ:
-                        totals.append(term)
-        self._terms = (
-            _scarcest(own[READ] + totals),
-            _scarcest(own[WRITE] + totals),
-            _scarcest(totals),
-        )
+                own[direction].extend(node.meter.own_limits[direction])
+        self._own_limits = own
         for direction in DIRECTIONS:
-            shared = bool(totals) and not own[direction]
-            self._clock[direction] = TOTAL if shared else direction
-        self._restart_clocks()
+            self._clocks[direction].count_by(own[direction] + totals, self.members)
+        self._clocks[TOTAL].count_by(totals, self.members)
         for direction in DIRECTIONS:
+            clocks = (direction, TOTAL) if own[direction] else (TOTAL,)
+            if not totals:
+                clocks = (direction,)
+            self._turns[direction].use_clocks(clocks, self.members, now)
             self.turn_gap[direction].forget()
             self._last_release[direction] = now
         for member in self.members:
             if isinstance(member, Group):
                 member.limits_changed(now)
-        self._relist(now)
-
-    def _restart_clocks(self) -> None:
-        for member in self.members:
-            for clock in (READ, WRITE, TOTAL):
-                member.finish[clock] = self._virtual[clock]
-        for largest in self._largest:
-            largest.forget()
-
-    def _relist(self, now: int) -> None:
-        """Look at every member anew: something may be due earlier than was thought."""
-        for direction in DIRECTIONS:
-            self._ready[direction].clear()
-            self._blocked[direction].clear()
-            for member in self.members:
-                member.entry[direction] = None
-                if member.waiting[direction]:
-                    self.enlist(member, direction, now)
-
-    # Who is next.
 
     def enlist(self, member: Node, direction: int, instant: int) -> None:
         """*member* has something waiting: look at it at *instant* (ns) or before."""
-        if member.entry[direction] is None or member.blocked_until[direction] > instant:
-            self._push_blocked(member, direction, instant)
+        self._turns[direction].enlist(member, instant)
 
-    def _push_blocked(self, member: Node, direction: int, instant: int) -> None:
-        self._sequence += 1
-        entry = (instant, self._sequence, member)
-        member.entry[direction] = entry
-        member.blocked_until[direction] = instant
-        heappush(self._blocked[direction], entry)
-
-    def _push_ready(self, member: Node, direction: int, instant: int) -> None:
-        self._sequence += 1
-        entry = (member.finish[self._clock[direction]], self._sequence, member)
-        member.entry[direction] = entry
-        member.blocked_until[direction] = 0
-        member.ready_at[direction] = instant
-        heappush(self._ready[direction], entry)
-
-    def first(self, direction: int, now: int) -> Node | None:
-        """The member whose turn it is in *direction*, None if none may go at *now*."""
-        blocked, ready = self._blocked[direction], self._ready[direction]
-        clock = self._clock[direction]
-        while blocked and blocked[0][0] <= now:
-            entry = heappop(blocked)
-            member = entry[2]
-            if member.entry[direction] is not entry:
-                continue
-            due = member.due_at(direction, now)
-            if due is None:
-                member.entry[direction] = None
-            elif due > now:
-                self._push_blocked(member, direction, due)
-            else:
-                self._push_ready(member, direction, entry[0])
-        while ready:
-            entry = ready[0]
-            member = entry[2]
-            if member.entry[direction] is not entry:
-                heappop(ready)
-                continue
-            due = member.due_at(direction, now)
-            if due is None:
-                heappop(ready)
-                member.entry[direction] = None
-            elif due > now:
-                heappop(ready)
-                self._push_blocked(member, direction, due)
-            elif entry[0] != member.finish[clock]:
-                entry = (member.finish[clock], entry[1], member)
-                member.entry[direction] = entry
-                heapreplace(ready, entry)
-            else:
-                return member
-        return None
+    # Who is next.
 
     def due_at(self, direction: int, now: int) -> int | None:
         """From when some member may go; see `Node.due_at`."""
@@ -195,46 +103,57 @@ class Group(Node):
         own = self.own_due_at(direction, now)
         if own > now:
             return own
-        if self.first(direction, now) is not None:
+        if self._first(direction, now) is not None:
             return now
-        blocked = self._blocked[direction]
-        return blocked[0][0] if blocked else None
+        return self._turns[direction].next_look()
 
     def choose(self, directions: tuple[int, ...], now: int) -> tuple[Node, tuple[int, ...]]:
         """The member that is next in one of *directions*, all due, and those it may go in."""
         if len(directions) == 2:
             return self._choose_direction(now)
         chosen = directions[0]
-        member = self.first(chosen, now)
-        assert member is not None
+        member = self._known_first(chosen, now)
         other = 1 - chosen
-        if self.meter.has_total and self.waiting[other] and self.own_due_at(other, now) <= now:
-            rival = self.first(other, now)
-            if rival is not None and rival is not member and self._goes_before(rival, member):
+        if self.meter.totals and self.waiting[other] and self.own_due_at(other, now) <= now:
+            # Both may go here, one is held up above. If it was its turn it keeps it, whatever
+            # goes first: it may never again find the limits here and above due at one time.
+            rival = self._first(other, now)
+            if rival is not None and rival is not member and _goes_before(rival, member):
                 self.kept[other] = True
         return member, directions
 
     def _choose_direction(self, now: int) -> tuple[Node, tuple[int, ...]]:
-        reader, writer = self.first(READ, now), self.first(WRITE, now)
-        assert reader is not None
-        assert writer is not None
+        reader, writer = self._known_first(READ, now), self._known_first(WRITE, now)
         if reader is writer:
             return reader, DIRECTIONS
-        if self._goes_before(reader, writer):
+        if _goes_before(reader, writer):
             member, chosen = reader, READ
         else:
             member, chosen = writer, WRITE
         # Where one clock counts both directions, it is the member's turn in either.
         other = 1 - chosen
-        if self._clock[other] == TOTAL:
+        if self._order(other) == TOTAL:
             due = member.due_at(other, now)
             if due is not None and due <= now:
                 return member, DIRECTIONS
         return member, (chosen,)
 
-    def _goes_before(self, one: Node, other: Node) -> bool:
-        """Whether *one* is behind *other* in what both had of the total."""
-        return one.finish[TOTAL] < other.finish[TOTAL]
+    def _order(self, direction: int) -> int:
+        """The clock that orders *direction* now."""
+        if not self._clocks[TOTAL].running:
+            return direction
+        for bucket in self._own_limits[direction]:
+            if not bucket.spare:
+                return direction
+        return TOTAL
+
+    def _first(self, direction: int, now: int) -> Node | None:
+        return self._turns[direction].first(self._order(direction), now)
+
+    def _known_first(self, direction: int, now: int) -> Node:
+        member = self._first(direction, now)
+        assert member is not None
+        return member
 
     # What went.
 
@@ -246,46 +165,15 @@ class Group(Node):
     def account(self, member: Node, direction: int, nbytes: int, now: int) -> None:
         """Move on the clocks: a request of *member* goes at *now*."""
         self._last_release[direction] = now
-        if self._terms[TOTAL]:
-            self._advance(member, TOTAL, nbytes, now)
-        if self._clock[direction] == direction:
-            self._advance(member, direction, nbytes, now)
-        if self._terms[TOTAL]:
-            ahead = member.finish[TOTAL] - self._virtual[TOTAL]
-            for clock in DIRECTIONS:
-                if self._clock[clock] == clock:
-                    least = self._virtual[clock] + ahead
-                    member.finish[clock] = max(member.finish[clock], least)
-
-    def _advance(self, member: Node, clock: int, nbytes: int, now: int) -> None:
-        cost = _cost(self._terms[clock], nbytes)
-        largest = self._largest[clock]
-        largest.note(cost, now + cost // FEMTO_PER_NANO)
-        weight = member.weight
-        catch_up = largest.value(now)
-        if weight != DEFAULT_WEIGHT:
-            cost = cost * DEFAULT_WEIGHT // weight
-            catch_up = catch_up * DEFAULT_WEIGHT // weight
-        virtual = self._virtual[clock]
-        start = max(member.finish[clock], virtual - catch_up)
-        if start > virtual:
-            self._virtual[clock] = start
-        member.finish[clock] = start + cost
+        clocks = self._clocks
+        if clocks[TOTAL].running:
+            clocks[TOTAL].advance(member, nbytes, now)
+            if self._own_limits[direction]:
+                clocks[direction].advance(member, nbytes, now)
+        elif clocks[direction].running:
+            clocks[direction].advance(member, nbytes, now)
 
 
-def _cost(terms: list[Term], nbytes: int) -> int:
-    """The time (fs) that a request of *nbytes* takes of the limit it takes most of."""
-    longest = 0
-    for rate, fixed, per_byte in terms:
-        cost = max(fixed, nbytes * per_byte) * FEMTO_PER_NANO // rate
-        longest = max(longest, cost)
-    return longest
-
-
-def _scarcest(terms: list[Term]) -> list[Term]:
-    """*terms* without those that another makes superfluous: a lower rate of the same unit."""
-    lowest: dict[tuple[int, int], int] = {}
-    for rate, fixed, per_byte in terms:
-        unit = (fixed, per_byte)
-        lowest[unit] = min(rate, lowest.get(unit, rate))
-    return [(rate, fixed, per_byte) for (fixed, per_byte), rate in lowest.items()]
+def _goes_before(one: Node, other: Node) -> bool:
+    """Whether *one* is behind *other* in what both had of the total."""
+    return one.finish[TOTAL] < other.finish[TOTAL]

@@ -84,7 +84,7 @@ class Leaf(Node):
         other = 1 - chosen
         if (
             self.waiting[other]
-            and self.meter.has_total
+            and self.meter.totals
             and self.first(other).number < self.first(chosen).number
             and self.own_due_at(other, now) <= now
         ):

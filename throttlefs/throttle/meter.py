@@ -49,15 +49,19 @@ class Meter:
     ``buckets[direction]`` are those a request of that direction must all find due and is charged
     to. A limit that is lifted goes on being remembered, with its rate, until it is paid for:
     otherwise changing from one limit to another and back would be a way round both.
+
+    ``totals`` and ``own_limits[direction]`` are what sets the pace in the long run, the limits on
+    both directions together and on one alone, without burst rates.
     """
 
-    __slots__ = ("_known", "buckets", "has_total", "limits", "several")
+    __slots__ = ("_known", "buckets", "limits", "own_limits", "several", "totals")
 
     def __init__(self) -> None:
         self.limits = Limits()
         self.buckets: tuple[tuple[Bucket, ...], tuple[Bucket, ...]] = ((), ())
         self.several = (False, False)
-        self.has_total = False
+        self.totals: tuple[Bucket, ...] = ()
+        self.own_limits: tuple[tuple[Bucket, ...], tuple[Bucket, ...]] = ((), ())
         self._known: dict[str, Bucket] = {}
 
     def change(self, limits: Limits, now: int) -> None:
@@ -85,7 +89,12 @@ class Meter:
         self.buckets = (read, write)
         counts = [sum(1 for rate in rates if rate in wanted) for rates in _RATES]
         self.several = (counts[READ] > 1, counts[WRITE] > 1)
-        self.has_total = any(name in wanted for name in _TOTALS)
+        self.totals = tuple(self._known[name] for name in _TOTALS if name in wanted)
+        reads, writes = (
+            tuple(self._known[name] for name in rates if name in wanted and name not in _TOTALS)
+            for rates in _RATES
+        )
+        self.own_limits = (reads, writes)
 
     def due_at(self, direction: int, now: int) -> int:
         """The instant (ns) from which a request may pass; *now* if it may at once."""
@@ -95,11 +104,17 @@ class Meter:
                 latest = max(latest, bucket.due_at(now))
         return latest
 
+    def longest(self, direction: int, nbytes: int, now: int) -> int:
+        """The longest time (ns) that one limit takes for a recent request, this one included.
+
+        Requests of the other direction count as far as they share a limit, a total.
+        """
+        longest = 0
+        for bucket in self.buckets[direction]:
+            hold = bucket.hold(nbytes, now)
+            longest = max(longest, hold)
+        return longest
+
     def owed_until(self) -> int:
         """The instant (ns) from which nothing is owed; lifted limits count too."""
         return max((bucket.owed_until() for bucket in self._known.values()), default=0)
-
-    def sustained(self, direction: int) -> list[tuple[bool, Bucket]]:
-        """The buckets that set the pace of *direction* in the long run; True: a total."""
-        names = [name for name in _RATES[direction] if getattr(self.limits, name)]
-        return [(name in _TOTALS, self._known[name]) for name in names]

@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING, Final
 
 from throttlefs.limits import Limits
 
+from .clocks import DEFAULT_WEIGHT
 from .meter import Meter
-from .recent import RecentMaximum
 
 if TYPE_CHECKING:
     from .group import Group
@@ -33,33 +33,26 @@ if TYPE_CHECKING:
 SLACK: Final = 2_000_000
 """ns of idle time that still count: enough for late timers and for clients that come late."""
 
-DEFAULT_WEIGHT: Final = 100
-
-TOTAL: Final = 2
-"""Index of the clock that counts reads and writes together, beside READ and WRITE."""
-
-Entry = tuple[int, int, "Node"]
-"""A place in a heap: key, tie-breaker, whose it is."""
-
 
 class Node:
     """An image or a group: limits of its own inside those of its parent, if it has one.
 
-    All instants are ns of one monotonic clock, handed in by the caller. The attributes
-    ``finish``, ``entry``, ``blocked_until`` and ``ready_at`` belong to the parent's fair queue.
+    All instants are ns of one monotonic clock, handed in by the caller. ``finish`` and
+    ``last_size`` belong to the parent's clocks; ``stamp``, ``blocked_until`` and ``ready_at`` to
+    its turns (for a root, ``stamp`` to the scheduler).
     """
 
     __slots__ = (
-        "_hold",
         "blocked_until",
         "busy_since",
-        "entry",
         "finish",
         "idle_since",
         "kept",
+        "last_size",
         "meter",
         "parent",
         "ready_at",
+        "stamp",
         "waiting",
         "weight",
     )
@@ -73,9 +66,9 @@ class Node:
         self.kept = [False, False]
         self.busy_since = [-SLACK - 1, -SLACK - 1]
         self.idle_since = [-SLACK - 1, -SLACK - 1]
-        self._hold = (RecentMaximum(), RecentMaximum())
         self.finish = [0, 0, 0]
-        self.entry: list[Entry | None] = [None, None]
+        self.last_size = [-1, -1, -1]
+        self.stamp = [0, 0]
         self.blocked_until = [0, 0]
         self.ready_at = [0, 0]
 
@@ -99,30 +92,21 @@ class Node:
     def charge(self, direction: int, nbytes: int, now: int) -> None:
         """Charge a request that goes at *now* to this node's own limits."""
         buckets = self.meter.buckets[direction]
-        if buckets:
-            several = self.meter.several[direction]
-            lag = SLACK
-            if several or self.parent is not None:
-                lag += self._allowance(direction, now)
-            for bucket in buckets:
-                bucket.charge(nbytes, now, lag)
-            if several:
-                due = max(bucket.due_at(now) for bucket in buckets)
-                self._hold[direction].note(due - now, due)
+        if not buckets:
+            return
+        lag = SLACK
+        if self.meter.several[direction]:
+            lag += self._allowance(direction, self.meter.longest(direction, nbytes, now), now)
+        elif self.parent is not None:
+            lag += self._allowance(direction, 0, now)
+        for bucket in buckets:
+            bucket.charge(nbytes, now, lag)
 
     def change_limits(self, limits: Limits, now: int) -> None:
         """Hold to *limits* from now on."""
         self.meter.change(limits, now)
-        for direction in (0, 1):
-            # The time a request takes is another one now; what is still owed is a fair guess.
-            self._hold[direction].forget()
-            due = self.meter.due_at(direction, now)
-            self._hold[direction].note(due - now, due)
 
-    def _allowance(self, direction: int, now: int) -> int:
-        longest = 0
-        if self.meter.several[direction]:
-            longest = self._hold[direction].value(now)
+    def _allowance(self, direction: int, longest: int, now: int) -> int:
         if self.parent is not None:
             longest = max(longest, 2 * self.parent.turn_gap[direction].value(now))
         return min(longest, now - self.busy_since[direction])

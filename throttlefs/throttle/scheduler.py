@@ -15,7 +15,8 @@ from throttlefs.limits import Limits
 from .group import Group
 from .leaf import Leaf, Request
 from .meter import DIRECTIONS
-from .node import Entry, Node
+from .node import Node
+from .turns import ABSENT, Entry
 
 NEVER: Final = 1 << 63
 """An instant that does not come: nothing waits."""
@@ -44,8 +45,8 @@ class Scheduler:
         for node in path:
             if node.meter.due_at(direction, now) > now:
                 return False
-        root_entry = path[-1].entry[0]
-        if root_entry is not None and root_entry[0] <= now:
+        root = path[-1]
+        if root.stamp[0] != ABSENT and root.blocked_until[0] <= now:
             return False  # what waits and is due goes first
         for node in path:
             node.touch(direction, now)
@@ -91,11 +92,10 @@ class Scheduler:
         released: list[Request] = []
         roots = self._roots
         while roots and roots[0][0] <= now:
-            entry = heappop(roots)
-            root = entry[2]
-            if root.entry[0] is not entry:
+            _, stamp, root = heappop(roots)
+            if root.stamp[0] != stamp:
                 continue
-            root.entry[0] = None
+            root.stamp[0] = ABSENT
             due = self._release_from(root, now, released)
             if due != NEVER:
                 self._push_root(root, due)
@@ -162,8 +162,10 @@ class Scheduler:
             if node.waiting[direction]:
                 self._enlist(node, direction, now)
 
-    def change_weight(self, node: Node, weight: int) -> None:
+    def change_weight(self, node: Node, weight: int, now: int) -> None:
         """Give *node* another weight among the members of its group."""
+        if node.parent is not None:
+            node.parent.change_weight(node, weight, now)
         node.weight = weight
 
     def change_parent(self, node: Node, parent: Group | None, now: int) -> None:
@@ -177,7 +179,7 @@ class Scheduler:
                         above.leave(direction, now)
             node.parent.remove(node)
         else:
-            node.entry = [None, None]
+            node.stamp = [ABSENT, ABSENT]
         if parent is not None:
             parent.add(node)
             for above in parent.path:
@@ -200,25 +202,24 @@ class Scheduler:
             parent.enlist(node, direction, instant)
             node = parent
             instant = max(instant, node.own_due_at(direction, now))
-        entry = node.entry[0]
-        if entry is None or entry[0] > instant:
+        if node.stamp[0] == ABSENT or node.blocked_until[0] > instant:
             self._push_root(node, instant)
             self._find_next_due()
 
     def _push_root(self, root: Node, instant: int) -> None:
         self._count += 1
-        entry = (instant, self._count, root)
-        root.entry[0] = entry
-        heappush(self._roots, entry)
+        root.stamp[0] = self._count
+        root.blocked_until[0] = instant
+        heappush(self._roots, (instant, self._count, root))
 
     def _find_next_due(self) -> None:
         roots = self._roots
         while roots:
-            instant, _, root = entry = roots[0]
-            if root.entry[0] is entry:
+            instant, stamp, root = roots[0]
+            if root.stamp[0] == stamp:
                 if root.waiting[0] or root.waiting[1]:
                     self.next_due = instant
                     return
-                root.entry[0] = None
+                root.stamp[0] = ABSENT
             heappop(roots)
         self.next_due = NEVER

@@ -11,6 +11,7 @@ from throttlefs import waiting
 from throttlefs.limits import Limits
 
 from .alarm import Alarm
+from .clocks import DEFAULT_WEIGHT
 from .errors import (
     GroupCycleError,
     GroupExistsError,
@@ -22,7 +23,7 @@ from .group import Group
 from .image import Image
 from .leaf import Request
 from .meter import DIRECTIONS
-from .node import DEFAULT_WEIGHT, Node
+from .node import Node
 from .scheduler import NEVER, Scheduler
 
 HEAVIEST: Final = 10_000
@@ -219,7 +220,7 @@ class Throttle:
         name = image.own_group if image.own_group is not None else self.default_group
         weight = image.own_weight if image.own_weight is not None else self.default_weight
         if weight != image.weight:
-            self.scheduler.change_weight(image, weight)
+            self.scheduler.change_weight(image, weight, now)
         self.scheduler.change_parent(image, self.group(name) if name else None, now)
         if limits != image.meter.limits:
             self.scheduler.change_limits(image, limits, now)
@@ -290,7 +291,7 @@ class Throttle:
         """
         group = self.group(name)
         self.check_weight(weight)
-        self.scheduler.change_weight(group, weight)
+        self.scheduler.change_weight(group, weight, self.clock())
         self._after_change()
 
     def set_group_parent(self, name: str, parent: str | None) -> None:

@@ -1,0 +1,147 @@
+"""The clocks by which the members of a group share: start-time fair queueing.
+
+The rule is that of Goyal, Vin and Cheng ("Start-time Fair Queueing: A Scheduling Algorithm for
+Integrated Services Packet Switching Networks", SIGCOMM 1996), applied at every node of the tree.
+Each member has a finish, each clock a virtual time V, the latest start of what went. Whoever is
+furthest behind goes first:
+
+    start = max(finish, V - B);  finish = start + cost / weight;  V = max(V, start)
+
+All starts below V - B count as V - B and the smaller finish wins among equals, so the order is
+simply that of the finishes: they can be the keys of a heap, and V never changes a key.
+
+- *cost* is the time a request takes of the scarcest limit, of the group or of any above it. So
+  members with small and with large requests get the same bytes of a byte limit and the same
+  number of requests of a request limit.
+- *B*, the time of the largest of recent requests, is what V's rule lacks for limits inside
+  limits: a member that its own limits held up while others had their turn may catch up. Starting
+  at V it would queue behind large requests each time and never reach its share.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from .recent import MEMORY
+
+if TYPE_CHECKING:
+    from .bucket import Bucket
+    from .node import Node
+
+TOTAL: Final = 2
+"""The clock that counts reads and writes together; `READ` and `WRITE` are the other two."""
+
+DEFAULT_WEIGHT: Final = 100
+
+_FEMTO_PER_NANO: Final = 1_000_000
+_MOST_COSTS: Final = 256
+
+
+class Clock:
+    """One way of counting what members had: by the limits that it was last given.
+
+    Times are in femtoseconds, so that a byte at 10^15 a second is still one. The finish and the
+    size of the last request of each member are with the member, ``finish[index]`` and
+    ``last_size[index]``.
+    """
+
+    __slots__ = (
+        "_costs",
+        "_index",
+        "_largest",
+        "_largest_cost",
+        "_largest_until",
+        "_terms",
+        "running",
+        "virtual",
+    )
+
+    def __init__(self, index: int) -> None:
+        self._index = index
+        self.virtual = 0
+        # Whether there are any limits to count by.
+        self.running = False
+        self._terms: list[tuple[int, int, int]] = []
+        self._costs: dict[int, int] = {}
+        self._largest = 0
+        self._largest_cost = 0
+        self._largest_until = 0
+
+    def advance(self, member: Node, nbytes: int, now: int) -> None:
+        """Count a request of *nbytes* of *member* that goes at *now* (ns)."""
+        cost = self._costs.get(nbytes)
+        if cost is None:
+            cost = self._find_cost(nbytes)
+        if nbytes >= self._largest or now > self._largest_until:
+            self._largest = nbytes
+            self._largest_cost = cost
+            self._largest_until = now + cost // _FEMTO_PER_NANO + MEMORY
+        behind = self._largest_cost
+        weight = member.weight
+        if weight != DEFAULT_WEIGHT:
+            cost = cost * DEFAULT_WEIGHT // weight
+            behind = behind * DEFAULT_WEIGHT // weight
+        index = self._index
+        start = self.virtual - behind
+        finish = member.finish[index]
+        if finish > start:
+            start = finish
+            self.virtual = max(self.virtual, start)
+        if member.last_size[index] < 0:
+            # Its first. A finish is between V and V + cost from now on, so who has large requests
+            # would be ahead by half a request on average; this puts the average at V for all.
+            start += cost >> 1
+        member.finish[index] = start + cost
+        member.last_size[index] = nbytes
+
+    def join(self, member: Node) -> None:
+        """*member* is new: it starts where the others are."""
+        member.finish[self._index] = self.virtual
+        member.last_size[self._index] = -1
+
+    def reweigh(self, member: Node, weight: int) -> None:
+        """*member* gets another *weight*: what it had last counts by that."""
+        index = self._index
+        size = member.last_size[index]
+        if size >= 0:
+            cost = self._find_cost(size) * DEFAULT_WEIGHT
+            member.finish[index] += cost // weight - cost // member.weight
+
+    def count_by(self, buckets: list[Bucket], members: set[Node]) -> None:
+        """Count by other limits from now on, the last request of each member included.
+
+        Else a group raised from 1M to 100M would starve, for a second, a member that happens to
+        have had 1 MiB last.
+        """
+        index = self._index
+        old = {member: self._last_cost(member) for member in members}
+        self._terms = _scarcest(buckets)
+        self._costs = {}
+        self._largest_cost = self._find_cost(self._largest)
+        self.running = bool(self._terms)
+        for member in members:
+            member.finish[index] += self._last_cost(member) - old[member]
+
+    def _last_cost(self, member: Node) -> int:
+        size = member.last_size[self._index]
+        return self._find_cost(size) * DEFAULT_WEIGHT // member.weight if size >= 0 else 0
+
+    def _find_cost(self, nbytes: int) -> int:
+        """The time (fs) that a request of *nbytes* takes of the limit it takes most of."""
+        longest = 0
+        for rate, fixed, per_byte in self._terms:
+            cost = max(fixed, nbytes * per_byte) * _FEMTO_PER_NANO // rate
+            longest = max(longest, cost)
+        if len(self._costs) >= _MOST_COSTS:
+            self._costs.clear()
+        self._costs[nbytes] = longest
+        return longest
+
+
+def _scarcest(buckets: list[Bucket]) -> list[tuple[int, int, int]]:
+    """Rate, fixed and per_byte of *buckets* (see `Bucket`); of each unit only the lowest rate."""
+    lowest: dict[tuple[int, int], int] = {}
+    for bucket in buckets:
+        unit = (bucket.fixed, bucket.per_byte)
+        lowest[unit] = min(bucket.rate, lowest.get(unit, bucket.rate))
+    return [(rate, fixed, per_byte) for (fixed, per_byte), rate in lowest.items()]
