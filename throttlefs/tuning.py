@@ -281,8 +281,11 @@ class _Transaction:
         group = next((g for g in self._throttle.groups() if g.name == name), None)
         limits = change.applied_to(NO_LIMITS if group is None else group.meter.limits)
         parent = _existing(self._governor, change.parent) if change.parent else None
-        if group is not None and parent is not None and group in parent.path:
-            raise TuningError(str(GroupCycleError(name, parent.name)))
+        above = parent
+        while above is not None:
+            if above is group:
+                raise TuningError(str(GroupCycleError(name, change.parent or "")))
+            above = above.parent
 
         def step() -> None:
             throttle = self._throttle

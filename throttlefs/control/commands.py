@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import trio
@@ -184,19 +184,19 @@ class QemuCommands:
         return {}
 
 
-def _throttle_change(limits: list[tuple[str, int]], group: str | None, device: str) -> Change:
+def _throttle_change(limits: list[tuple[str, Any]], group: str | None, device: str) -> Change:
     """What the arguments of ``block_set_io_throttle`` come to, as in QEMU.
 
     They are all limits there are. Without any the drive leaves its group, and a group of its own
     name is that of a drive in no group.
     """
-    said = Change.parse(limits)
+    own = group is None or group == device
+    said = Change.parse(limits if own else [*limits, ("group", group)])
     if not any(said.limits[rate] for rate in RATES):
         # Nothing else may be said then either, but what is wrong has to be refused.
         said.applied_to(NO_LIMITS)
         return Change(all_limits=True, group=NO_GROUP)
-    own = group is None or group == device
-    return Change(said.limits, all_limits=True, group=None if own else group)
+    return replace(said, all_limits=True)
 
 
 def _node_name(known: KnownImage) -> str:
