@@ -15,6 +15,7 @@ from . import __version__
 from .cli_control import COMMANDS
 from .errors import ThrottlefsError, UsageError
 from .limits import LIMIT_HELP, RATES
+from .mount8 import with_subcommand
 
 _PROGRAM = "throttlefs"
 
@@ -164,13 +165,14 @@ def mount(
     # Late, because pyfuse3 and trio take most of the start-up time that a typo need not cost.
     from .daemon import DaemonDiedError, run_in_background
     from .mount import MountRequest, check_environment, read_policy, serve_mount
+    from .notify import notify
     from .unmounting import clear_dead_mount
 
     check_environment(options)
     read_policy(options)
     request = MountRequest(paths, options, qmp_path)
     if foreground:
-        raise SystemExit(serve_mount(request, lambda: None))
+        raise SystemExit(serve_mount(request, lambda: notify("READY=1")))
     try:
         run_in_background(lambda ready: serve_mount(request, ready))
     except DaemonDiedError:
@@ -212,7 +214,8 @@ for command in COMMANDS:
 def main() -> NoReturn:
     """Run the command line; every mistake becomes one line on stderr and an exit status."""
     try:
-        cli.main(prog_name=_PROGRAM, standalone_mode=False)
+        arguments = with_subcommand(sys.argv[1:], cli.commands)
+        cli.main(arguments, prog_name=_PROGRAM, standalone_mode=False)
     except ThrottlefsError as exc:
         _fail(str(exc), exc.exit_status)
     except click.exceptions.Abort:

@@ -10,6 +10,31 @@ from .errors import ThrottlefsError
 
 _SYSLOG_SOCKET = "/dev/log"
 
+_PRIORITIES = (  # from which level on, syslog(3)'s priority
+    (logging.CRITICAL, 2),
+    (logging.ERROR, 3),
+    (logging.WARNING, 4),
+    (logging.INFO, 6),
+)
+
+
+class _JournalFormatter(logging.Formatter):
+    """Every line with its ``<N>`` (sd-daemon(3)); time, name and process the journal knows."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        priority = next((number for level, number in _PRIORITIES if record.levelno >= level), 7)
+        return "\n".join(f"<{priority}>{line}" for line in text.splitlines())
+
+
+def _stderr_is_the_journal() -> bool:
+    """Whether systemd connected stderr to its journal: JOURNAL_STREAM, systemd.exec(5)."""
+    try:
+        st = os.fstat(2)
+    except OSError:
+        return False
+    return os.environ.get("JOURNAL_STREAM") == f"{st.st_dev}:{st.st_ino}"
+
 
 def set_up_logging(foreground: bool, log_file: str | None, verbose: bool) -> None:
     """Send the log of throttlefs and pyfuse3 where it belongs.
@@ -28,7 +53,11 @@ def set_up_logging(foreground: bool, log_file: str | None, verbose: bool) -> Non
         )
     elif foreground:
         handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(name)s: %(levelname)s: %(message)s"))
+        handler.setFormatter(
+            _JournalFormatter("%(message)s")
+            if _stderr_is_the_journal()
+            else logging.Formatter("%(name)s: %(levelname)s: %(message)s")
+        )
     elif os.path.exists(_SYSLOG_SOCKET):
         handler = logging.handlers.SysLogHandler(
             _SYSLOG_SOCKET, logging.handlers.SysLogHandler.LOG_DAEMON

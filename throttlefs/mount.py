@@ -7,7 +7,6 @@ import os
 import resource
 import shutil
 import signal
-import stat
 import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -30,7 +29,7 @@ from .config import NO_CONFIG, Config, ConfigError, load_config
 from .control.commands import MountFacts
 from .control.service import Control
 from .errors import ThrottlefsError
-from .fuse import kernel, memory
+from .fuse import device, kernel, memory
 from .fuse.attributes import Attributes
 from .fuse.inodes import InodeTable
 from .fuse.limit_attributes import LimitAttributes
@@ -38,6 +37,7 @@ from .fuse.loop import SessionLoop, seam_is_there
 from .fuse.operations import Operations
 from .governor import Governor
 from .mountinfo import MountEntry, mounted_at
+from .notify import notify
 from .options import MountOptions, escape
 from .paths import MountPaths, check_may_allow_others
 from .policy import Policy, make_policy
@@ -80,8 +80,12 @@ def serve_mount(request: MountRequest, ready: Callable[[], None]) -> int:
     os.umask(0)  # modes come from the callers, whose umask the kernel has applied
     max_descriptors = _raise_descriptor_limit()
     with ExitStack() as stack:
-        root_fd = os.open(request.paths.source, os.O_PATH | os.O_CLOEXEC)
         paths = request.paths
+        try:
+            root_fd = os.open(paths.source, os.O_PATH | os.O_CLOEXEC)
+            size = device.device_size(paths.source, stack)
+        except OSError as exc:
+            raise ThrottlefsError(f"SRC {paths.source}: {exc.strerror}") from None
         root_name = os.fsencode(os.path.basename(paths.source)) if paths.is_file else b""
         inodes = InodeTable(root_fd, max_descriptors, root_name)
         stack.callback(inodes.close)
@@ -93,11 +97,8 @@ def serve_mount(request: MountRequest, ready: Callable[[], None]) -> int:
             raise ThrottlefsError(f"{exc}; leave out -o engine=uring") from None
         stack.callback(engine.close)
         governor = Governor(Throttle(alarm=alarm), policy)
-        attributes = Attributes(
-            request.options.attr_timeout,
-            request.options.entry_timeout,
-            _device_size(paths.source, stack),
-        )
+        timeouts = (request.options.attr_timeout, request.options.entry_timeout)
+        attributes = Attributes(*timeouts, size)
         mount = _Mount(request, inodes, governor, engine, attributes)
         stack.callback(mount.close_sockets)
         mount.open_sockets()
@@ -129,18 +130,6 @@ def read_policy(options: MountOptions) -> Policy:
         except ConfigError as exc:
             raise ThrottlefsError(str(exc)) from None
     return make_policy(options, config)
-
-
-def _device_size(source: str, stack: ExitStack) -> Callable[[], int] | None:
-    """How to ask for the size of SRC, in bytes, if it is a block device: one may grow."""
-    if not stat.S_ISBLK(os.stat(source).st_mode):
-        return None
-    try:
-        device = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError as exc:
-        raise ThrottlefsError(f"SRC {source}: {exc.strerror}") from None
-    stack.callback(os.close, device)
-    return lambda: os.lseek(device, 0, os.SEEK_END)
 
 
 def _raise_descriptor_limit() -> int:
@@ -373,6 +362,7 @@ class _Mount:
         The session is served to its end, so nothing that was asked is dropped.
         """
         log.info("%s: opening the gates and unmounting %s", reason, self._request.paths.target)
+        notify("STOPPING=1")
         self._throttle.open_gates()
         deadline = trio.current_time() + GRACE_S
         while (entry := self._mounted()) is not None:

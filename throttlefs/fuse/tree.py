@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 import pyfuse3
 
-from . import syscalls
+from . import device, syscalls
 from .attributes import Attributes
 from .errors import replies_errno
 from .inodes import FileKey, Inode, InodeTable
@@ -36,20 +36,6 @@ def _set_mode(path: bytes, mode: int, is_symlink: bool) -> None:
     if is_symlink:
         raise OSError(errno.EOPNOTSUPP, "symlinks have no mode")
     os.chmod(path, stat.S_IMODE(mode))
-
-
-def _is_device_of_size(fd: int, size: int) -> bool:
-    """Whether it is a block device (the mount's one file) that has *size* bytes anyway.
-
-    No device can be truncated, but a program that asks for the size it has need not fail.
-    """
-    if not stat.S_ISBLK(os.fstat(fd).st_mode):
-        return False
-    device = os.open(b"/proc/self/fd/%d" % fd, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        return os.lseek(device, 0, os.SEEK_END) == size
-    finally:
-        os.close(device)
 
 
 def _set_times(path: bytes, atime_ns: int | None, mtime_ns: int | None) -> None:
@@ -193,7 +179,7 @@ class TreeOperations(pyfuse3.Operations):
         if fields.update_mode:
             # After chown, which takes setuid and setgid away.
             _set_mode(path, attr.st_mode, stat.S_ISLNK(os.fstat(fd).st_mode))
-        if fields.update_size and not _is_device_of_size(fd, attr.st_size):
+        if fields.update_size and not device.is_device_of_size(fd, attr.st_size):
             if size_fd >= 0:
                 os.ftruncate(size_fd, attr.st_size)
             else:

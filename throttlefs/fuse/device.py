@@ -1,0 +1,35 @@
+"""A block device as the one file of a mount: its size, which fstat(2) does not tell."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable
+from contextlib import ExitStack
+
+
+def device_size(source: str, stack: ExitStack) -> Callable[[], int] | None:
+    """How to ask for the size of *source* in bytes if it is a block device, which may grow.
+
+    *stack* closes the descriptor that this needs. None if *source* is no block device; raises
+    `OSError` if it cannot be opened.
+    """
+    if not stat.S_ISBLK(os.stat(source).st_mode):
+        return None
+    device = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
+    stack.callback(os.close, device)
+    return lambda: os.lseek(device, 0, os.SEEK_END)
+
+
+def is_device_of_size(path_fd: int, size: int) -> bool:
+    """Whether *path_fd* (O_PATH) is a block device that has *size* bytes anyway.
+
+    No device can be truncated, but a program that asks for the size it has need not fail.
+    """
+    if not stat.S_ISBLK(os.fstat(path_fd).st_mode):
+        return False
+    device = os.open(b"/proc/self/fd/%d" % path_fd, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.lseek(device, 0, os.SEEK_END) == size
+    finally:
+        os.close(device)
