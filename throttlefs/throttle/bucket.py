@@ -37,10 +37,11 @@ class Bucket:
 
     __slots__ = (
         "_credit_target",
-        "_largest",
-        "_largest_until",
         "credit",
         "fixed",
+        "hold",
+        "largest",
+        "largest_until",
         "paid",
         "per_byte",
         "rate",
@@ -54,8 +55,9 @@ class Bucket:
         self.credit = credit
         self._credit_target = credit
         self.paid = now * rate
-        self._largest = 0
-        self._largest_until = 0
+        self.largest = 0
+        self.largest_until = 0
+        self.hold = 0
         # Whether time goes unused: the last request could have gone half a lag before it did.
         self.spare = True
 
@@ -86,13 +88,13 @@ class Bucket:
         """Take back what a request of *nbytes* was charged beyond the *done* bytes it moved."""
         self.paid -= self.cost(nbytes) - self.cost(done)
 
-    def hold(self, nbytes: int, now: int) -> int:
-        """How long (ns) the largest recent request takes, one of *nbytes* at *now* included."""
-        cost = self.cost(nbytes)
-        if cost >= self._largest or now > self._largest_until:
-            self._largest = cost
-            self._largest_until = now + cost // self.rate + MEMORY
-        return self._largest // self.rate
+    def note(self, cost: int, now: int) -> None:
+        """A request of *cost* goes at *now*, which may be the largest of recent ones."""
+        if cost >= self.largest or now > self.largest_until:
+            if cost != self.largest:
+                self.largest = cost
+                self.hold = cost // self.rate
+            self.largest_until = now + self.hold + MEMORY
 
     def level(self, now: int) -> int:
         """What is not paid for yet, in nano-units; negative after idleness."""
@@ -113,7 +115,9 @@ class Bucket:
             # An iops_size came, went or changed, and with it the unit; a request costs `fixed`.
             level = -(-level * fixed // self.fixed)
             self.credit = self.credit * fixed // self.fixed
+            self.largest = self.largest * fixed // self.fixed
         self.rate = rate
+        self.hold = self.largest // rate
         self.fixed = fixed
         self.per_byte = per_byte
         self._credit_target = credit

@@ -71,7 +71,7 @@ class Group(Node):
         """Limits of this group or above it have changed: what a request costs is another."""
         totals: list[Bucket] = []
         own: tuple[list[Bucket], list[Bucket]] = ([], [])
-        for node in self.path:
+        for node in self.find_path():
             totals += node.meter.totals
             for direction in DIRECTIONS:
                 own[direction].extend(node.meter.own_limits[direction])

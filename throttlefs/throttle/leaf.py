@@ -30,12 +30,14 @@ class Request:
 class Leaf(Node):
     """An image's two queues. Order holds within each; a total makes them take turns by arrival."""
 
-    __slots__ = ("_queues", "waiting_most")
+    __slots__ = ("_queues", "path", "waiting_most")
 
     def __init__(self) -> None:
         super().__init__()
         self._queues: tuple[deque[Request], deque[Request]] = (deque(), deque())
         self.waiting_most = [0, 0]
+        # This leaf and all above it, the root last; kept up to date by the scheduler.
+        self.path: tuple[Node, ...] = (self,)
 
     def due_at(self, direction: int, now: int) -> int | None:
         """From when the first request of *direction* may go; see `Node.due_at`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from throttlefs.limits import Limits
+from throttlefs.limits import NO_LIMITS, Limits
 
 from .bucket import NANO, Bucket
 
@@ -57,7 +57,7 @@ class Meter:
     __slots__ = ("_known", "buckets", "limits", "own_limits", "several", "totals")
 
     def __init__(self) -> None:
-        self.limits = Limits()
+        self.limits = NO_LIMITS
         self.buckets: tuple[tuple[Bucket, ...], tuple[Bucket, ...]] = ((), ())
         self.several = (False, False)
         self.totals: tuple[Bucket, ...] = ()
@@ -103,17 +103,6 @@ class Meter:
             if bucket.paid > now * bucket.rate + bucket.credit:
                 latest = max(latest, bucket.due_at(now))
         return latest
-
-    def longest(self, direction: int, nbytes: int, now: int) -> int:
-        """The longest time (ns) that one limit takes for a recent request, this one included.
-
-        Requests of the other direction count as far as they share a limit, a total.
-        """
-        longest = 0
-        for bucket in self.buckets[direction]:
-            hold = bucket.hold(nbytes, now)
-            longest = max(longest, hold)
-        return longest
 
     def owed_until(self) -> int:
         """The instant (ns) from which nothing is owed; lifted limits count too."""

@@ -44,6 +44,7 @@ class Node:
 
     __slots__ = (
         "blocked_until",
+        "buckets",
         "busy_since",
         "finish",
         "idle_since",
@@ -61,6 +62,7 @@ class Node:
         self.parent: Group | None = None
         self.weight = DEFAULT_WEIGHT
         self.meter = Meter()
+        self.buckets = self.meter.buckets
         self.waiting = [0, 0]
         # A turn that a direction had here, while something above held it up (see Group).
         self.kept = [False, False]
@@ -91,25 +93,30 @@ class Node:
 
     def charge(self, direction: int, nbytes: int, now: int) -> None:
         """Charge a request that goes at *now* to this node's own limits."""
-        buckets = self.meter.buckets[direction]
+        buckets = self.buckets[direction]
         if not buckets:
             return
-        lag = SLACK
+        longest = 0
         if self.meter.several[direction]:
-            lag += self._allowance(direction, self.meter.longest(direction, nbytes, now), now)
-        elif self.parent is not None:
-            lag += self._allowance(direction, 0, now)
+            for bucket in buckets:
+                bucket.note(bucket.cost(nbytes), now)
+                longest = max(longest, bucket.hold)
+        if self.parent is not None:
+            longest = max(longest, 2 * self.parent.turn_gap[direction].value(now))
+        lag = SLACK
+        if longest:
+            lag += min(longest, now - self.busy_since[direction])
         for bucket in buckets:
             bucket.charge(nbytes, now, lag)
 
     def change_limits(self, limits: Limits, now: int) -> None:
         """Hold to *limits* from now on."""
         self.meter.change(limits, now)
+        self.buckets = self.meter.buckets
 
-    def _allowance(self, direction: int, longest: int, now: int) -> int:
-        if self.parent is not None:
-            longest = max(longest, 2 * self.parent.turn_gap[direction].value(now))
-        return min(longest, now - self.busy_since[direction])
+    def owes(self, now: int) -> bool:
+        """Whether anything that went is not paid for at *now*."""
+        return self.meter.owed_until() > now
 
     # Demand.
 
@@ -134,15 +141,9 @@ class Node:
                 self.busy_since[direction] = now
             self.idle_since[direction] = now
 
-    @property
-    def path(self) -> list[Node]:
+    def find_path(self) -> tuple[Node, ...]:
         """This node and all above it, the root last."""
         nodes: list[Node] = [self]
         while (parent := nodes[-1].parent) is not None:
             nodes.append(parent)
-        return nodes
-
-    @property
-    def root(self) -> Node:
-        """The topmost node above this one, itself if it has no parent."""
-        return self.path[-1]
+        return tuple(nodes)

@@ -16,7 +16,7 @@ from .group import Group
 from .leaf import Leaf, Request
 from .meter import DIRECTIONS
 from .node import Node
-from .turns import ABSENT, Entry
+from .turns import ABSENT, Entry, next_stamp
 
 NEVER: Final = 1 << 63
 """An instant that does not come: nothing waits."""
@@ -43,8 +43,9 @@ class Scheduler:
             return False
         path = leaf.path
         for node in path:
-            if node.meter.due_at(direction, now) > now:
-                return False
+            for bucket in node.buckets[direction]:
+                if bucket.paid > now * bucket.rate + bucket.credit:
+                    return False
         root = path[-1]
         if root.stamp[0] != ABSENT and root.blocked_until[0] <= now:
             return False  # what waits and is due goes first
@@ -173,7 +174,7 @@ class Scheduler:
         if node.parent is parent:
             return
         if node.parent is not None:
-            for above in node.parent.path:
+            for above in node.parent.find_path():
                 for direction in DIRECTIONS:
                     for _ in range(node.waiting[direction]):
                         above.leave(direction, now)
@@ -182,10 +183,11 @@ class Scheduler:
             node.stamp = [ABSENT, ABSENT]
         if parent is not None:
             parent.add(node)
-            for above in parent.path:
+            for above in parent.find_path():
                 for direction in DIRECTIONS:
                     for _ in range(node.waiting[direction]):
                         above.arrive(direction, now)
+        _refresh_paths(node)
         if isinstance(node, Group):
             node.limits_changed(now)
         for direction in DIRECTIONS:
@@ -207,10 +209,9 @@ class Scheduler:
             self._find_next_due()
 
     def _push_root(self, root: Node, instant: int) -> None:
-        self._count += 1
-        root.stamp[0] = self._count
+        stamp = root.stamp[0] = next_stamp()
         root.blocked_until[0] = instant
-        heappush(self._roots, (instant, self._count, root))
+        heappush(self._roots, (instant, stamp, root))
 
     def _find_next_due(self) -> None:
         roots = self._roots
@@ -223,3 +224,11 @@ class Scheduler:
                 root.stamp[0] = ABSENT
             heappop(roots)
         self.next_due = NEVER
+
+
+def _refresh_paths(node: Node) -> None:
+    if isinstance(node, Leaf):
+        node.path = node.find_path()
+    elif isinstance(node, Group):
+        for member in node.members:
+            _refresh_paths(member)

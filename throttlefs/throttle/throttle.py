@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 from heapq import heappop, heappush
 from typing import Final
 
@@ -52,8 +53,11 @@ class Throttle:
         self.gates_open = False
         self._alarm = alarm
         self._alarm_at = NEVER
+        self._changes = 0
         self._images: dict[Hashable, Image] = {}
         self._groups: dict[str, Group] = {}
+        # Groups that were removed and owe something, which one of the same name will owe.
+        self._removed: dict[str, Group] = {}
         # Images that nobody has open but that owe something, by the instant they no longer do.
         self._forgotten: list[tuple[int, int, Image]] = []
         self._forgotten_count = 0
@@ -130,8 +134,7 @@ class Throttle:
     def withdraw(self, request: Request) -> None:
         """Let *request* leave its queue uncharged; for `Image.admit` only."""
         self.scheduler.withdraw(request, self.clock())
-        if self.scheduler.next_due == NEVER:
-            self._set_alarm()
+        self._set_alarm()
 
     def release_due(self) -> None:
         """Let everything go that is due now; next to nothing to do when nothing is."""
@@ -226,16 +229,31 @@ class Throttle:
             self.scheduler.change_limits(image, limits, now)
         self._refresh_free(image)
 
+    @contextmanager
+    def changes(self) -> Iterator[None]:
+        """Make several changes at once: nothing goes before the last of them is made.
+
+        Otherwise what waits might slip through a state in between, such as an image that has lost
+        its own limits and is not yet in its group. Do not wait for anything in such a block.
+        """
+        self._changes += 1
+        try:
+            yield
+        finally:
+            self._changes -= 1
+            self._after_change()
+
     def _after_change(self) -> None:
-        self.release_due()
-        self._set_alarm()
+        if not self._changes:
+            self.release_due()
+            self._set_alarm()
 
     def _refresh_free(self, node: Node) -> None:
         if isinstance(node, Group):
             for member in node.members:
                 self._refresh_free(member)
         elif isinstance(node, Image):
-            path = node.path
+            path = node.find_path()
             node.free = [
                 self.gates_open or not any(above.meter.buckets[direction] for above in path)
                 for direction in DIRECTIONS
@@ -270,11 +288,13 @@ class Throttle:
             raise GroupExistsError(name)
         self.check_weight(weight)
         above = self.group(parent) if parent is not None else None
-        group = self._groups[name] = Group(name)
         now = self.clock()
+        self._drop_removed(now)
+        group = self._removed.pop(name) if name in self._removed else Group(name)
         group.weight = weight
         self.scheduler.change_parent(group, above, now)
         self.scheduler.change_limits(group, limits, now)
+        self._groups[name] = group
         return group
 
     def set_group_limits(self, name: str, limits: Limits) -> None:
@@ -301,14 +321,17 @@ class Throttle:
         """
         group = self.group(name)
         above = self.group(parent) if parent is not None else None
-        if above is not None and group in above.path:
+        if above is not None and group in above.find_path():
             raise GroupCycleError(name, above.name)
         self.scheduler.change_parent(group, above, self.clock())
         self._refresh_free(group)
         self._after_change()
 
     def remove_group(self, name: str) -> None:
-        """Remove a group without members. Raises `UnknownGroupError` and `GroupInUseError`."""
+        """Remove a group without members; made again, it owes what it owed.
+
+        Raises `UnknownGroupError` and `GroupInUseError`.
+        """
         group = self.group(name)
         if name == self.default_group:
             raise GroupInUseError(name, "it is the mount's default")
@@ -317,8 +340,15 @@ class Throttle:
         for image in self._images.values():
             if image.own_group == name:
                 raise GroupInUseError(name, "an image is told to be in it")
-        self.scheduler.change_parent(group, None, self.clock())
+        now = self.clock()
+        self.scheduler.change_parent(group, None, now)
         del self._groups[name]
+        self._drop_removed(now)
+        self._removed[name] = group
+
+    def _drop_removed(self, now: int) -> None:
+        for name in [name for name, group in self._removed.items() if not group.owes(now)]:
+            del self._removed[name]
 
     @staticmethod
     def check_weight(weight: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from heapq import heapify, heappop, heappush, heapreplace
+from itertools import count
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -13,6 +14,9 @@ Entry = tuple[int, int, "Node"]
 
 ABSENT: Final = 0
 """The stamp of a member without a place."""
+
+next_stamp = count(1).__next__
+"""Stamps are unique: a place in a group that a member left never holds again."""
 
 _STALE_AT_LEAST: Final = 64
 
@@ -28,14 +32,13 @@ class Turns:
     So a release touches what is on its path and nothing else, however many members there are.
     """
 
-    __slots__ = ("_blocked", "_direction", "_ready", "_stamp")
+    __slots__ = ("_blocked", "_direction", "_ready")
 
     def __init__(self, direction: int) -> None:
         self._direction = direction
         self._blocked: list[Entry] = []
         # By clock. With two clocks a ready member is in both heaps, under one stamp.
         self._ready: dict[int, list[Entry]] = {direction: []}
-        self._stamp = ABSENT
 
     def use_clocks(self, clocks: tuple[int, ...], members: set[Node], now: int) -> None:
         """Order by these *clocks* from now on, and look at all *members* anew."""
@@ -99,19 +102,17 @@ class Turns:
         return blocked[0][0] if blocked else None
 
     def _block(self, member: Node, instant: int) -> None:
-        self._stamp += 1
-        member.stamp[self._direction] = self._stamp
+        stamp = member.stamp[self._direction] = next_stamp()
         member.blocked_until[self._direction] = instant
-        self._push(self._blocked, (instant, self._stamp, member))
+        self._push(self._blocked, (instant, stamp, member))
 
     def _make_ready(self, member: Node, instant: int) -> None:
         direction = self._direction
-        self._stamp += 1
-        member.stamp[direction] = self._stamp
+        stamp = member.stamp[direction] = next_stamp()
         member.blocked_until[direction] = 0
         member.ready_at[direction] = max(member.ready_at[direction], instant)
         for clock, ready in self._ready.items():
-            self._push(ready, (member.finish[clock], self._stamp, member))
+            self._push(ready, (member.finish[clock], stamp, member))
 
     def _push(self, heap: list[Entry], entry: Entry) -> None:
         heappush(heap, entry)
