@@ -23,9 +23,10 @@ from throttlefs.throttle import READ, WRITE, Image
 from .attributes import Attributes
 from .directories import DirectoryOperations
 from .errors import replies_errno, to_fuse_error
+from .inode_operations import RunInThread
 from .inodes import FileKey, Inode, InodeTable
 from .limit_attributes import LimitAttributes
-from .tree import RunInThread, give_to_caller
+from .tree import give_to_caller
 
 # What the kernel has already acted on, or what belongs to the program's descriptor alone.
 _NOT_PASSED_ON = os.O_CREAT | os.O_EXCL | os.O_NOCTTY | os.O_NOFOLLOW | os.O_DIRECT | os.O_NONBLOCK

@@ -1,247 +1,27 @@
-"""The handlers for names and attributes: everything but the contents of files.
-
-What changes the tree may wait for a journal or free gigabytes of blocks, so it runs in a
-thread; what only looks (lookup, getattr) is answered at once from the kernel's caches.
-"""
+"""The handlers for names: making, linking, renaming and removing. All of it runs in threads."""
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
-import time
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any
 
 import pyfuse3
 
-from . import device, syscalls
-from .attributes import Attributes
+from . import syscalls
 from .errors import replies_errno
-from .inodes import FileKey, Inode, InodeTable
-from .limit_attributes import LIMIT_PREFIX, LimitAttributes
+from .inode_operations import InodeOperations
+from .inodes import Inode
 
 
-class RunInThread(Protocol):
-    """Runs a function that may block and returns what it returns."""
+class TreeOperations(InodeOperations):
+    """Names of files, and who owns what is made."""
 
-    def __call__(self, fn: Callable[..., Any], /, *args: Any) -> Awaitable[Any]:
-        """Await the result of ``fn(*args)``; an exception of its passes through."""
-
-
-_TOUCH_TOLERANCE_NS = 2_000_000_000
-
-
-def _set_mode(path: bytes, mode: int, is_symlink: bool) -> None:
-    if is_symlink:
-        raise OSError(errno.EOPNOTSUPP, "symlinks have no mode")
-    os.chmod(path, stat.S_IMODE(mode))
-
-
-def _set_times(path: bytes, atime_ns: int | None, mtime_ns: int | None) -> None:
-    try:
-        syscalls.utimens(path, atime_ns, mtime_ns)
-    except PermissionError:
-        # The kernel let the caller through, so it is `touch` by one who may write but does
-        # not own the file; pyfuse3 has turned its "now" into a number that only owners may set.
-        now = time.time_ns()
-        for value in (atime_ns, mtime_ns):
-            if value is not None and abs(now - value) > _TOUCH_TOLERANCE_NS:
-                raise
-        syscalls.utimens_now(path, atime_ns is not None, mtime_ns is not None)
-
-
-class TreeOperations(pyfuse3.Operations):
-    """Names, attributes and extended attributes of the files of *inodes*."""
-
-    supports_dot_lookup = False
-    enable_writeback_cache = False
-    enable_acl = True
-
-    def __init__(
-        self,
-        inodes: InodeTable,
-        attributes: Attributes,
-        limit_attributes: LimitAttributes,
-        in_thread: RunInThread,
-    ) -> None:
-        super().__init__()
-        self._inodes = inodes
-        self._attributes = attributes
-        self._limit_attributes = limit_attributes
-        self._in_thread = in_thread
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
         # Only root can give a file to the user who creates it (allow_other).
         self._gives_away = os.geteuid() == 0
-
-    def handle_fd(self, fh: int) -> int:
-        """The descriptor of the open handle *fh*."""
-        raise NotImplementedError
-
-    def file_removed(self, key: FileKey) -> None:
-        """The last name of the file *key* is gone, and nobody has it open."""
-        raise NotImplementedError
-
-    # -- looking ---------------------------------------------------------------------------
-
-    @replies_errno
-    async def lookup(
-        self, parent_inode: pyfuse3.InodeT, name: bytes, ctx: pyfuse3.RequestContext
-    ) -> pyfuse3.EntryAttributes:
-        """Find *name*; ENOENT is never cached, so that new files of SRC show at once."""
-        inode, st = self._inodes.lookup(self._inodes.get(parent_inode), name)
-        return self._attributes.entry(inode.number, st)
-
-    async def forget(self, inode_list: Sequence[tuple[pyfuse3.InodeT, int]]) -> None:
-        """Close what the kernel no longer refers to."""
-        for number, count in inode_list:
-            fd = self._inodes.forget(number, count)
-            if fd >= 0:
-                await self.close_descriptor(fd)
-
-    async def close_descriptor(self, fd: int) -> None:
-        """Close *fd*, in a thread if that frees the blocks of an unlinked file."""
-        try:
-            st = os.fstat(fd)
-            if st.st_nlink == 0:
-                self.file_removed((st.st_dev, st.st_ino))
-                await self._in_thread(os.close, fd)
-            else:
-                os.close(fd)
-        except OSError:
-            pass  # nobody is left to tell: the kernel waits for no reply here
-
-    @replies_errno
-    async def getattr(
-        self, inode: pyfuse3.InodeT, ctx: pyfuse3.RequestContext
-    ) -> pyfuse3.EntryAttributes:
-        """The file's attributes as they are in SRC now."""
-        found = self._inodes.get(inode)
-        return self._attributes.entry(found.number, os.fstat(self._inodes.fd(found)))
-
-    @replies_errno
-    async def readlink(self, inode: pyfuse3.InodeT, ctx: pyfuse3.RequestContext) -> bytes:
-        """A symlink's target, as it stands."""
-        return os.readlink(b"", dir_fd=self._inodes.fd(self._inodes.get(inode)))
-
-    @replies_errno
-    async def statfs(self, ctx: pyfuse3.RequestContext) -> pyfuse3.StatvfsData:
-        """The filesystem that SRC lies on."""
-        with self._inodes.pinned(self._inodes.root) as fd:
-            st = await self._in_thread(os.statvfs, fd)
-        data = pyfuse3.StatvfsData()
-        for field in (
-            "f_bsize",
-            "f_frsize",
-            "f_blocks",
-            "f_bfree",
-            "f_bavail",
-            "f_files",
-            "f_ffree",
-            "f_favail",
-            "f_namemax",
-        ):
-            setattr(data, field, getattr(st, field))
-        return data
-
-    # -- attributes ------------------------------------------------------------------------
-
-    @replies_errno
-    async def setattr(
-        self,
-        inode: pyfuse3.InodeT,
-        attr: pyfuse3.EntryAttributes,
-        fields: pyfuse3.SetattrFields,
-        fh: pyfuse3.FileHandleT | None,
-        ctx: pyfuse3.RequestContext,
-    ) -> pyfuse3.EntryAttributes:
-        """Change what *fields* says: mode, owner, size (bytes), times (ns)."""
-        found = self._inodes.get(inode)
-        size_fd = os.dup(self.handle_fd(fh)) if fields.update_size and fh is not None else -1
-        try:
-            with self._inodes.pinned(found) as fd:
-                st = await self._in_thread(self._apply, fd, attr, fields, size_fd)
-        finally:
-            if size_fd >= 0:
-                os.close(size_fd)
-        return self._attributes.entry(found.number, st)
-
-    @staticmethod
-    def _apply(
-        fd: int, attr: pyfuse3.EntryAttributes, fields: pyfuse3.SetattrFields, size_fd: int
-    ) -> os.stat_result:
-        path = b"/proc/self/fd/%d" % fd
-        if fields.update_uid or fields.update_gid:
-            os.chown(
-                path,
-                attr.st_uid if fields.update_uid else -1,
-                attr.st_gid if fields.update_gid else -1,
-            )
-        if fields.update_mode:
-            # After chown, which takes setuid and setgid away.
-            _set_mode(path, attr.st_mode, stat.S_ISLNK(os.fstat(fd).st_mode))
-        if fields.update_size and not device.is_device_of_size(fd, attr.st_size):
-            if size_fd >= 0:
-                os.ftruncate(size_fd, attr.st_size)
-            else:
-                os.truncate(path, attr.st_size)
-        if fields.update_atime or fields.update_mtime:
-            _set_times(
-                path,
-                attr.st_atime_ns if fields.update_atime else None,
-                attr.st_mtime_ns if fields.update_mtime else None,
-            )
-        return os.fstat(fd)
-
-    @replies_errno
-    async def getxattr(
-        self, inode: pyfuse3.InodeT, name: bytes, ctx: pyfuse3.RequestContext
-    ) -> bytes:
-        """The value of one extended attribute."""
-        found = self._inodes.get(inode)
-        if name.startswith(LIMIT_PREFIX):
-            return self._limit_attributes.get(found, name)
-        try:
-            return os.getxattr(self._inodes.proc_path(found), name)
-        except OSError as exc:
-            if exc.errno == errno.EOPNOTSUPP and name.startswith(b"system.posix_acl_"):
-                # The kernel would pass this on as the verdict of a permission check; a
-                # filesystem without ACLs has simply none on this file.
-                raise OSError(errno.ENODATA, os.strerror(errno.ENODATA)) from None
-            raise
-
-    @replies_errno
-    async def listxattr(
-        self, inode: pyfuse3.InodeT, ctx: pyfuse3.RequestContext
-    ) -> Sequence[bytes]:
-        """The names of the file's extended attributes, but for its limits."""
-        names = os.listxattr(self._inodes.proc_path(self._inodes.get(inode)))
-        return [n for n in map(os.fsencode, names) if not n.startswith(LIMIT_PREFIX)]
-
-    @replies_errno
-    async def setxattr(
-        self, inode: pyfuse3.InodeT, name: bytes, value: bytes, ctx: pyfuse3.RequestContext
-    ) -> None:
-        """Set an extended attribute; pyfuse3 has seen to XATTR_CREATE and XATTR_REPLACE."""
-        found = self._inodes.get(inode)
-        if name.startswith(LIMIT_PREFIX):
-            self._limit_attributes.set(found, name, value, ctx.uid)
-            return
-        with self._inodes.pinned(found) as fd:
-            await self._in_thread(os.setxattr, b"/proc/self/fd/%d" % fd, name, value)
-
-    @replies_errno
-    async def removexattr(
-        self, inode: pyfuse3.InodeT, name: bytes, ctx: pyfuse3.RequestContext
-    ) -> None:
-        """Remove an extended attribute."""
-        found = self._inodes.get(inode)
-        if name.startswith(LIMIT_PREFIX):
-            self._limit_attributes.remove(found, name, ctx.uid)
-            return
-        with self._inodes.pinned(found) as fd:
-            await self._in_thread(os.removexattr, b"/proc/self/fd/%d" % fd, name)
-
-    # -- names -----------------------------------------------------------------------------
 
     @replies_errno
     async def mknod(
