@@ -164,7 +164,8 @@ def mount(
 
     # Late, because pyfuse3 and trio take most of the start-up time that a typo need not cost.
     from .daemon import DaemonDiedError, run_in_background
-    from .mount import MountRequest, check_environment, read_policy, serve_mount
+    from .environment import check_environment
+    from .mount import MountRequest, read_policy, serve_mount
     from .notify import notify
     from .unmounting import clear_dead_mount
 

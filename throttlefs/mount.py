@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import resource
-import shutil
 import signal
 import tempfile
 from collections.abc import Callable
@@ -28,6 +26,7 @@ from .busy import describe_users
 from .config import NO_CONFIG, Config, ConfigError, load_config
 from .control.commands import MountFacts
 from .control.service import Control
+from .environment import check_environment, raise_descriptor_limit
 from .errors import ThrottlefsError
 from .fuse import device, kernel, memory
 from .fuse.attributes import Attributes
@@ -39,7 +38,7 @@ from .governor import Governor
 from .mountinfo import MountEntry, mounted_at
 from .notify import notify
 from .options import MountOptions, escape
-from .paths import MountPaths, check_may_allow_others
+from .paths import MountPaths
 from .policy import Policy, make_policy
 from .stats import Statistics
 from .throttle import Throttle, TimerfdAlarm
@@ -78,7 +77,7 @@ def serve_mount(request: MountRequest, ready: Callable[[], None]) -> int:
     policy = read_policy(request.options)
     memory.keep_buffers()
     os.umask(0)  # modes come from the callers, whose umask the kernel has applied
-    max_descriptors = _raise_descriptor_limit()
+    max_descriptors = raise_descriptor_limit()
     with ExitStack() as stack:
         paths = request.paths
         try:
@@ -109,18 +108,6 @@ def serve_mount(request: MountRequest, ready: Callable[[], None]) -> int:
             mount.detach()
 
 
-def check_environment(options: MountOptions) -> None:
-    """Raise `ThrottlefsError` if FUSE does not work here for this user."""
-    problem = kernel.fuse_problem()
-    if problem is not None:
-        raise ThrottlefsError(problem)
-    if (os.geteuid() != 0 or options.auto_unmount) and shutil.which("fusermount3") is None:
-        raise ThrottlefsError("fusermount3 is missing; install the package fuse3")
-    for option in ("allow_other", "allow_root"):
-        if getattr(options, option):
-            check_may_allow_others(option)
-
-
 def read_policy(options: MountOptions) -> Policy:
     """What ``-o`` and the config file say. Raises `ThrottlefsError` if the file cannot be used."""
     config: Config = NO_CONFIG
@@ -130,19 +117,6 @@ def read_policy(options: MountOptions) -> Policy:
         except ConfigError as exc:
             raise ThrottlefsError(str(exc)) from None
     return make_policy(options, config)
-
-
-def _raise_descriptor_limit() -> int:
-    """Raise RLIMIT_NOFILE as far as it goes; returns how many descriptors inodes may hold."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    for wanted in (max(hard, 1 << 17), hard):
-        try:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, wanted))
-            soft = wanted
-            break
-        except (ValueError, OSError):
-            continue
-    return max(64, soft // 3)  # the rest is for open files
 
 
 class _Mount:
