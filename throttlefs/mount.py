@@ -53,6 +53,14 @@ _SUBTYPE = "throttlefs"
 _MAX_REQUESTS = 10_000
 """Requests under way at once; most of them wait for their limit."""
 
+_HANDLED_SIGNALS = (
+    signal.SIGTERM,
+    signal.SIGINT,
+    signal.SIGHUP,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+)
+
 _RETRY_S = 0.05
 _GATES_OPEN_AT_MOST_S = GRACE_S + 5.0
 
@@ -101,6 +109,8 @@ def serve_mount(request: MountRequest, ready: Callable[[], None]) -> int:
         mount = _Mount(request, inodes, governor, engine, attributes)
         stack.callback(mount.close_sockets)
         mount.open_sockets()
+        # Until the handlers are there a signal waits, or it would leave a dead mount behind.
+        signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED_SIGNALS)
         mount.attach()
         try:
             return trio.run(mount.serve, ready, strict_exception_groups=True)
@@ -281,9 +291,8 @@ class _Mount:
     async def _handle_signals(
         self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        with trio.open_signal_receiver(
-            signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2
-        ) as signals:
+        with trio.open_signal_receiver(*_HANDLED_SIGNALS) as signals:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _HANDLED_SIGNALS)
             task_status.started()
             async with trio.open_nursery() as nursery:
                 async for number in signals:

@@ -108,6 +108,7 @@ def test_signals_end_an_idle_mount(mounted: Mounted, number: signal.Signals) -> 
 def test_the_foreground_ends_with_status_0(
     directories: tuple[Path, Path], number: signal.Signals
 ) -> None:
+    """Even if the signal comes the moment that the mount shows."""
     source, target = directories
     with subprocess.Popen(
         [*THROTTLEFS, "mount", source, target, "-f"], stderr=subprocess.PIPE, text=True
