@@ -19,7 +19,7 @@ from benchmarks.errors import BenchmarkError, NotMeasurableError
 from benchmarks.fio import Fio, Job
 from benchmarks.peers import PEERS, Served, Setup
 from benchmarks.processes import Interrupts, Processes, cpu_wait_seconds, wait
-from benchmarks.scratch import MIB, Scratch
+from benchmarks.scratch import MIB, Scratch, warm_up
 from benchmarks.trace import Tracer
 
 LEAD = 0.3
@@ -81,8 +81,13 @@ class Bench:
             self._stack.close()
 
     def image(self, name: str, mebibytes: int) -> Path:
-        """Return an image of the scratch directory, filled with data."""
-        return self.scratch.image(name, mebibytes * MIB)
+        """Return an image of the scratch directory: filled with data, clean and in memory.
+
+        So no measurement pays for what an earlier one wrote, or what another program evicted.
+        """
+        path = self.scratch.image(name, mebibytes * MIB)
+        warm_up(path)
+        return path
 
     @contextmanager
     def serve(self, peer: str, setup: Setup) -> Iterator[Served]:

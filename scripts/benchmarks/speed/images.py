@@ -12,7 +12,6 @@ from benchmarks.bench import Bench
 from benchmarks.fio import OVERHEAD, Job
 from benchmarks.measures import median
 from benchmarks.results import Figures, Result, Section, Step, of, peers
-from benchmarks.scratch import warm_up
 from benchmarks.speed.variants import LIMITED, Variant, chosen, fitted, run, setup
 from benchmarks.speed.workloads import STARTING
 
@@ -28,8 +27,6 @@ def measure(bench: Bench, variant: Variant, count: int, seconds: float) -> Figur
         bench.image(f"{TOTAL_MIB // count}m-{number:02}", TOTAL_MIB // count)
         for number in range(count)
     ]
-    for path in paths:
-        warm_up(path)
     with bench.serve(variant.peer, setup(variant, paths)) as served:
         job = Job(served.files, "randread", "4k", DEPTH, extra={"file_service_type": "random"})
         return run(bench, served, fitted(job, variant, direct=False), seconds)

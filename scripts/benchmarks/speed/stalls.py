@@ -12,7 +12,6 @@ from benchmarks.bench import Bench
 from benchmarks.fio import OVERHEAD, Job
 from benchmarks.measures import percentile
 from benchmarks.results import Figures, Result, Section, Step, cases, of, peers
-from benchmarks.scratch import warm_up
 from benchmarks.speed.variants import LIMITED, Variant, chosen, fitted, setup
 
 INTERVAL = 0.001
@@ -27,8 +26,6 @@ QUANTILES = {"p50": 50, "p99": 99, "max": 100}
 def measure(bench: Bench, variant: Variant, load: str, seconds: float) -> Figures:
     """Return what reading one cached block every ms takes (ns) beside a load."""
     quiet, busy = bench.image("quiet", 16), bench.image("busy", 512)
-    warm_up(quiet)
-    warm_up(busy)
     with bench.serve(variant.peer, setup(variant, [quiet, busy])) as served:
         shape = LOADS[load]
         if shape is None:

@@ -16,7 +16,7 @@ from benchmarks.bench import Bench
 from benchmarks.fio import OVERHEAD, Job
 from benchmarks.measures import median
 from benchmarks.results import Figures, Result, Section, Step, cases, of, peers
-from benchmarks.scratch import drop_cache, warm_up
+from benchmarks.scratch import drop_cache
 from benchmarks.speed.variants import VARIANTS, Variant, chosen, fitted, run, setup
 
 WORKLOADS: Mapping[str, Job] = {
@@ -43,7 +43,8 @@ def measure(
     image = bench.image("image", mebibytes)
     direct = mode == "none"
     with bench.serve(variant.peer, setup(variant, [image], direct)) as served:
-        (warm_up if mode == "warm" else drop_cache)(image)
+        if mode != "warm":
+            drop_cache(image)
         job = replace(
             fitted(WORKLOADS[workload], variant, direct),
             file=served.file,
