@@ -3,8 +3,6 @@
 import fcntl
 import os
 
-import trio
-
 from throttlefs.backing.alignment import Alignment
 from throttlefs.backing.buffers import Data, address_of, copy_aligned, new_aligned
 from throttlefs.backing.engine import Engine
@@ -64,17 +62,11 @@ class DirectIo:
 
     async def _write_unaligned(self, offset: int, data: Data) -> int:
         if self._cached_fd < 0:
-            self._cached_fd = os.open(f"/proc/self/fd/{self._fd}", self._reopen_flags())
-        await trio.lowlevel.checkpoint_if_cancelled()
-        with trio.CancelScope(shield=True):  # what was written must not stay behind dirty
-            written = await self._engine.write(self._cached_fd, offset, data)
-            await self._engine.write_back(self._cached_fd, offset, written)
+            flags = fcntl.fcntl(self._fd, fcntl.F_GETFL) & (os.O_ACCMODE | os.O_DSYNC)
+            self._cached_fd = os.open(f"/proc/self/fd/{self._fd}", flags | os.O_CLOEXEC)
+        written = await self._engine.write(self._cached_fd, offset, data)
+        await self._engine.write_back(self._cached_fd, offset, written)
         return written
-
-    def _reopen_flags(self) -> int:
-
-        flags = fcntl.fcntl(self._fd, fcntl.F_GETFL)
-        return (flags & (os.O_ACCMODE | os.O_DSYNC)) | os.O_CLOEXEC
 
     def close(self) -> None:
         """Close the second descriptor, if there is one."""

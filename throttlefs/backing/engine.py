@@ -11,9 +11,9 @@ EngineChoice = Literal["auto", "uring", "threads"]
 class Engine(Protocol):
     """Carries out I/O that may block without blocking the event loop.
 
-    An operation that has begun is not cancelled: a cancelled task goes on once the kernel is
-    done with its request (`trio.Cancelled` then comes at its next checkpoint). So when a call
-    has returned or raised, its memory may be reused and its descriptor closed.
+    An operation is not cancelled: a cancelled task goes on once the kernel is done with its
+    request, and `trio.Cancelled` comes at its next checkpoint. So when a call has returned or
+    raised, its memory may be reused and its descriptor closed.
 
     All raise OSError with the errno of the system call. EINTR and EAGAIN are retried.
 

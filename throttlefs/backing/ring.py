@@ -48,9 +48,7 @@ _SETUP_FLAGS = (
 # too few to keep a network filesystem busy, which blocks one for each request.
 _MAX_WORKERS = 64
 
-_REQUIRED_FEATURES = int(
-    abi.Feature.SINGLE_MMAP | abi.Feature.NODROP | abi.Feature.SUBMIT_STABLE
-)
+_REQUIRED_FEATURES = int(abi.Feature.SINGLE_MMAP | abi.Feature.NODROP | abi.Feature.SUBMIT_STABLE)
 
 
 class RingUnavailableError(Exception):

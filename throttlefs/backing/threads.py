@@ -73,11 +73,10 @@ class BlockingPool:
     ) -> Result:
         """``function(*args)`` in a thread; its result, or its exception.
 
-        Not cancellable once begun, as with `Engine`. Raises RuntimeError after `close`.
+        Cancellation waits for it, as with `Engine`. Raises RuntimeError after `close`.
         """
         if self._closed:
             raise RuntimeError("the pool of threads is closed")
-        await trio.lowlevel.checkpoint_if_cancelled()
         # A session loop watches `fileno`; a trio task is reached by its loop's token.
         token = None if waiting.running else trio.lowlevel.current_trio_token()
         job = _Job(lambda: function(*args), waiting.current(), token)

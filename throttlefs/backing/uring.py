@@ -1,10 +1,11 @@
-"""The io_uring engine: trio tasks wait for completions of a `Ring`.
+"""The io_uring engine: who asks for I/O waits for a completion of a `Ring`.
 
-A task writes its request into the ring and goes to sleep; the completion carries a number
-that leads back to it. The ring's eventfd wakes the event loop when it sleeps in epoll_wait(2).
-Two hooks around that wait keep system calls and switches few: just before it, everything
-queued so far is submitted in one call; just after it, completions are reaped, so that their
-tasks run in this very turn of the loop.
+A request is written into the ring, and the handler (or trio task) that made it goes to sleep;
+the completion carries a number that leads back to it. Before a loop sleeps it calls
+`before_sleep`, which submits everything queued so far in one system call; between requests and
+after it has slept it calls `poll`, which reaps completions. The ring's eventfd wakes it. The
+session loop does all this by itself; under trio alone `run` does, by hooks around trio's
+epoll_wait(2).
 """
 
 import errno
@@ -106,7 +107,6 @@ class UringEngine:
         await self._call(abi.Op.FSYNC, fd, 0, 0, abi.FSYNC_DATASYNC if datasync else 0)
 
     async def _call(self, opcode: int, fd: int, offset: int, length: int, op_flags: int) -> None:
-        await trio.lowlevel.checkpoint_if_cancelled()
         while True:
             result = await self._request(opcode, fd, offset, 0, length, op_flags, 0)
             if result >= 0:
@@ -118,7 +118,6 @@ class UringEngine:
         self, opcode: int, fd: int, offset: int, address: int, size: int, offload: bool
     ) -> int:
         """Read or write until all is done, the file ends, or an error comes."""
-        await trio.lowlevel.checkpoint_if_cancelled()
         done = 0
         sqe_flags = abi.SQE_ASYNC if offload else 0
         while done < size:
@@ -269,7 +268,7 @@ class _LoopHooks(trio.abc.Instrument):
 
 
 def _not_before_the_kernel_is_done(_: RaiseCancelT) -> Abort:
-    """Cancellation has to wait: the kernel still uses the task's memory and descriptor."""
+    """Cancellation has to wait: the kernel still uses the memory and the descriptor."""
     return Abort.FAILED
 
 

@@ -207,6 +207,32 @@ def test_neighbours_in_one_block_do_not_lose_each_others_bytes(
     assert image.read_bytes() == expected
 
 
+def test_unaligned_writes_leave_nothing_dirty_behind(
+    image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A dirty page in the way of a later O_DIRECT write makes the kernel report EIO."""
+
+    async def main() -> None:
+        async with running("threads") as engine:
+            backing = open_file(image, engine, CacheMode.NONE)
+            status = os.fstat(backing.fd)
+            gate, done, write_back = gate_of(status.st_dev, status.st_ino), [], engine.write_back
+
+            async def watched(fd: int, offset: int, size: int) -> None:
+                assert gate._unaligned_inside
+                await write_back(fd, offset, size)
+                done.append((offset, size))
+
+            monkeypatch.setattr(engine, "write_back", watched)
+            await backing.write(100, b"data")
+            await backing.write(512, bytes(512))
+            await backing.write(8191, bytes(70_000))
+            assert done == [(100, 4), (8191, 70_000)]
+            backing.close()
+
+    trio.run(main)
+
+
 def test_a_file_that_grows_byte_by_byte(kind: str, disk: Alignment | None, image: Path) -> None:
     os.truncate(image, 0)
     expected = bytearray()
@@ -230,13 +256,15 @@ def test_a_file_that_grows_byte_by_byte(kind: str, disk: Alignment | None, image
 def test_cancelled_writers_leave_the_gate_in_order(kind: str, image: Path) -> None:
     async def main() -> None:
         async with running(kind) as engine:
-            backing = open_file(image, engine, CacheMode.NONE)
+            backing, cancelled = open_file(image, engine, CacheMode.NONE), 0
             for round_ in range(20):
-                with trio.move_on_after(0.0005 * (round_ % 5)):
+                with trio.move_on_after(0.0005 * (round_ % 5)) as scope:
                     async with trio.open_nursery() as nursery:
                         for number in range(20):
                             size = 512 if number % 2 else 100
                             nursery.start_soon(backing.write, number * 1024, bytes(size))
+                cancelled += scope.cancelled_caught
+            assert cancelled
             with trio.fail_after(10):
                 assert await backing.write(0, b"still works") == 11
             status = os.fstat(backing.fd)

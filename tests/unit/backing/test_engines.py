@@ -6,12 +6,16 @@ import ctypes
 import errno
 import os
 import random
+import select
+import time
+from collections.abc import Coroutine
 from pathlib import Path
 
 import pytest
 import trio
 
 from tests.unit.backing.conftest import new_engine, running
+from throttlefs import waiting
 from throttlefs.backing import Engine
 from throttlefs.backing.buffers import address_of, new_aligned
 
@@ -227,28 +231,6 @@ def test_a_cancelled_task_goes_on_when_the_kernel_is_done(kind: str, image: Path
     trio.run(main)
 
 
-def test_nothing_begins_once_cancelled(kind: str, image: Path) -> None:
-    before = image.read_bytes()
-
-    async def main() -> None:
-        async with running(kind) as engine:
-            fd = opened(image)
-            for method, args in (
-                ("read", (0, 10)),
-                ("write", (0, b"never")),
-                ("write_from", (0, address_of(b"never"), 5)),
-                ("fsync", (False,)),
-            ):
-                with trio.CancelScope() as scope:
-                    scope.cancel()
-                    await getattr(engine, method)(fd, *args)
-                assert scope.cancelled_caught
-            os.close(fd)
-
-    trio.run(main)
-    assert image.read_bytes() == before
-
-
 def test_cancelling_everything_leaves_nobody_behind(kind: str, image: Path) -> None:
     """The engine's own task is cancelled together with those that wait for it."""
     data = random.Random(4).randbytes(64 << 10)
@@ -261,6 +243,7 @@ def test_cancelling_everything_leaves_nobody_behind(kind: str, image: Path) -> N
             while True:
                 await engine.write(fd, place, data)
                 await engine.read(fd, place, len(data))
+                await trio.lowlevel.checkpoint_if_cancelled()
 
         with trio.fail_after(30):
             async with trio.open_nursery() as nursery:
@@ -278,31 +261,62 @@ def test_cancelling_everything_leaves_nobody_behind(kind: str, image: Path) -> N
         assert after[number * len(data) :][: len(data)] == data
 
 
-def test_poll_does_without_the_event_loop(kind: str, image: Path) -> None:
-    """The session loop keeps trio waiting; completions must get through by poll() alone."""
+class Handler:
+    """A handler of a loop that is not trio's; see `throttlefs.waiting`."""
 
-    async def main() -> None:
-        async with running(kind) as engine:
-            fd = opened(image)
-            done = []
+    def __init__(self, coroutine: Coroutine[object, object, object]) -> None:
+        self.coroutine = coroutine
+        self.abort: object = None
+        self.ready = True
+        self.done = False
+        self.value: object = None
+        self.outcome: object = None
 
-            async def client() -> None:
-                await engine.read(fd, 0, 4096)
-                done.append(True)
+    def resume(self, value: object) -> None:
+        self.ready, self.value = True, value
 
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(client)
-                await trio.lowlevel.checkpoint()
-                task = next(iter(nursery.child_tasks))
-                deadline = trio.current_time() + 10
-                # `custom_sleep_data` is of no use here; a rescheduled task has a value to send.
-                while task._next_send_fn is None and trio.current_time() < deadline:
-                    engine.poll()
-                assert task._next_send_fn is not None
-            assert done
-            os.close(fd)
+    def step(self) -> None:
+        self.ready = False
+        waiting.running = self  # type: ignore[assignment]
+        try:
+            assert self.coroutine.send(self.value) is waiting.PARKED
+        except StopIteration as stop:
+            self.done, self.outcome = True, stop.value
+        except OSError as error:
+            self.done, self.outcome = True, error.errno
+        finally:
+            waiting.running = None
 
-    trio.run(main)
+
+def test_handlers_of_another_loop(kind: str, image: Path) -> None:
+    """poll() and before_sleep() are all that the session loop has; trio is not even there."""
+    before = image.read_bytes()
+    engine = new_engine(kind, entries=8)
+    fd = opened(image)
+    data = random.Random(5).randbytes(5000)
+    handlers = [Handler(engine.read(fd, number * 4096, 4096)) for number in range(100)]
+    handlers += [Handler(engine.write(fd, MIB + number * 5000, data)) for number in range(100)]
+    handlers += [Handler(engine.fsync(fd, True)), Handler(engine.read(-1, 0, 10))]
+    poller = select.poll()
+    poller.register(engine.fileno(), select.POLLIN)
+    deadline = time.monotonic() + 30
+    while not all(handler.done for handler in handlers):
+        for handler in handlers:
+            if handler.ready:
+                handler.step()
+        engine.before_sleep()
+        engine.poll()
+        if not any(handler.ready for handler in handlers):
+            poller.poll(10_000)
+            engine.poll()
+        assert time.monotonic() < deadline
+    engine.close()
+    os.close(fd)
+    for number in range(100):
+        assert bytes(handlers[number].outcome) == before[number * 4096 :][:4096]  # type: ignore[call-overload]
+        assert handlers[100 + number].outcome == 5000
+    assert handlers[-1].outcome == errno.EBADF
+    assert image.read_bytes()[MIB:][:500_000] == data * 100
 
 
 def test_close_is_clean(kind: str, image: Path) -> None:

@@ -81,6 +81,21 @@ def test_counters_pass_two_to_the_32(small_ring: Ring, image: Path) -> None:
     small_ring.close()
 
 
+def test_no_more_go_in_than_completions_have_room(small_ring: Ring, image: Path) -> None:
+    fd, buffer = os.open(image, os.O_RDONLY), new_bytes(10)
+    pushed = 0
+    while small_ring.has_room:
+        small_ring.push(pushed, Op.READ, fd, 0, address_of(buffer), 10)
+        small_ring.submit()
+        pushed += 1
+        assert pushed <= small_ring.capacity
+    assert pushed == small_ring.capacity
+    assert reap_all(small_ring) == dict.fromkeys(range(pushed), 10)
+    assert small_ring.has_room
+    os.close(fd)
+    small_ring.close()
+
+
 def test_withdraws_what_was_not_submitted(small_ring: Ring, image: Path) -> None:
     fd, buffer = os.open(image, os.O_RDONLY), new_bytes(10)
     small_ring.push(1, Op.READ, fd, 0, address_of(buffer), 10)
