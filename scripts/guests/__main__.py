@@ -1,0 +1,5 @@
+import sys
+
+from guests.cli import main
+
+sys.exit(main())

@@ -1,0 +1,126 @@
+"""Files out of Debian packages that are not installed: the guest's kernel and busybox."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import tarfile
+import tempfile
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+_KERNEL = "linux-image-cloud-amd64"
+_BUSYBOX = "busybox-static"
+
+MODULES = (
+    "virtio_ring",
+    "virtio",
+    "virtio_pci_legacy_dev",
+    "virtio_pci_modern_dev",
+    "virtio_pci",
+    "virtio_blk",
+)
+"""What the kernel needs to see a virtio disk, in the order of loading."""
+
+
+class PackageError(Exception):
+    """A package could not be had; the text is one line that says why."""
+
+
+@dataclass(frozen=True)
+class GuestFiles:
+    """Where the unpacked files lie."""
+
+    kernel: Path
+    busybox: Path
+    modules: tuple[Path, ...]
+
+
+def guest_files(cache: Path) -> GuestFiles:
+    """The guest's files, from *cache* or, the first time, from Debian's packages.
+
+    Raises `PackageError`.
+    """
+    files = _in_cache(cache)
+    if not all(path.exists() for path in (files.kernel, files.busybox, *files.modules)):
+        cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=cache) as scratch:
+            _unpack(_download(_BUSYBOX, Path(scratch)), {"bin/busybox"}, cache)
+            wanted = {"boot/vmlinuz"} | {f"{name}.ko" for name in MODULES}
+            _unpack(_download(_kernel_package(), Path(scratch)), wanted, cache)
+    return files
+
+
+def default_cache() -> Path:
+    """Where the unpacked files are kept between runs."""
+    home = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
+    return Path(home) / "throttlefs-guest"
+
+
+def _in_cache(cache: Path) -> GuestFiles:
+    modules = tuple(cache / f"{name}.ko" for name in MODULES)
+    return GuestFiles(cache / "vmlinuz", cache / "busybox", modules)
+
+
+def _kernel_package() -> str:
+    """The package that the current cloud kernel is in, whose name holds its version."""
+    said = _run("apt-cache", "depends", "--important", _KERNEL)
+    found = re.search(r"Depends: (linux-image-\S+-cloud-amd64)", said)
+    if found is None:
+        raise PackageError(f"no package {_KERNEL} is known here: this needs Debian on amd64")
+    return found[1]
+
+
+def _download(package: str, directory: Path) -> Path:
+    try:
+        _run("apt-get", "download", package, directory=directory)
+    except PackageError:
+        # The lists may be missing or name a version that the archive no longer has.
+        _run("apt-get", "update")
+        if package != _BUSYBOX:
+            package = _kernel_package()
+        _run("apt-get", "download", package, directory=directory)
+    return next(directory.glob(f"{package}_*.deb"))
+
+
+def _unpack(package: Path, wanted: Collection[str], cache: Path) -> None:
+    """Put the *wanted* files of the package into *cache*.
+
+    They are named by the end of their paths, less the kernel's version.
+    """
+    with (
+        subprocess.Popen(
+            ["dpkg-deb", "--fsys-tarfile", package], stdout=subprocess.PIPE
+        ) as process,
+        tarfile.open(fileobj=process.stdout, mode="r|") as archive,
+    ):
+        for member in archive:
+            path = "/" + re.sub(r"(?<=/vmlinuz)-.*", "", member.name.lstrip("./"))
+            if member.isfile() and any(path.endswith("/" + end) for end in wanted):
+                name = path.rpartition("/")[2]
+                content = archive.extractfile(member)
+                assert content is not None
+                temporary = cache / f"{name}.new"
+                temporary.write_bytes(content.read())
+                temporary.rename(cache / name)
+
+
+def _run(*command: str, directory: Path | None = None) -> str:
+    try:
+        result = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            cwd=directory,
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, "LC_ALL": "C"},
+            check=False,
+        )
+    except FileNotFoundError:
+        raise PackageError(f"{command[0]} is missing: this needs Debian") from None
+    if result.returncode:
+        said = result.stderr.strip().splitlines() or ["no reason given"]
+        raise PackageError(f"{' '.join(command)} failed: {said[-1]}")
+    return result.stdout
