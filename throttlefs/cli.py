@@ -60,6 +60,8 @@ def _mount_help() -> str:
     ]
     return f"""Show the files of SRC at DST and hold them to limits.
 
+SRC and DST are two directories or two files; SRC may be a block device then, too.
+
 Every file has its own limits, as a QEMU drive has. Values take the suffixes K, M, G and T:
 powers of 1024 for bytes, of 1000 for requests. 0 means no limit; all limits given hold.
 

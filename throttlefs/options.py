@@ -42,7 +42,7 @@ OPTION_HELP: Final = {
     "config=FILE": "limits by path, and groups, from a TOML file",
     "attr_timeout=SECONDS": "how long the kernel may keep attributes (default 1)",
     "entry_timeout=SECONDS": "how long the kernel may keep names (default 1)",
-    "nonempty": "mount over a directory that is not empty",
+    "nonempty": "mount over a directory or file that is not empty",
     "auto_cache": "use the page cache, which mmap needs; only what misses it is limited",
     "cache=MODE": "how the images behind are cached: "
     + ", ".join(CACHE_MODES)

@@ -1,0 +1,202 @@
+"""What the two pages consist of; the prose that no ``--help`` has is here."""
+
+from __future__ import annotations
+
+import inspect
+
+import click
+
+from manpages.roff import Page
+from throttlefs import __version__
+from throttlefs.cli import cli
+from throttlefs.limits import LIMIT_HELP, LIMIT_NAMES
+
+_DATE = "2026-11-23"
+
+_DESCRIPTION = """
+throttlefs is a FUSE filesystem that holds disk images to QEMU's I/O limits. `throttlefs mount
+SRC DST -o bps=1M` shows the files of SRC at DST, and every read and write of them waits until the
+limits allow it. Whatever opens the file, a virtual machine, dd, fio or a database, needs to know
+nothing of this.
+
+SRC and DST are two directories, or two files: SRC may then be a disk image or a block device,
+whose contents DST shows as a regular file of its size. DST has to be there; what is in it is
+hidden while the mount lasts.
+
+A request goes as soon as all earlier ones of its image are paid for, and its own cost delays the
+next. Idle time earns nothing (2 ms, for late timers) unless a `_max` allows a burst. fsync,
+truncate and metadata are free.
+"""
+
+_MOUNT8 = """
+`mount -t fuse.throttlefs SRC DST -o bps=1M` works as well, and so does a line of fstab(5):
+
+  /srv/images /srv/slow fuse.throttlefs bps=10M,allow_other,nofail 0 0
+
+throttlefs has to be on the PATH of mount(8), in /usr/local/bin or /usr/bin. As mount(8) has it,
+root's mounts allow devices and setuid programs unless `nodev` and `nosuid` say otherwise, which
+those of `throttlefs mount` do not unless `dev` and `suid` are given. `remount` is not possible:
+`throttlefs set` changes limits.
+"""
+
+_SIGNALS = """
+  SIGHUP           Read the config file again: restores what it and -o say.
+  SIGTERM, SIGINT  Let everything through that waits, and unmount. If the mount stays in use for
+                   10 seconds, detach it and serve what is open to the end. A second one ends the
+                   daemon at once, and requests under way fail.
+"""
+
+_ENVIRONMENT = """
+  XDG_RUNTIME_DIR  Where an ordinary user's control sockets and records of mounts are.
+  NOTIFY_SOCKET    Set by systemd: the mount reports when it is ready (Type=notify, with -f).
+  JOURNAL_STREAM   Set by systemd: with -f, log lines carry priorities for the journal.
+"""
+
+_FILES = """
+  /run/throttlefs/  Control sockets and records of root's mounts.
+  /etc/fuse.conf    `user_allow_other` there lets ordinary users give -o allow_other.
+"""
+
+_EXIT = """
+  0  It went well.
+  1  Something failed; one line on stderr says what, and what to do. Nothing stays mounted.
+  2  The command line was wrong.
+"""
+
+_BUGS = """
+Files are opened past the page cache of the mount, or nothing would be limited: shared mmap(2) of
+them fails with ENODEV unless `-o auto_cache` is given. The kernel sends one synchronous write of a
+file at a time. A request that waits cannot be interrupted. There is no fallocate(2), SEEK_HOLE,
+copy_file_range(2) or ioctl(2); programs fall back.
+"""
+
+_CONFIG_DESCRIPTION = """
+The file that `throttlefs mount --config FILE` (or `-o config=FILE`) reads, and reads again on
+SIGHUP: limits for images by their path, for groups of images, and for all the rest. It is TOML. A
+file that is wrong is refused whole: at the mount that is an error, at SIGHUP the limits stay as
+they are and the log says why.
+
+For an image counts the latest of: `-o`, `[defaults]` where -o is silent, the first `[[image]]`
+table whose path matches, and what `throttlefs set` has said since.
+"""
+
+_CONFIG_TABLES = """
+  [defaults]    What holds for images that no table matches: limits, group and weight.
+  [[image]]     For the images whose path matches `path`: limits, group and weight. The first that
+                matches decides.
+  [group.NAME]  A group whose images share its limits by weight: limits, weight and `parent`, the
+                group that this one is part of.
+"""
+
+_CONFIG_KEYS = """
+  path    A pattern on the path relative to the mount. * and ? stop at a slash, ** does not, [abc]
+          is a set. If SRC is one file, its name is the path.
+  group   The group to be in; an empty string for none.
+  weight  The share in the group, 1 to 10000; 100 if not given.
+  parent  The group around a group.
+"""
+
+_CONFIG_EXAMPLE = """
+  [defaults]                 # for what no table matches
+  iops = 1000
+
+  [[image]]
+  path = "db/*.img"
+  bps = "20M"
+  bps_max = "60M"
+  bps_max_length = 10
+
+  [[image]]
+  path = "vm/**"
+  group = "vms"
+  weight = 200
+
+  [group.vms]
+  bps = "50M"
+  parent = "host"
+
+  [group.host]
+  iops = 5000
+"""
+
+
+def throttlefs_1() -> str:
+    """throttlefs(1)."""
+    page = Page("throttlefs", 1, _DATE, __version__, "hold disk images to QEMU's I/O limits")
+    context = click.Context(cli, info_name="throttlefs", **cli.context_settings)
+    page.section("SYNOPSIS")
+    page.synopsis(
+        (f"throttlefs {name}", _usage(context, command)) for name, command in cli.commands.items()
+    )
+    page.section("DESCRIPTION")
+    page.text(_DESCRIPTION)
+    page.section("COMMANDS")
+    for name, command in cli.commands.items():
+        page.subsection(f"throttlefs {name} {_usage(context, command)}")
+        command.get_help(click.Context(command, context, name))  # mount makes its help then
+        page.text(inspect.cleandoc(command.help or ""))
+        page.terms(_options(context, command))
+    page.section("MOUNT(8) AND FSTAB(5)")
+    page.text(_MOUNT8)
+    for name, text in (
+        ("SIGNALS", _SIGNALS),
+        ("EXIT STATUS", _EXIT),
+        ("ENVIRONMENT", _ENVIRONMENT),
+        ("FILES", _FILES),
+        ("BUGS", _BUGS),
+    ):
+        page.section(name)
+        page.text(_rows_joined(text))
+    page.section("SEE ALSO")
+    page.text("throttlefs.toml(5), mount(8), fuse(4), qemu-img(1)")
+    return page.finish()
+
+
+def throttlefs_toml_5() -> str:
+    """throttlefs.toml(5)."""
+    page = Page(
+        "throttlefs.toml", 5, _DATE, __version__, "limits by path, and groups, for throttlefs"
+    )
+    page.section("DESCRIPTION")
+    page.text(_CONFIG_DESCRIPTION)
+    page.section("TABLES")
+    page.text(_rows_joined(_CONFIG_TABLES))
+    page.section("KEYS")
+    page.text(_rows_joined(_CONFIG_KEYS))
+    page.text(
+        "Limits take a number, or a string with one of the suffixes K, M, G and T: powers of 1024 "
+        "for bytes, of 1000 for requests. 0 means no limit. QEMU's dashed names mean the same."
+    )
+    page.terms((name, LIMIT_HELP[name]) for name in LIMIT_NAMES)
+    page.section("EXAMPLE")
+    page.literal("\n".join(line[2:] for line in _CONFIG_EXAMPLE.strip("\n").split("\n")))
+    page.section("SEE ALSO")
+    page.text("throttlefs(1)")
+    return page.finish()
+
+
+PAGES = {"throttlefs.1": throttlefs_1, "throttlefs.toml.5": throttlefs_toml_5}
+
+
+def _usage(context: click.Context, command: click.Command) -> str:
+    return " ".join(command.collect_usage_pieces(click.Context(command, context)))
+
+
+def _options(context: click.Context, command: click.Command) -> list[tuple[str, str]]:
+    rows = []
+    for parameter in command.get_params(click.Context(command, context)):
+        record = parameter.get_help_record(click.Context(command, context))
+        if record is not None and isinstance(parameter, click.Option):
+            rows.append(record)
+    return rows
+
+
+def _rows_joined(text: str) -> str:
+    """*text* with the continuation lines of its two-column rows joined to them."""
+    lines: list[str] = []
+    for line in text.strip("\n").split("\n"):
+        if line.startswith("      ") and lines:
+            lines[-1] += " " + line.strip()
+        else:
+            lines.append(line)
+    return "\n".join(lines)
