@@ -29,7 +29,7 @@ def show(path: str, as_json: bool, as_toml: bool) -> None:
       throttlefs show --toml mnt > limits.toml
     """
     from .control.locate import locate
-    from .control.presentation import print_table, show_table
+    from .control.presentation import mount_text, print_table, show_table
 
     if as_json and as_toml:
         raise UsageError("--json and --toml: give one of them")
@@ -45,6 +45,8 @@ def show(path: str, as_json: bool, as_toml: bool) -> None:
     if as_json:
         _print_json(status if found.device is None else status["images"][0])
     else:
+        if found.device is None:
+            click.echo(mount_text(status))
         print_table(show_table(status, found.device is not None))
 
 

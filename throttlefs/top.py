@@ -26,6 +26,12 @@ from .limits import format_limit
 from .units import format_byte_rate
 
 _BAR: Final = 20
+_NARROW: Final = 100
+"""Columns below which the bars are shorter."""
+
+_BESIDE_BAR: Final = 66
+"""Columns that all else takes."""
+
 _SORTS: Final[dict[str, tuple[str, Callable[[Row], Any]]]] = {
     "r": ("rate", lambda row: (-row.byte_rate, row.device)),
     "i": ("requests", lambda row: (-row.request_rate, row.device)),
@@ -152,7 +158,7 @@ def _watch_live(watched: list[_Watched], interval: float, count: int | None) -> 
                 if not view.paused:
                     found = _look(watched)
                     done += 1
-            live.update(render(found, view, console.height), refresh=True)
+            live.update(render(found, view, *console.size), refresh=True)
 
 
 @contextmanager
@@ -174,34 +180,36 @@ def _keys() -> Iterator[Callable[[float], str | None]]:
         termios.tcsetattr(fd, termios.TCSADRAIN, saved)
 
 
-def render(mounts: Rows, view: View, height: int = 50) -> RenderableType:
-    """The whole screen, as many images as fit into *height* lines."""
+def render(mounts: Rows, view: View, width: int = 120, height: int = 50) -> RenderableType:
+    """The whole screen of *width* columns, as many images as fit into *height* lines."""
     name, order = _SORTS[view.sort]
     state = Text(" paused ", style="reverse") if view.paused else Text("")
-    head = Text.assemble(("throttlefs top", "bold"), "  ", ", ".join(p for p, _ in mounts), "  ")
-    parts: list[RenderableType] = [head.append_text(state)]
+    head = Text.assemble(("throttlefs top ", "bold"), state, " ", ", ".join(p for p, _ in mounts))
+    head.no_wrap, head.overflow = True, "ellipsis"
+    parts: list[RenderableType] = [head]
     table = Table(box=None, pad_edge=False, expand=True, header_style="bold")
-    table.add_column("image", overflow="ellipsis", no_wrap=True, ratio=1)
+    table.add_column("image", overflow="ellipsis", no_wrap=True, ratio=1, min_width=12)
     table.add_column("rate", justify="right", no_wrap=True)
-    table.add_column("of its tightest limit", no_wrap=True)
+    room = max(6, width - _BESIDE_BAR)
+    table.add_column("of its tightest limit", no_wrap=True, overflow="ellipsis", max_width=room)
     for title in ("req/s", "waiting", "wait p50", "p99"):
         table.add_column(title, justify="right", no_wrap=True)
     every = [(point, row) for point, found in mounts for row in found]
     every.sort(key=lambda item: order(item[1]))
-    room = max(1, height - 4)
-    for point, row in every[:room]:
+    fitting = max(1, height - 4)
+    for point, row in every[:fitting]:
         label = row.device if len(mounts) == 1 else os.path.join(point, row.device)
         table.add_row(
             Text(plain(label)),
             format_byte_rate(row.byte_rate),
-            _use(row),
+            _use(row, _BAR if width >= _NARROW else _BAR // 4),
             f"{row.request_rate:.0f}",
             Text(str(row.waiting), style="yellow" if row.waiting else ""),
             duration_text(row.wait_quantile(0.5)),
             duration_text(row.wait_quantile(0.99)),
         )
     parts.append(table)
-    more = f"{len(every) - room} more   " if len(every) > room else ""
+    more = f"{len(every) - fitting} more   " if len(every) > fitting else ""
     parts.append(
         Text(
             f"{more}sorted by {name}   r rate  i requests  w waiting  t time  n name"
@@ -214,17 +222,17 @@ def render(mounts: Rows, view: View, height: int = 50) -> RenderableType:
     return Group(*parts)
 
 
-def _use(row: Row) -> Text:
+def _use(row: Row, length: int) -> Text:
     """A bar of how much of its tightest limit an image uses, and which that is."""
     tightest = row.tightest()
     if tightest is None:
         return Text("no limit", style="dim")
     name, share = tightest
-    filled = min(_BAR, round(share * _BAR))
+    filled = min(length, round(share * length))
     style = "red" if share > 0.9 else "green"
     return Text.assemble(
         ("█" * filled, style),
-        ("░" * (_BAR - filled), "dim"),
+        ("░" * (length - filled), "dim"),
         f" {share:4.0%} ",
         (_limit_text(row, name), "dim"),
     )

@@ -111,7 +111,9 @@ def _resolve(path: bytes, mounts: list[MountEntry]) -> bytes:
         mount = _mount_of(resolved or b"/", mounts)
         if mount is not None and mount.fstype == FILESYSTEM_TYPE:
             below = os.path.normpath(b"/".join(reversed(pending)))
-            if not below.startswith(b".."):
+            if below == b".":
+                return resolved
+            if below.split(b"/")[0] != b"..":
                 return os.path.join(resolved, below)
             pending = list(reversed(below.split(b"/")))
         name = pending.pop()

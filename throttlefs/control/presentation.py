@@ -80,15 +80,17 @@ def duration_text(ns: float | None) -> str:
     return f"{ns:.0f} ns" if ns else "0"
 
 
+def mount_text(status: Mapping[str, Any]) -> str:
+    """What is mounted where."""
+    return plain(f"{status['source']} on {status['target']}")
+
+
 def show_table(status: Mapping[str, Any], one_image: bool) -> Table:
     """The default, the groups and the images of a mount, or one image alone."""
     from rich.table import Table
     from rich.text import Text
 
-    title = None
-    if not one_image:
-        title = Text(plain(f"{status['source']} on {status['target']}"), style="bold")
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
     for name in ("", "limits", "group"):
         table.add_column(name, overflow="fold")
     for name in ("weight", "open", "waiting", "read", "written"):
