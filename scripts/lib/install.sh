@@ -113,7 +113,7 @@ install_venv() {
 }
 
 fill_venv() {
-    local extra=$1 python='' missing=() project=. output
+    local extra=$1 python='' missing=() project=. effort='' output
     [[ $extra == runtime ]] || project=.[$extra]
     rm -f -- "$venv/.installed-$extra"
 
@@ -122,6 +122,7 @@ fill_venv() {
         find_python
         [[ -n $python ]] || die "no usable Python: ${missing[*]} missing"
         say "creating a virtual environment in $venv"
+        effort=' (about a minute)'
         find "$venv/" -mindepth 1 -maxdepth 1 ! -name .lock -exec rm -rf -- {} +
         : >"$venv/.unfinished"
         # ensurepip by hand: venv would run it, too, but swallow the reason of a failure.
@@ -133,7 +134,7 @@ fill_venv() {
     fi
     : >"$venv/.unfinished"
 
-    say "installing Python packages into $venv (about a minute the first time)"
+    say "installing Python packages into $venv$effort"
     if ! run_pip install --constraint scripts/constraints.txt --editable "$project"; then
         # pip changes nothing before it has everything.
         [[ $(reason) != *network* ]] || rm -f -- "$venv/.unfinished"
