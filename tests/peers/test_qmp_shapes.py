@@ -1,0 +1,218 @@
+"""The answers of the control socket have the keys and types of QEMU's own.
+
+What QEMU 7.2 answers is written down here; where QEMU is installed it is asked as well, so that
+what is written down stays true.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.qmp import RawClient, socket_of
+from tests.support import MountFactory, wait_for
+from throttlefs.limits import RATES
+
+LIMITS = dict.fromkeys(RATES, 0) | {"bps": 1 << 20}
+BURSTS = LIMITS | {"bps_max": 1 << 21, "bps_max_length": 3, "iops": 100, "iops_size": 4096}
+
+BLOCK = {
+    "device": str,
+    "type": str,
+    "removable": bool,
+    "locked": bool,
+    "inserted": dict,
+}
+INSERTED = {
+    "file": str,
+    "node-name": str,
+    "ro": bool,
+    "drv": str,
+    "backing_file_depth": int,
+    "encrypted": bool,
+    "detect_zeroes": str,
+    "write_threshold": int,
+    "cache": {"writeback": bool, "direct": bool, "no-flush": bool},
+    "image": {
+        "filename": str,
+        "format": str,
+        "virtual-size": int,
+        "actual-size": int,
+        "dirty-flag": bool,
+    },
+    **dict.fromkeys(RATES, int),
+}
+SHAPES: dict[str, Any] = {
+    "greeting": {
+        "QMP": {
+            "version": {"qemu": {"major": int, "minor": int, "micro": int}, "package": str},
+            "capabilities": list,
+        }
+    },
+    "version": {"qemu": {"major": int, "minor": int, "micro": int}, "package": str},
+    "status": {"status": str, "singlestep": bool, "running": bool},
+    "plain": BLOCK | {"inserted": INSERTED | {"group": str}},
+    "bursts": BLOCK
+    | {
+        "inserted": INSERTED
+        | {"group": str, "bps_max": int, "bps_max_length": int, "iops_size": int}
+    },
+    "unlimited": BLOCK | {"inserted": INSERTED},
+    "stats": {
+        "device": str,
+        "node-name": str,
+        "stats": {
+            **{
+                f"{kind}_{what}": int
+                for kind in ("rd", "wr", "unmap")
+                for what in ("bytes", "operations", "total_time_ns", "merged")
+                if (kind, what) not in (("unmap", "bytes"), ("unmap", "operations"))
+            },
+            **{
+                f"{how}_{kind}_operations": int
+                for how in ("failed", "invalid")
+                for kind in ("rd", "wr", "flush", "unmap")
+            },
+            "unmap_bytes": int,
+            "unmap_operations": int,
+            "flush_operations": int,
+            "flush_total_time_ns": int,
+            "wr_highest_offset": int,
+            "account_invalid": bool,
+            "account_failed": bool,
+            "timed_stats": list,
+        },
+    },
+    "commands": {"name": str},
+    "error": {"error": {"class": str, "desc": str}, "id": int},
+}
+# About QEMU's layers below the drive, of which there are none here.
+ONLY_QEMU = {"stats": {"parent"}}
+
+
+def shape(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: shape(part) for key, part in value.items()}
+    return type(value)
+
+
+def answers(client: RawClient, device: str) -> dict[str, Any]:
+    """What is compared, by the names in `SHAPES`."""
+
+    def drive() -> Any:
+        (one,) = client.run("query-block")["return"]
+        return one
+
+    found = {"greeting": client.greeting}
+    for name, limits in (("unlimited", LIMITS | {"bps": 0}), ("plain", LIMITS), ("bursts", BURSTS)):
+        set_limits = client.run("block_set_io_throttle", device=device, **limits)
+        assert set_limits == {"return": {}}
+        found[name] = drive()
+        assert {key: found[name]["inserted"][key] for key in limits} == limits
+    found["version"] = client.run("query-version")["return"]
+    found["status"] = client.run("query-status")["return"]
+    (found["stats"],) = client.run("query-blockstats")["return"]
+    found["commands"] = client.run("query-commands")["return"][0]
+    client.send(b'{"execute": "nope", "id": 5}')
+    found["error"] = client.receive()
+    return found
+
+
+MISTAKES: list[tuple[bytes, str, str]] = [
+    # command, class, description
+    (b'{"execute": "nope"}', "CommandNotFound", "The command nope has not been found"),
+    (b'{"exec": "x"}', "GenericError", "QMP input member 'exec' is unexpected"),
+    (b'{"execute": 5}', "GenericError", "QMP input member 'execute' must be a string"),
+    (
+        b'{"execute": "query-version", "arguments": 5}',
+        "GenericError",
+        "QMP input member 'arguments' must be an object",
+    ),
+    (
+        b'{"execute": "query-version", "arguments": {"x": 1}}',
+        "GenericError",
+        "Parameter 'x' is unexpected",
+    ),
+    (b"[1]", "GenericError", "QMP input must be a JSON object"),
+    (b"junk\n", "GenericError", "JSON parse error, invalid keyword 'junk'"),
+    (b'{"arguments": {}}', "GenericError", "QMP input lacks member 'execute'"),
+    (
+        b'{"execute": "block_set_io_throttle"}',
+        "GenericError",
+        "Parameter 'bps' is missing",
+    ),
+    (
+        b'{"execute": "block_set_io_throttle", "arguments": {"device": "nope", "bps": 0,'
+        b' "bps_rd": 0, "bps_wr": 0, "iops": 0, "iops_rd": 0, "iops_wr": 0}}',
+        "DeviceNotFound",
+        "Device 'nope' not found",
+    ),
+    (
+        b'{"execute": "block_set_io_throttle", "arguments": {"bps": 0,'
+        b' "bps_rd": 0, "bps_wr": 0, "iops": 0, "iops_rd": 0, "iops_wr": 0}}',
+        "GenericError",
+        "Need exactly one of 'device' and 'id'",
+    ),
+    (
+        b'{"execute": "block_set_io_throttle", "arguments": {"device": "x", "bps": "1"}}',
+        "GenericError",
+        "Invalid parameter type for 'bps', expected: integer",
+    ),
+    (
+        b'{"execute": "qmp_capabilities"}',
+        "CommandNotFound",
+        "Capabilities negotiation is already complete, command ignored",
+    ),
+]
+
+
+def check(client: RawClient, device: str, extra: dict[str, set[str]]) -> None:
+    for name, answer in answers(client, device).items():
+        found = shape(answer)
+        for key in extra.get(name, ()):
+            found.pop(key)
+        assert found == SHAPES[name], name
+    for command, error_class, description in MISTAKES:
+        client.send(command)
+        assert client.receive()["error"] == {"class": error_class, "desc": description}, command
+
+
+def test_the_answers_of_a_mount(make_mount: MountFactory) -> None:
+    mounted = make_mount()
+    (mounted.source / "disk.img").write_bytes(bytes(1 << 20))
+    with (
+        (mounted.path / "disk.img").open("rb"),
+        RawClient(socket_of(mounted.entry)) as client,
+    ):
+        check(client, "disk.img", {})
+
+
+@pytest.fixture
+def qemu(tmp_path: Path) -> Iterator[str]:
+    program = shutil.which("qemu-system-x86_64")
+    if program is None:
+        pytest.skip("qemu-system-x86_64 is not installed")
+    image, path = tmp_path / "disk.img", tmp_path / "qemu.sock"
+    image.write_bytes(bytes(1 << 20))
+    arguments = [
+        *("-display", "none", "-nodefaults", "-machine", "none"),
+        *("-qmp", f"unix:{path},server=on,wait=off"),
+        *("-drive", f"if=none,id=drive0,file={image},format=raw"),
+    ]
+    with subprocess.Popen([program, *arguments]) as process:
+        try:
+            wait_for(path.exists)
+            yield str(path)
+        finally:
+            process.terminate()
+            process.wait(20)
+
+
+def test_the_answers_of_qemu(qemu: str) -> None:
+    with RawClient(qemu) as client:
+        check(client, "drive0", ONLY_QEMU)
