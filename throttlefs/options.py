@@ -51,7 +51,7 @@ OPTION_HELP: Final = {
     + ", ".join(ENGINES)
     + f" (default {ENGINES[0]})",
     "max_inflight=BYTES": "bound on the data of requests waiting or under way (default 256M)",
-    "max_background=N": "the kernel's bound on asynchronous requests (default 512)",
+    "max_background=N": "the kernel's bound on asynchronous requests (default 10000)",
     "metrics=HOST:PORT": "serve Prometheus metrics there",
 }
 """What throttlefs' own options mean, the limits aside; for ``--help``."""
@@ -94,7 +94,7 @@ class MountOptions:
     """One of `ENGINES`."""
     max_inflight: int = 256 << 20
     """Bytes."""
-    max_background: int = 512
+    max_background: int = 10_000
     """Requests."""
     metrics: str | None = None
     """HOST:PORT; `split_address` takes it apart."""

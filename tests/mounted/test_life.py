@@ -490,3 +490,29 @@ def test_an_ordinary_user(user_directories: Path) -> None:
     result = as_user(directory, *mount, PATH=os.path.dirname(sys.executable))
     assert result.returncode == 1
     assert "install the package fuse3" in result.stderr
+
+
+def test_the_kernel_lets_many_requests_wait(
+    make_mount: MountFactory, user_directories: Path
+) -> None:
+    """max_background, which is 12 if nobody raises it; a user gets what the kernel gives users."""
+
+    def max_background(target: Path) -> int:
+        entry = mounted_at(os.fsencode(target))
+        assert entry is not None
+        return int(Path(f"/sys/fs/fuse/connections/{entry.minor}/max_background").read_text())
+
+    assert max_background(make_mount().path) == 10_000
+    os.chmod("/dev/fuse", 0o666)
+    directory = user_directories
+    mount = [
+        *THROTTLEFS,
+        "mount",
+        directory / "src",
+        directory / "mnt",
+        "-o",
+        "max_background=65535",
+    ]
+    assert as_user(directory, *mount).returncode == 0
+    most = int(Path("/sys/module/fuse/parameters/max_user_bgreq").read_text())
+    assert max_background(directory / "mnt") == (most or 65_535)

@@ -28,7 +28,7 @@ def test_nothing_said():
     assert (nothing.weight, nothing.group, nothing.config) == (100, None, None)
     assert (nothing.attr_timeout, nothing.entry_timeout) == (1.0, 1.0)
     assert (nothing.cache, nothing.engine) == ("writeback", "auto")
-    assert (nothing.max_inflight, nothing.max_background) == (256 << 20, 512)
+    assert (nothing.max_inflight, nothing.max_background) == (256 << 20, 10_000)
     assert not nothing.limits_given
     assert nothing.fuse_options() == ["default_permissions"]
 

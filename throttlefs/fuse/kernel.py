@@ -12,12 +12,24 @@ from . import syscalls
 log = logging.getLogger("throttlefs")
 
 _FUSECTL = "/sys/fs/fuse/connections"
+_MAX_UINT16 = (1 << 16) - 1
 _TIMEOUTS = ("max_request_timeout", "default_request_timeout")
 
 
 def connection_directory(mount: MountEntry) -> str:
     """Where fusectl shows the connection of *mount* (Documentation/filesystems/fuse.rst)."""
     return f"{_FUSECTL}/{mount.major << 20 | mount.minor}"
+
+
+def _most_for_users(parameter: str) -> int:
+    """The most that the kernel takes from this user; more would be EINVAL."""
+    if os.geteuid() == 0:
+        return _MAX_UINT16
+    try:
+        with open(f"/sys/module/fuse/parameters/{parameter}") as file:
+            return int(file.read()) or _MAX_UINT16
+    except (OSError, ValueError):
+        return _MAX_UINT16
 
 
 def raise_queue_limits(mount: MountEntry, max_background: int) -> bool:
@@ -31,12 +43,11 @@ def raise_queue_limits(mount: MountEntry, max_background: int) -> bool:
     try:
         if not os.path.isdir(directory) and os.geteuid() == 0:
             syscalls.mount(b"fusectl", os.fsencode(_FUSECTL), b"fusectl")
-        # congestion_threshold first: the kernel wants it at or below max_background only by
-        # convention, but a reader in between should not see a congested mount.
-        for name, value in (
-            ("max_background", max_background),
-            ("congestion_threshold", max_background * 3 // 4),
+        for name, value, most in (
+            ("max_background", max_background, "max_user_bgreq"),
+            ("congestion_threshold", max_background * 3 // 4, "max_user_congthresh"),
         ):
+            value = min(value, _most_for_users(most))
             with open(f"{directory}/{name}", "w") as file:
                 file.write(str(value))
     except OSError as exc:
