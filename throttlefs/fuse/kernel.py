@@ -47,9 +47,8 @@ def raise_queue_limits(mount: MountEntry, max_background: int) -> bool:
             ("max_background", max_background, "max_user_bgreq"),
             ("congestion_threshold", max_background * 3 // 4, "max_user_congthresh"),
         ):
-            value = min(value, _most_for_users(most))
             with open(f"{directory}/{name}", "w") as file:
-                file.write(str(value))
+                file.write(str(min(value, _most_for_users(most))))
     except OSError as exc:
         log.warning(
             "cannot set max_background in %s (%s): only 12 asynchronous requests of this mount"
