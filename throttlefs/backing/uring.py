@@ -213,6 +213,10 @@ class UringEngine:
             with trio.CancelScope(shield=True):
                 while self._requests:
                     await self._wake_up()
+                    # Who was woken may ask for more before it comes to a checkpoint, which
+                    # lets it know of the cancellation: it has its turn within these two.
+                    await trio.lowlevel.checkpoint()
+                    await trio.lowlevel.checkpoint()
             self._ended = True
             trio.lowlevel.remove_instrument(hooks)
 
