@@ -1,0 +1,113 @@
+"""Databases on a throttled directory: they lock, sync and recover as on any disk."""
+
+from __future__ import annotations
+
+import glob
+import os
+import shutil
+import sqlite3
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support import MountFactory, clear_away, run_throttlefs
+
+
+@pytest.mark.parametrize("mode", ["delete", "truncate", "wal"])
+def test_sqlite(make_mount: MountFactory, mode: str) -> None:
+    """WAL shares memory among its users, which takes auto_cache; the other modes do not."""
+    mounted = make_mount("iops_wr=2000" + (",auto_cache" if mode == "wal" else ""))
+    path = mounted.path / "data.db"
+    with sqlite3.connect(path, isolation_level=None) as database:
+        assert database.execute(f"PRAGMA journal_mode={mode}").fetchone() == (mode,)
+        database.execute("CREATE TABLE t (id INTEGER PRIMARY KEY, text BLOB)")
+        for number in range(60):
+            database.execute("INSERT INTO t VALUES (?, randomblob(2000))", (number,))
+        with sqlite3.connect(path, timeout=0) as other:
+            assert other.execute("SELECT count(*) FROM t").fetchone() == (60,)
+            database.execute("BEGIN IMMEDIATE")
+            with pytest.raises(sqlite3.OperationalError, match="locked"):
+                other.execute("DELETE FROM t")
+            database.execute("ROLLBACK")
+        other.close()
+    database.close()
+    mounted.umount()
+    database = sqlite3.connect(mounted.source / "data.db")
+    assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    assert database.execute("SELECT count(*) FROM t").fetchone() == (60,)
+    database.close()
+
+
+def test_sqlite_commits_at_the_pace_of_the_limit(make_mount: MountFactory) -> None:
+    mounted = make_mount("iops_wr=100")
+    database = sqlite3.connect(mounted.path / "data.db", isolation_level=None)
+    database.execute("CREATE TABLE t (id INTEGER PRIMARY KEY)")
+    began = time.monotonic()
+    for number in range(10):
+        database.execute("INSERT INTO t VALUES (?)", (number,))
+    assert time.monotonic() - began > 0.2, "each commit is three writes or more"
+    database.close()
+
+
+def postgres_programs() -> str | None:
+    found = sorted(glob.glob("/usr/lib/postgresql/*/bin/initdb"))
+    return os.path.dirname(found[-1]) if found and shutil.which("setpriv") else None
+
+
+@pytest.fixture
+def postgres_directory() -> Iterator[Path]:
+    """A place that the user postgres can reach, with src and mnt of his own."""
+    directory = Path(tempfile.mkdtemp(prefix="throttlefs-postgres-", dir="/tmp"))
+    os.chmod(directory, 0o755)
+    for name in ("src", "mnt"):
+        (directory / name).mkdir()
+        shutil.chown(directory / name, "postgres", "postgres")
+    yield directory
+    clear_away(directory / "mnt")
+    shutil.rmtree(directory)
+
+
+@pytest.mark.skipif(
+    os.geteuid() != 0 or postgres_programs() is None, reason="no PostgreSQL, or not root"
+)
+def test_postgresql(postgres_directory: Path) -> None:
+    """A cluster made, used and stopped on the mount, as the user postgres (allow_other)."""
+    programs = postgres_programs()
+    source, target = postgres_directory / "src", postgres_directory / "mnt"
+    result = run_throttlefs("mount", source, target, "-o", "bps=200M,iops=5000,allow_other")
+    assert (result.returncode, result.stderr) == (0, "")
+
+    def postgres(program: str, *arguments: object) -> str:
+        ran = subprocess.run(
+            [
+                *("setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups"),
+                *(f"{programs}/{program}", *map(str, arguments)),
+            ],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            cwd=postgres_directory / "mnt",
+            timeout=100,
+            check=False,
+        )
+        assert ran.returncode == 0, ran.stdout
+        return ran.stdout
+
+    data, server = target / "data", ("-h", target, "-p", "5433")
+    postgres("initdb", "-D", data, "-A", "trust", "--no-sync")
+    options = f"-c listen_addresses= -c unix_socket_directories={target} -p 5433"
+    postgres("pg_ctl", "-D", data, "-w", "-l", target / "log", "-o", options, "start")
+    try:
+        postgres("pgbench", *server, "-i", "-q", "postgres")
+        printed = postgres("pgbench", *server, "-T", 2, "-c", 2, "postgres")
+        assert "number of failed transactions: 0" in printed
+        postgres("psql", *server, "-c", "CHECKPOINT", "postgres")
+    finally:
+        postgres("pg_ctl", "-D", data, "-w", "-m", "fast", "stop")
+    assert "shut down" in postgres("pg_controldata", data)
+    result = run_throttlefs("umount", target)
+    assert (result.returncode, result.stderr) == (0, "")

@@ -1,0 +1,132 @@
+"""qemu-img, qemu-nbd and qemu-io on images in a mount: they work, and are held to its limits."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.support import Mounted, MountFactory, wait_for
+
+KIB, MIB = 1 << 10, 1 << 20
+
+pytestmark = pytest.mark.skipif(shutil.which("qemu-img") is None, reason="no qemu-img")
+
+
+def run(*command: object, status: int = 0) -> str:
+    result = subprocess.run(
+        list(map(str, command)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        stdin=subprocess.DEVNULL,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert result.returncode == status, result.stdout
+    return result.stdout
+
+
+def raw_image(path: Path, mebibytes: int = 4) -> Path:
+    """Random data with a hole behind it."""
+    with open(path, "wb") as file:
+        file.write(os.urandom(mebibytes * MIB))
+        file.truncate(2 * mebibytes * MIB)
+    return path
+
+
+def test_the_life_of_an_image(make_mount: MountFactory, tmp_path: Path) -> None:
+    """create, convert, resize, snapshot, overlay, commit, compare, check: all through the mount."""
+    mounted = make_mount("bps=500M")
+    raw = raw_image(tmp_path / "raw")
+    image, overlay = mounted.path / "image.qcow2", mounted.path / "overlay.qcow2"
+    run("qemu-img", "convert", "-O", "qcow2", raw, image)
+    assert "identical" in run("qemu-img", "compare", raw, image)
+    run("qemu-img", "snapshot", "-c", "before", image)
+    run("qemu-io", "-c", "write -P 7 1M 1M", image)
+    run("qemu-img", "compare", raw, image, status=1)
+    run("qemu-img", "snapshot", "-a", "before", image)
+    assert "identical" in run("qemu-img", "compare", raw, image)
+    run("qemu-img", "snapshot", "-d", "before", image)
+    run("qemu-img", "resize", image, "+8M")
+    assert "16 MiB" in run("qemu-img", "info", image)
+    run("qemu-img", "create", "-q", "-f", "qcow2", "-b", "image.qcow2", "-F", "qcow2", overlay)
+    run("qemu-io", "-c", "write -P 9 2M 64k", overlay)
+    run("qemu-img", "commit", "-q", overlay)
+    run("qemu-io", "-c", "read -P 9 2M 64k", image)
+    for path in (image, overlay):
+        assert "No errors were found" in run("qemu-img", "check", path)
+    mounted.umount()
+    assert "No errors were found" in run("qemu-img", "check", mounted.source / "image.qcow2")
+
+
+def test_raw_images_and_preallocation(make_mount: MountFactory) -> None:
+    """No fallocate through the mount: preallocation=falloc says so or writes zeros."""
+    mounted = make_mount()
+    run("qemu-img", "create", "-q", "-f", "raw", mounted.path / "sparse", "1G")
+    assert (mounted.source / "sparse").stat().st_blocks == 0
+    run("qemu-img", "resize", "-q", "--shrink", "-f", "raw", mounted.path / "sparse", "1M")
+    assert (mounted.source / "sparse").stat().st_size == MIB
+    full = mounted.path / "full"
+    run("qemu-img", "create", "-q", "-f", "raw", "-o", "preallocation=full", full, "4M")
+    assert (mounted.source / "full").stat().st_blocks * 512 >= 4 * MIB
+
+
+def test_convert_is_held_to_the_limit(make_mount: MountFactory, tmp_path: Path) -> None:
+    mounted = make_mount("bps_wr=4M")
+    raw = raw_image(tmp_path / "raw")
+    began = time.monotonic()
+    run("qemu-img", "convert", "-O", "raw", raw, mounted.path / "copy")
+    assert time.monotonic() - began > 0.4, "4 MiB less the last request, of 2 MiB at most"
+    assert "identical" in run("qemu-img", "compare", raw, mounted.source / "copy")
+
+
+@pytest.mark.parametrize("aio", ["threads", "native", "io_uring"])
+def test_bench_is_held_to_the_limit(make_mount: MountFactory, aio: str) -> None:
+    mounted = make_mount("iops=200")
+    raw_image(mounted.source / "disk")
+    began = time.monotonic()
+    run(
+        *("qemu-img", "bench", "-f", "raw", "-t", "none", "-i", aio),
+        *("-c", 160, "-d", 8, "-s", 4096, mounted.path / "disk"),
+    )
+    assert 0.7 < time.monotonic() - began < 3, "159 requests at 200 a second"
+
+
+def test_a_locked_image_is_reported_by_qemu_itself(make_mount: MountFactory) -> None:
+    mounted = make_mount()
+    raw_image(mounted.source / "disk")
+    with nbd_server(mounted):
+        said = run("qemu-io", "-f", "raw", "-c", "write 0 4k", mounted.path / "disk", status=1)
+        assert 'Failed to get "write" lock' in said
+    run("qemu-io", "-f", "raw", "-c", "write 0 4k", mounted.path / "disk")
+
+
+def test_qemu_nbd_serves_what_it_reads_under_the_limit(make_mount: MountFactory) -> None:
+    mounted = make_mount("bps_rd=8M")
+    raw = raw_image(mounted.source / "disk")
+    with nbd_server(mounted) as address:
+        began = time.monotonic()
+        run("qemu-img", "convert", "-O", "raw", address, mounted.source.parent / "copy")
+        assert time.monotonic() - began > 0.6, "8 MiB at 8 MiB/s, less the last request"
+    assert raw.read_bytes() == (mounted.source.parent / "copy").read_bytes()
+
+
+@contextmanager
+def nbd_server(mounted: Mounted) -> Iterator[str]:
+    """qemu-nbd on the image "disk" of the mount; gives the address for other tools."""
+    socket = mounted.source.parent / "nbd.sock"
+    with subprocess.Popen(
+        ["qemu-nbd", "-f", "raw", "-k", socket, "-t", "--cache=none", mounted.path / "disk"]
+    ) as process:
+        try:
+            wait_for(socket.exists)
+            yield f"nbd+unix:///?socket={socket}"
+        finally:
+            process.terminate()
