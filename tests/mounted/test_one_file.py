@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import time
 from collections.abc import Iterator
@@ -59,6 +60,27 @@ def test_limits_by_path_match_its_name(
         for _ in range(3):
             file.read(128 * KIB)
     assert time.monotonic() - began > 0.2, "2 of the 3 pay 0.125 s each"
+
+
+def test_live_changes_mean_the_one_image(
+    make_mount: MountFactory, tmp_path: Path, disk: Path, slow: Path
+) -> None:
+    """Its mount point, its name for the control socket, its attributes: all are the image."""
+    config = tmp_path / "limits.toml"
+    config.write_text('[[image]]\npath = "disk.img"\nbps = "1M"\n')
+    make_mount("", "--config", str(config), source=disk, target=slow)
+    with open(slow, "rb", buffering=0) as file:
+        for change in ("bps=2M", "bps=3M"):
+            result = run_throttlefs("set", slow, change)
+            assert (result.returncode, result.stderr) == (0, "")
+            assert f"disk.img: bps {int(change[4]) - 1}M -> {change[4]}M" in result.stdout
+        os.setxattr(slow, "user.throttlefs.bps", b"100M")
+        assert os.getxattr(slow, "user.throttlefs.bps") == b"100M"
+        began = time.monotonic()
+        file.read(2 * MIB)
+        assert time.monotonic() - began < 0.5
+    shown = run_throttlefs("show", slow).stdout
+    assert re.search(r"disk\.img +bps=100M", shown), shown
 
 
 def test_it_can_be_mounted_over_itself(make_mount: MountFactory, disk: Path) -> None:

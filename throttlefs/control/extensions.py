@@ -187,6 +187,7 @@ class ExtensionCommands:
         elif group is not None:
             done = self._tuner.change_group(group, change)
         else:
+            every = every or self._images.is_one
             done = self._tuner.change_default(change, every_image=every)
         return [_changed(one) for one in done]
 

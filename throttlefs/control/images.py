@@ -70,6 +70,11 @@ class Images:
         self._governor = governor
         self._statistics = statistics
 
+    @property
+    def is_one(self) -> bool:
+        """Whether the mount is one image, so that what is said of the mount is said of it."""
+        return self._inodes.is_one_file
+
     def is_open(self, key: FileKey) -> bool:
         """Whether somebody has the file open."""
         found = self._statistics.get(key)
@@ -97,6 +102,11 @@ class Images:
 
         Raises `DeviceNotFoundError`.
         """
+        root = self._inodes.root
+        if self._inodes.is_one_file:
+            if root.name in _candidates(device):
+                return root.key, root.name
+            raise DeviceNotFoundError(device, "")
         reason = ""
         for path in _candidates(device):
             try:

@@ -95,6 +95,11 @@ class InodeTable:
         """How many O_PATH descriptors are open beside the root's."""
         return len(self._held)
 
+    @property
+    def is_one_file(self) -> bool:
+        """Whether SRC is one file, which the root then is."""
+        return bool(self.root.name)
+
     def get(self, number: int) -> Inode:
         """The inode of that *number*; the kernel names only those that it was told of.
 

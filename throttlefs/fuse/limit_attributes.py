@@ -55,7 +55,7 @@ class LimitAttributes:
             raise _error(errno.EPERM)
         try:
             change = Change.parse([(_key(name), value.decode().strip("\0\n"))])
-            if inode is self._inodes.root:
+            if self._is_mount(inode):
                 self._tuner.change_default(change)
             else:
                 self._tuner.change_image(inode.key, inode.path, change)
@@ -80,8 +80,12 @@ class LimitAttributes:
             if not stat.S_ISREG(mode):
                 raise _error(errno.ENODATA)
 
+    def _is_mount(self, inode: Inode) -> bool:
+        """Whether it stands for the mount as a whole, not for an image."""
+        return inode is self._inodes.root and not self._inodes.is_one_file
+
     def _state(self, inode: Inode) -> State:
-        if inode is self._inodes.root:
+        if self._is_mount(inode):
             return self._tuner.default_state()
         return self._tuner.state_of(inode.key, inode.path)
 
