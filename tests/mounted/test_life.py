@@ -6,9 +6,7 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -414,105 +412,3 @@ def test_without_dev_fuse(directories: tuple[Path, Path], tmp_path: Path) -> Non
     assert (result.returncode, len(result.stderr.splitlines())) == (1, 1), result.stderr
     assert "/dev/fuse is missing" in result.stderr
     assert "modprobe fuse" in result.stderr
-
-
-@pytest.fixture
-def user_directories() -> Iterator[Path]:
-    """Directories that an ordinary user can reach and owns."""
-    import shutil
-    import tempfile
-
-    directory = Path(tempfile.mkdtemp(prefix="throttlefs-user-", dir="/tmp"))
-    os.chmod(directory, 0o755)
-    for name in ("src", "mnt", "run"):
-        (directory / name).mkdir()
-        os.chown(directory / name, 65534, 65534)
-        os.chmod(directory / name, 0o700)
-    yield directory
-    clear_away(directory / "mnt")
-    shutil.rmtree(directory)
-
-
-# The one right beside a user's own is to read this Python, which may lie below /root.
-AS_NOBODY = [
-    "/usr/bin/setpriv",
-    "--reuid=65534",
-    "--regid=65534",
-    "--clear-groups",
-    "--inh-caps=+dac_read_search",
-    "--ambient-caps=+dac_read_search",
-]
-
-
-def as_user(
-    directory: Path, *command: object, **environment: str
-) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*AS_NOBODY, *map(str, command)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        cwd=directory,
-        check=False,
-        env={
-            **os.environ,
-            "XDG_RUNTIME_DIR": str(directory / "run"),
-            "HOME": "/nonexistent",
-            **environment,
-        },
-    )
-
-
-def test_an_ordinary_user(user_directories: Path) -> None:
-    """Mounts, uses and unmounts without root, and is told what he may not do."""
-    directory = user_directories
-    os.chmod("/dev/fuse", 0o666)
-    mount = [*THROTTLEFS, "mount", directory / "src", directory / "mnt"]
-    result = as_user(directory, *mount, "-o", "bps=1G")
-    assert (result.returncode, result.stderr) == (0, "")
-    result = as_user(directory, "sh", "-ec", "echo hello > mnt/f; cat mnt/f src/f")
-    assert result.stdout == "hello\nhello\n"
-    with pytest.raises(PermissionError):
-        os.stat(directory / "mnt" / "f")
-    result = as_user(directory, *THROTTLEFS, "umount", directory / "mnt")
-    assert (result.returncode, result.stderr) == (0, "")
-    assert mounted_at(os.fsencode(directory / "mnt")) is None
-
-    if "user_allow_other" not in Path("/etc/fuse.conf").read_text().split("\n"):
-        result = as_user(directory, *mount, "-o", "allow_other")
-        assert result.returncode == 1
-        assert "user_allow_other" in result.stderr
-    os.chmod(directory / "mnt", 0o500)
-    result = as_user(directory, *mount)
-    assert result.returncode == 1
-    assert len(result.stderr.splitlines()) == 1
-    os.chmod(directory / "mnt", 0o700)
-    result = as_user(directory, *mount, PATH=os.path.dirname(sys.executable))
-    assert result.returncode == 1
-    assert "install the package fuse3" in result.stderr
-
-
-def test_the_kernel_lets_many_requests_wait(
-    make_mount: MountFactory, user_directories: Path
-) -> None:
-    """max_background, which is 12 if nobody raises it; a user gets what the kernel gives users."""
-
-    def max_background(target: Path) -> int:
-        entry = mounted_at(os.fsencode(target))
-        assert entry is not None
-        return int(Path(f"/sys/fs/fuse/connections/{entry.minor}/max_background").read_text())
-
-    assert max_background(make_mount().path) == 10_000
-    os.chmod("/dev/fuse", 0o666)
-    directory = user_directories
-    mount = [
-        *THROTTLEFS,
-        "mount",
-        directory / "src",
-        directory / "mnt",
-        "-o",
-        "max_background=65535",
-    ]
-    assert as_user(directory, *mount).returncode == 0
-    most = int(Path("/sys/module/fuse/parameters/max_user_bgreq").read_text())
-    assert max_background(directory / "mnt") == (most or 65_535)

@@ -1,0 +1,226 @@
+"""Users without root: what they may do, and what they are told of the rest."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support import THROTTLEFS, MountFactory, clear_away
+from throttlefs.mountinfo import mounted_at
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+
+
+@pytest.fixture
+def user_directories() -> Iterator[Path]:
+    """Directories that an ordinary user can reach and owns."""
+    directory = Path(tempfile.mkdtemp(prefix="throttlefs-user-", dir="/tmp"))
+    os.chmod(directory, 0o755)
+    for name in ("src", "mnt", "run"):
+        (directory / name).mkdir()
+        os.chown(directory / name, 65534, 65534)
+        os.chmod(directory / name, 0o700)
+    yield directory
+    clear_away(directory / "mnt")
+    shutil.rmtree(directory)
+
+
+# The one right beside a user's own is to read this Python, which may lie below /root.
+AS_NOBODY = [
+    "/usr/bin/setpriv",
+    "--reuid=65534",
+    "--regid=65534",
+    "--clear-groups",
+    "--inh-caps=+dac_read_search",
+    "--ambient-caps=+dac_read_search",
+]
+
+
+def as_user(
+    directory: Path, *command: object, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*AS_NOBODY, *map(str, command)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=directory,
+        check=False,
+        env={
+            **os.environ,
+            "XDG_RUNTIME_DIR": str(directory / "run"),
+            "HOME": "/nonexistent",
+            **environment,
+        },
+    )
+
+
+def allow_fuse() -> None:
+    os.chmod("/dev/fuse", 0o666)  # as udev has it; containers may differ
+
+
+def allows_others() -> bool:
+    lines = Path("/etc/fuse.conf").read_text().split("\n")
+    return "user_allow_other" in [line.strip() for line in lines]
+
+
+def test_a_user_mounts_tunes_and_unmounts(user_directories: Path) -> None:
+    directory = user_directories
+    allow_fuse()
+
+    def throttlefs(*arguments: object) -> str:
+        result = as_user(directory, *THROTTLEFS, *arguments)
+        assert (result.returncode, result.stderr) == (0, "")
+        return result.stdout
+
+    throttlefs("mount", "src", "mnt", "-o", "bps=1G")
+    result = as_user(directory, "sh", "-ec", "echo hello > mnt/f; cat mnt/f src/f")
+    assert result.stdout == "hello\nhello\n"
+    with pytest.raises(PermissionError):
+        os.stat(directory / "mnt" / "f")
+
+    throttlefs("set", "mnt/f", "bps=1M")
+    assert "bps=1M" in throttlefs("show", "mnt/f")
+    assert "src on " in throttlefs("list")
+    began = time.monotonic()
+    result = as_user(directory, "dd", "if=/dev/zero", "of=mnt/f", "bs=128k", "count=4")
+    assert result.returncode == 0, result.stderr
+    assert time.monotonic() - began > 0.3, "3 of the 4 pay 0.125 s each"
+    assert "f " in throttlefs("stats", "mnt")
+
+    throttlefs("umount", "mnt")
+    assert mounted_at(os.fsencode(directory / "mnt")) is None
+
+
+def test_a_user_mounts_one_file(user_directories: Path) -> None:
+    directory = user_directories
+    allow_fuse()
+    (directory / "src" / "disk.img").write_bytes(b"data")
+    os.chown(directory / "src" / "disk.img", 65534, 65534)
+    slow = directory / "run" / "slow.img"
+    slow.touch()
+    os.chown(slow, 65534, 65534)
+    try:
+        result = as_user(directory, *THROTTLEFS, "mount", "src/disk.img", slow, "-o", "bps=1M")
+        assert (result.returncode, result.stderr) == (0, "")
+        assert as_user(directory, "cat", slow).stdout == "data"
+        result = as_user(directory, *THROTTLEFS, "umount", slow)
+        assert (result.returncode, result.stderr) == (0, "")
+    finally:
+        clear_away(slow)
+
+
+def test_mount_fuse3_appends_what_only_root_may_have(user_directories: Path) -> None:
+    """A user's own mount.fuse3 asks for dev and suid as well; he gets neither, and no error."""
+    directory = user_directories
+    allow_fuse()
+    result = as_user(directory, *THROTTLEFS, "src", "mnt", "-o", "rw,bps=1M,dev,suid")
+    assert (result.returncode, result.stderr) == (0, "")
+    entry = mounted_at(os.fsencode(directory / "mnt"))
+    assert entry is not None
+    assert {"nodev", "nosuid"} <= set(entry.options.split(","))
+
+
+def fails(result: subprocess.CompletedProcess[str]) -> str:
+    assert result.returncode == 1
+    assert len(result.stderr.splitlines()) == 1, result.stderr
+    return result.stderr
+
+
+def test_allow_other_is_for_fuse_conf_to_say(user_directories: Path) -> None:
+    directory = user_directories
+    allow_fuse()
+    result = as_user(directory, *THROTTLEFS, "mount", "src", "mnt", "-o", "allow_other")
+    if not allows_others():
+        assert "user_allow_other" in fails(result)
+        return
+    assert (result.returncode, result.stderr) == (0, "")
+    assert os.listdir(directory / "mnt") == []
+
+
+def test_where_fuse_conf_allows_it_others_see_the_mount(user_directories: Path) -> None:
+    """In a mount namespace with an fuse.conf of its own."""
+    directory = user_directories
+    allow_fuse()
+    conf = directory / "fuse.conf"
+    conf.write_text("user_allow_other\n")
+    command = " ".join([*AS_NOBODY, *THROTTLEFS, "mount", "src", "mnt", "-o", "allow_other"])
+    script = (
+        f"mount --bind {conf} /etc/fuse.conf && XDG_RUNTIME_DIR={directory}/run {command}"
+        " && ls mnt && umount mnt"
+    )
+    (directory / "src" / "seen").touch()
+    result = in_namespace(directory, script)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "seen\n", "")
+
+
+def in_namespace(directory: Path, script: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["unshare", "--mount", "--propagation", "private", "sh", "-c", script],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=directory,
+        check=False,
+    )
+
+
+def test_a_user_without_the_right_to_dev_fuse(user_directories: Path) -> None:
+    command = " ".join([*AS_NOBODY, *THROTTLEFS, "mount", "src", "mnt"])
+    result = in_namespace(
+        user_directories,
+        "mount -t tmpfs tmpfs /dev && mknod -m 666 /dev/null c 1 3"
+        f" && mknod -m 600 /dev/fuse c 10 229 && {command}",
+    )
+    assert fails(result) == (
+        "throttlefs: no permission to open /dev/fuse; as root: chmod 666 /dev/fuse\n"
+    )
+
+
+def test_what_a_user_may_not_mount_on(user_directories: Path) -> None:
+    directory = user_directories
+    allow_fuse()
+    os.chmod(directory / "mnt", 0o500)
+    fails(as_user(directory, *THROTTLEFS, "mount", "src", "mnt"))
+    assert mounted_at(os.fsencode(directory / "mnt")) is None
+
+
+def test_without_fusermount3_its_package_is_named(user_directories: Path) -> None:
+    allow_fuse()
+    command = [*THROTTLEFS, "mount", "src", "mnt"]
+    result = as_user(user_directories, *command, PATH=os.path.dirname(sys.executable))
+    assert "install the package fuse3" in fails(result)
+
+
+def test_the_kernel_lets_many_requests_wait(
+    make_mount: MountFactory, user_directories: Path
+) -> None:
+    """max_background, which is 12 if nobody raises it; a user gets what the kernel gives users."""
+
+    def max_background(target: Path) -> int:
+        entry = mounted_at(os.fsencode(target))
+        assert entry is not None
+        return int(Path(f"/sys/fs/fuse/connections/{entry.minor}/max_background").read_text())
+
+    assert max_background(make_mount().path) == 10_000
+    os.chmod("/dev/fuse", 0o666)
+    directory = user_directories
+    mount = [
+        *THROTTLEFS,
+        "mount",
+        directory / "src",
+        directory / "mnt",
+        "-o",
+        "max_background=65535",
+    ]
+    assert as_user(directory, *mount).returncode == 0
+    most = int(Path("/sys/module/fuse/parameters/max_user_bgreq").read_text())
+    assert max_background(directory / "mnt") == (most or 65_535)
