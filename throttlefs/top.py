@@ -20,7 +20,7 @@ from rich.text import Text
 
 from .control.locate import Located
 from .control.presentation import duration_text, plain
-from .control.sampling import Answer, Row, Sampler, rows
+from .control.sampling import Answer, Row, Sampler, Use, rows
 from .errors import ThrottlefsError
 from .limits import format_limit
 from .units import format_byte_rate
@@ -122,8 +122,7 @@ def _watch_plain(watched: list[_Watched], interval: float, count: int | None) ->
 
 
 def _plain_line(point: str, row: Row) -> str:
-    tightest = row.tightest()
-    use = f"{tightest[1]:.0%} of {_limit_text(row, tightest[0])}" if tightest else "no limit"
+    use = f"{row.tightest.share:.0%} of {_limit_text(row.tightest)}" if row.tightest else "no limit"
     waits = " ".join(
         f"{name} {duration_text(row.wait_quantile(part))}"
         for name, part in (("p50", 0.5), ("p99", 0.99))
@@ -134,9 +133,9 @@ def _plain_line(point: str, row: Row) -> str:
     )
 
 
-def _limit_text(row: Row, name: str) -> str:
-    shared = f" (group {plain(row.group or '')})" if row.shares_limits else ""
-    return f"{name}={format_limit(name, row.limits[name])}{shared}"
+def _limit_text(use: Use) -> str:
+    shared = "" if use.group is None else f" (group {plain(use.group)})"
+    return f"{use.limit}={format_limit(use.limit, use.value)}{shared}"
 
 
 def _watch_live(watched: list[_Watched], interval: float, count: int | None) -> None:
@@ -224,15 +223,14 @@ def render(mounts: Rows, view: View, width: int = 120, height: int = 50) -> Rend
 
 def _use(row: Row, length: int) -> Text:
     """A bar of how much of its tightest limit an image uses, and which that is."""
-    tightest = row.tightest()
-    if tightest is None:
+    use = row.tightest
+    if use is None:
         return Text("no limit", style="dim")
-    name, share = tightest
-    filled = min(length, round(share * length))
-    style = "red" if share > 0.9 else "green"
+    filled = min(length, round(use.share * length))
+    style = "red" if use.share > 0.9 else "green"
     return Text.assemble(
         ("█" * filled, style),
         ("░" * (length - filled), "dim"),
-        f" {share:4.0%} ",
-        (_limit_text(row, name), "dim"),
+        f" {use.share:4.0%} ",
+        (_limit_text(use), "dim"),
     )

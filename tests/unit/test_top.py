@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from throttlefs.control.presentation import changes_text, duration_text, parse_assignments
-from throttlefs.control.sampling import rows
+from throttlefs.control.sampling import Use, rows
 from throttlefs.errors import UsageError
 from throttlefs.stats import bucket_of
 from throttlefs.top import View, render
@@ -30,7 +30,10 @@ def direction(requests: int = 0, size: int = 4096, wait_ns: int = 0, **more: Any
 
 
 def answer(clock_s: float, *images: dict[str, Any]) -> dict[str, Any]:
-    groups = [{"name": "db", "limits": {"bps": 1 << 20}}]
+    groups = [
+        {"name": "db", "limits": {"bps": 1 << 20}, "parent": "host"},
+        {"name": "host", "limits": {"bps": 500 << 20, "iops": 20}, "parent": None},
+    ]
     return {"clock-ns": int(clock_s * 1e9), "groups": groups, "images": list(images)}
 
 
@@ -65,12 +68,22 @@ def test_rates_are_those_of_the_interval() -> None:
     assert first.request_rate == (200 + 50) / 2
     assert first.byte_rate == (200 + 50) * 4096 / 2
     assert first.waiting == 3
-    assert first.tightest() == ("bps_rd", pytest.approx(200 * 4096 / 2 / 819_200))
+    assert first.tightest == Use("bps_rd", 819_200, pytest.approx(200 * 4096 / 2 / 819_200), None)
     assert first.read.wait_quantile(0.5) == pytest.approx(5_000_000, rel=0.2)
-    assert second.shares_limits
-    assert second.tightest() == ("bps", pytest.approx(50.0))
-    assert idle.tightest() is None
+    assert second.tightest == Use("bps", 1 << 20, pytest.approx(50.0), "db")
+    assert idle.tightest is None
     assert idle.wait_quantile(0.5) is None
+
+
+def test_a_group_is_used_by_all_its_members() -> None:
+    now = answer(
+        1,
+        image("a", group="db", read=direction(10, size=10)),
+        image("b", group="db", limits={"iops": 1000}, write=direction(20, size=10)),
+        image("c", group="host", read=direction(10, size=10)),
+    )
+    for row in rows(now, answer(0, image("a"), image("b"))):
+        assert row.tightest == Use("iops", 20, pytest.approx(40 / 20), "host")
 
 
 def test_an_image_that_began_anew_has_no_negative_rate() -> None:

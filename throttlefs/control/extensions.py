@@ -221,7 +221,11 @@ class ExtensionCommands:
                 await trio.lowlevel.checkpoint()
         throttle = self._governor.throttle
         groups = [
-            {"name": group.name, "limits": group.meter.limits.as_dict()}
+            {
+                "name": group.name,
+                "limits": group.meter.limits.as_dict(),
+                "parent": group.parent.name if group.parent else None,
+            }
             for group in throttle.groups()
         ]
         return {"clock-ns": throttle.clock(), "groups": groups, "images": result}

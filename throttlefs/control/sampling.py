@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from throttlefs.limits import RATES
@@ -39,6 +39,19 @@ class Activity:
 
 
 @dataclass(frozen=True, slots=True)
+class Use:
+    """How much of a limit is used."""
+
+    limit: str
+    """Its canonical name."""
+    value: int
+    share: float
+    """1 for all of it."""
+    group: str | None
+    """The group that it is a limit of, None for the image's own."""
+
+
+@dataclass(frozen=True, slots=True)
 class Row:
     """One image in an interval of `seconds`."""
 
@@ -46,22 +59,22 @@ class Row:
     handles: int
     group: str | None
     limits: Mapping[str, int]
-    """Its own limits; without any, those of its group."""
-    shares_limits: bool
-    """Whether they are the group's."""
+    """Its own limits."""
     read: Activity
     write: Activity
     seconds: float
+    tightest: Use | None = None
+    """The limit that is used most, of its own and of those above it."""
 
     @property
     def byte_rate(self) -> float:
         """Bytes a second, both ways."""
-        return (self.read.bytes + self.write.bytes) / self.seconds
+        return self.rate("bps")
 
     @property
     def request_rate(self) -> float:
         """Requests a second, both ways."""
-        return (self.read.requests + self.write.requests) / self.seconds
+        return self.rate("iops")
 
     @property
     def waiting(self) -> int:
@@ -73,21 +86,10 @@ class Row:
         both = [a + b for a, b in zip(self.read.wait, self.write.wait, strict=True)]
         return quantile_ns(both, fraction)
 
-    def tightest(self) -> tuple[str, float] | None:
-        """The limit that is used most and how much of it, 1 for all; None without limits."""
-        shares = {}
-        for rate in RATES:
-            limit = self.limits.get(rate, 0)
-            if limit:
-                shares[rate] = self._rate(rate) / limit
-        if not shares:
-            return None
-        name = max(shares, key=lambda rate: shares[rate])
-        return name, shares[name]
-
-    def _rate(self, rate: str) -> float:
-        sides = {"d": (self.read,), "r": (self.write,)}.get(rate[-1], (self.read, self.write))
-        if rate.startswith("bps"):
+    def rate(self, limit: str) -> float:
+        """What counts for the rate *limit*: bytes or requests a second."""
+        sides = {"d": (self.read,), "r": (self.write,)}.get(limit[-1], (self.read, self.write))
+        if limit.startswith("bps"):
             return sum(side.bytes for side in sides) / self.seconds
         return sum(side.requests for side in sides) / self.seconds
 
@@ -117,24 +119,52 @@ def rows(now: Answer, before: Answer | None = None) -> list[Row]:
     """
     seconds = 1.0 if before is None else (now["clock-ns"] - before["clock-ns"]) / 1e9
     earlier = {} if before is None else {image["device"]: image for image in before["images"]}
-    groups = {group["name"]: group["limits"] for group in now["groups"]}
     found = []
     for image in now["images"]:
         old = earlier.get(image["device"], _NOTHING)
-        own = any(image["limits"].get(rate) for rate in RATES)
         found.append(
             Row(
                 device=image["device"],
                 handles=image["handles"],
                 group=image["group"],
-                limits=image["limits"] if own else groups.get(image["group"], {}),
-                shares_limits=not own and image["group"] is not None,
+                limits=image["limits"],
                 read=_activity(image["read"], old.get("read", _NOTHING)),
                 write=_activity(image["write"], old.get("write", _NOTHING)),
                 seconds=max(seconds, 1e-9),
             )
         )
-    return found
+    groups = {group["name"]: group for group in now["groups"]}
+    members: dict[str, list[Row]] = {}
+    for row in found:
+        for name in _groups_above(row, groups):
+            members.setdefault(name, []).append(row)
+    return [replace(row, tightest=_tightest(row, groups, members)) for row in found]
+
+
+def _groups_above(row: Row, groups: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    names: list[str] = []
+    name = row.group
+    while name is not None and name in groups:
+        names.append(name)
+        name = groups[name]["parent"]
+    return names
+
+
+def _tightest(
+    row: Row, groups: Mapping[str, Mapping[str, Any]], members: Mapping[str, list[Row]]
+) -> Use | None:
+    uses = _uses(row.limits, [row], None)
+    for name in _groups_above(row, groups):
+        uses += _uses(groups[name]["limits"], members[name], name)
+    return max(uses, key=lambda use: use.share, default=None)
+
+
+def _uses(limits: Mapping[str, int], rows: list[Row], group: str | None) -> list[Use]:
+    return [
+        Use(name, limits[name], sum(row.rate(name) for row in rows) / limits[name], group)
+        for name in RATES
+        if limits.get(name)
+    ]
 
 
 _NOTHING: Final[Mapping[str, Any]] = {}
