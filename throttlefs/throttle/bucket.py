@@ -20,7 +20,7 @@ instead of TAT the bucket holds ``TAT * rate``.
 
 from __future__ import annotations
 
-from .recent import MEMORY
+from .recent import RecentMaximum
 
 NANO = 1_000_000_000
 """Nano-units in a unit, and nanoseconds in a second."""
@@ -37,11 +37,9 @@ class Bucket:
 
     __slots__ = (
         "_credit_target",
+        "_recent",
         "credit",
         "fixed",
-        "hold",
-        "largest",
-        "largest_until",
         "paid",
         "per_byte",
         "rate",
@@ -55,9 +53,7 @@ class Bucket:
         self.credit = credit
         self._credit_target = credit
         self.paid = now * rate
-        self.largest = 0
-        self.largest_until = 0
-        self.hold = 0
+        self._recent = RecentMaximum()
         # Whether time goes unused: the last request could have gone half a lag before it did.
         self.spare = True
 
@@ -88,13 +84,15 @@ class Bucket:
         """Take back what a request of *nbytes* was charged beyond the *done* bytes it moved."""
         self.paid -= self.cost(nbytes) - self.cost(done)
 
-    def note(self, cost: int, now: int) -> None:
-        """A request of *cost* goes at *now*, which may be the largest of recent ones."""
-        if cost >= self.largest or now > self.largest_until:
-            if cost != self.largest:
-                self.largest = cost
-                self.hold = cost // self.rate
-            self.largest_until = now + self.hold + MEMORY
+    def longest(self, nbytes: int, now: int) -> int:
+        """How long (ns) the largest of recent requests takes, one of *nbytes* at *now* included."""
+        cost = nbytes * self.per_byte
+        if cost < self.fixed:  # noqa: PLR1730
+            cost = self.fixed
+        recent = self._recent
+        if cost > recent.current or now >= recent.until:
+            recent.note(cost, now, cost // self.rate)
+        return recent.at(now) // self.rate
 
     def level(self, now: int) -> int:
         """What is not paid for yet, in nano-units; negative after idleness."""
@@ -115,9 +113,8 @@ class Bucket:
             # An iops_size came, went or changed, and with it the unit; a request costs `fixed`.
             level = -(-level * fixed // self.fixed)
             self.credit = self.credit * fixed // self.fixed
-            self.largest = self.largest * fixed // self.fixed
+            self._recent.rescale(fixed, self.fixed)
         self.rate = rate
-        self.hold = self.largest // rate
         self.fixed = fixed
         self.per_byte = per_byte
         self._credit_target = credit

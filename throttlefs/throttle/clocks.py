@@ -13,16 +13,18 @@ simply that of the finishes: they can be the keys of a heap, and V never changes
 - *cost* is the time a request takes of the scarcest limit, of the group or of any above it. So
   members with small and with large requests get the same bytes of a byte limit and the same
   number of requests of a request limit.
-- *B*, the time of the largest of recent requests, is what V's rule lacks for limits inside
-  limits: a member that its own limits held up while others had their turn may catch up. Starting
-  at V it would queue behind large requests each time and never reach its share.
+- *B*, the cost of the largest of recent requests by the heaviest of recent weights, is what the
+  plain rule lacks for limits inside limits: a member that its own limits held up while others
+  had their turn may catch up. Starting at V it would queue behind large requests each time and
+  never reach its share. It earns nothing: over any time a member has at most what V has gone on,
+  B and a request.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from .recent import MEMORY
+from .recent import RecentMaximum
 
 if TYPE_CHECKING:
     from .bucket import Bucket
@@ -47,10 +49,10 @@ class Clock:
 
     __slots__ = (
         "_costs",
+        "_heaviest",
         "_index",
         "_largest",
-        "_largest_cost",
-        "_largest_until",
+        "_lead",
         "_terms",
         "running",
         "virtual",
@@ -63,26 +65,26 @@ class Clock:
         self.running = False
         self._terms: list[tuple[int, int, int]] = []
         self._costs: dict[int, int] = {}
-        self._largest = 0
-        self._largest_cost = 0
-        self._largest_until = 0
+        self._largest = RecentMaximum()
+        self._heaviest = RecentMaximum()
+        self._lead = 0
 
     def advance(self, member: Node, nbytes: int, now: int) -> None:
         """Count a request of *nbytes* of *member* that goes at *now* (ns)."""
         cost = self._costs.get(nbytes)
         if cost is None:
             cost = self._find_cost(nbytes)
-        if nbytes >= self._largest or now > self._largest_until:
-            self._largest = nbytes
-            self._largest_cost = cost
-            self._largest_until = now + cost // _FEMTO_PER_NANO + MEMORY
-        behind = self._largest_cost
         weight = member.weight
+        largest = self._largest
+        if nbytes > largest.current or weight > self._heaviest.current or now >= largest.until:
+            lasting = cost // _FEMTO_PER_NANO
+            largest.note(nbytes, now, lasting)
+            self._heaviest.note(weight, now, lasting)
+            self._find_lead(now)
         if weight != DEFAULT_WEIGHT:
             cost = cost * DEFAULT_WEIGHT // weight
-            behind = behind * DEFAULT_WEIGHT // weight
         index = self._index
-        start = self.virtual - behind
+        start = self.virtual - self._lead
         finish = member.finish[index]
         if finish > start:
             start = finish
@@ -102,29 +104,39 @@ class Clock:
     def reweigh(self, member: Node, weight: int) -> None:
         """*member* gets another *weight*: what it had last counts by that."""
         index = self._index
-        size = member.last_size[index]
-        if size >= 0:
-            cost = self._find_cost(size) * DEFAULT_WEIGHT
+        if member.last_size[index] >= 0:
+            cost = self._find_cost(member.last_size[index]) * DEFAULT_WEIGHT
             member.finish[index] += cost // weight - cost // member.weight
 
-    def count_by(self, buckets: list[Bucket], members: set[Node]) -> None:
+    def count_by(self, buckets: list[Bucket], members: set[Node], now: int) -> None:
         """Count by other limits from now on, the last request of each member included.
 
         Else a group raised from 1M to 100M would starve, for a second, a member that happens to
         have had 1 MiB last.
         """
+        terms = _scarcest(buckets)
+        if terms == self._terms:
+            return
         index = self._index
-        old = {member: self._last_cost(member) for member in members}
-        self._terms = _scarcest(buckets)
+        counted = [member for member in members if member.last_size[index] >= 0]
+        old = [self._last_cost(member) for member in counted]
+        self._terms = terms
         self._costs = {}
-        self._largest_cost = self._find_cost(self._largest)
-        self.running = bool(self._terms)
-        for member in members:
-            member.finish[index] += self._last_cost(member) - old[member]
+        self._find_lead(now)
+        self.running = bool(terms)
+        for member, cost in zip(counted, old, strict=True):
+            member.finish[index] += self._last_cost(member) - cost
+
+    def _find_lead(self, now: int) -> None:
+        cost = self._find_cost(self._largest.at(now))
+        self._lead = cost * DEFAULT_WEIGHT // max(self._heaviest.at(now), 1)
 
     def _last_cost(self, member: Node) -> int:
         size = member.last_size[self._index]
-        return self._find_cost(size) * DEFAULT_WEIGHT // member.weight if size >= 0 else 0
+        cost = self._costs.get(size)
+        if cost is None:
+            cost = self._find_cost(size)
+        return cost * DEFAULT_WEIGHT // member.weight
 
     def _find_cost(self, nbytes: int) -> int:
         """The time (fs) that a request of *nbytes* takes of the limit it takes most of."""

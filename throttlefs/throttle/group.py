@@ -77,13 +77,13 @@ class Group(Node):
                 own[direction].extend(node.meter.own_limits[direction])
         self._own_limits = own
         for direction in DIRECTIONS:
-            self._clocks[direction].count_by(own[direction] + totals, self.members)
-        self._clocks[TOTAL].count_by(totals, self.members)
+            self._clocks[direction].count_by(own[direction] + totals, self.members, now)
+        self._clocks[TOTAL].count_by(totals, self.members, now)
         for direction in DIRECTIONS:
             clocks = (direction, TOTAL) if own[direction] else (TOTAL,)
             if not totals:
                 clocks = (direction,)
-            self._turns[direction].use_clocks(clocks, self.members, now)
+            self._turns[direction].reorder(clocks)
             self.turn_gap[direction].forget()
             self._last_release[direction] = now
         for member in self.members:
@@ -130,12 +130,18 @@ class Group(Node):
             member, chosen = reader, READ
         else:
             member, chosen = writer, WRITE
-        # Where one clock counts both directions, it is the member's turn in either.
         other = 1 - chosen
         if self._order(other) == TOTAL:
+            # One clock counts both directions: it is the member's turn in either.
             due = member.due_at(other, now)
             if due is not None and due <= now:
                 return member, DIRECTIONS
+        elif self._clocks[TOTAL].running:
+            # The first in the other direction had more of the total than *member*. That is no
+            # reason to leave out those who had less, and the other direction's limit unused.
+            rival = self._turns[other].first(TOTAL, now)
+            if rival is not None and _goes_before(rival, member):
+                return rival, (other,)
         return member, (chosen,)
 
     def _order(self, direction: int) -> int:
@@ -160,7 +166,9 @@ class Group(Node):
     def note_turn(self, member: Node, direction: int, now: int) -> None:
         """*member*, which waited, is about to go: remember for how long it has been due."""
         gap = now - max(member.ready_at[direction], self._last_release[direction])
-        self.turn_gap[direction].note(gap, now)
+        recent = self.turn_gap[direction]
+        if gap > recent.current or now >= recent.until:
+            recent.note(gap, now)
 
     def account(self, member: Node, direction: int, nbytes: int, now: int) -> None:
         """Move on the clocks: a request of *member* goes at *now*."""

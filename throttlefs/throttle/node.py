@@ -99,10 +99,9 @@ class Node:
         longest = 0
         if self.meter.several[direction]:
             for bucket in buckets:
-                bucket.note(bucket.cost(nbytes), now)
-                longest = max(longest, bucket.hold)
+                longest = max(longest, bucket.longest(nbytes, now))
         if self.parent is not None:
-            longest = max(longest, 2 * self.parent.turn_gap[direction].value(now))
+            longest = max(longest, 2 * self.parent.turn_gap[direction].at(now))
         lag = SLACK
         if longest:
             lag += min(longest, now - self.busy_since[direction])

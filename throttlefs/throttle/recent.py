@@ -5,29 +5,43 @@ from __future__ import annotations
 from typing import Final
 
 MEMORY: Final = 1_000_000_000
-"""ns that a maximum is remembered for after its time."""
+"""ns that a value is remembered for at least; twice that at most, but for ``lasting``."""
 
 
 class RecentMaximum:
-    """The largest value noted, until a second after the instant it was noted for."""
+    """The largest of the values of this period and the one before.
 
-    __slots__ = ("_until", "_value")
+    A caller in a hurry need not `note` a value that is not above ``current`` before ``until``.
+    """
+
+    __slots__ = ("_previous", "current", "until")
 
     def __init__(self) -> None:
-        self._value = 0
-        self._until = 0
+        self._previous = 0
+        self.current = 0
+        self.until = 0
 
-    def note(self, value: int, instant: int) -> None:
-        """Take *value* into account until a second after *instant* (ns)."""
-        if value >= self._value or instant > self._until:
-            self._value = value
-            self._until = instant + MEMORY
+    def note(self, value: int, now: int, lasting: int = 0) -> None:
+        """Take *value* into account from *now* (ns) on; what has it goes on *lasting* ns."""
+        if now >= self.until:
+            self._previous = self.current if now < self.until + MEMORY else 0
+            self.current = value
+            self.until = now + MEMORY + lasting
+        elif value > self.current:
+            self.current = value
+            self.until = max(self.until, now + lasting)
 
-    def value(self, now: int) -> int:
-        """The largest value that is still remembered at *now*, 0 if there is none."""
-        return self._value if now <= self._until else 0
+    def at(self, now: int) -> int:
+        """The largest value that is remembered at *now*, 0 if there is none."""
+        if now < self.until:
+            return max(self.current, self._previous)
+        return self.current if now < self.until + MEMORY else 0
+
+    def rescale(self, numerator: int, denominator: int) -> None:
+        """Count in another unit."""
+        self._previous = self._previous * numerator // denominator
+        self.current = self.current * numerator // denominator
 
     def forget(self) -> None:
         """Start anew."""
-        self._value = 0
-        self._until = 0
+        self._previous = self.current = self.until = 0

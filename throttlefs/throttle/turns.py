@@ -40,14 +40,17 @@ class Turns:
         # By clock. With two clocks a ready member is in both heaps, under one stamp.
         self._ready: dict[int, list[Entry]] = {direction: []}
 
-    def use_clocks(self, clocks: tuple[int, ...], members: set[Node], now: int) -> None:
-        """Order by these *clocks* from now on, and look at all *members* anew."""
-        self._ready = {clock: [] for clock in clocks}
-        self._blocked = []
-        for member in members:
-            member.stamp[self._direction] = ABSENT
-            if member.waiting[self._direction]:
-                self.enlist(member, now)
+    def reorder(self, clocks: tuple[int, ...]) -> None:
+        """Order by these *clocks* from now on, and by what they say now."""
+        direction = self._direction
+        some_heap = next(iter(self._ready.values()))
+        ready = [entry for entry in some_heap if entry[2].stamp[direction] == entry[1]]
+        self._ready = {
+            clock: [(member.finish[clock], stamp, member) for _, stamp, member in ready]
+            for clock in clocks
+        }
+        for heap in self._ready.values():
+            heapify(heap)
 
     def enlist(self, member: Node, instant: int) -> None:
         """*member* has something waiting: look at it at *instant* or before."""
