@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import lzma
 import os
 import re
 import subprocess
@@ -44,12 +45,14 @@ def guest_files(cache: Path) -> GuestFiles:
     Raises `PackageError`.
     """
     files = _in_cache(cache)
-    if not all(path.exists() for path in (files.kernel, files.busybox, *files.modules)):
+    if _missing(files):
         cache.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=cache) as scratch:
             _unpack(_download(_BUSYBOX, Path(scratch)), {"bin/busybox"}, cache)
             wanted = {"boot/vmlinuz"} | {f"{name}.ko" for name in MODULES}
             _unpack(_download(_kernel_package(), Path(scratch)), wanted, cache)
+        if missing := _missing(files):
+            raise PackageError(f"the packages lack {', '.join(missing)}")
     return files
 
 
@@ -62,6 +65,11 @@ def default_cache() -> Path:
 def _in_cache(cache: Path) -> GuestFiles:
     modules = tuple(cache / f"{name}.ko" for name in MODULES)
     return GuestFiles(cache / "vmlinuz", cache / "busybox", modules)
+
+
+def _missing(files: GuestFiles) -> list[str]:
+    wanted = (files.kernel, files.busybox, *files.modules)
+    return [path.name for path in wanted if not path.exists()]
 
 
 def _kernel_package() -> str:
@@ -98,12 +106,14 @@ def _unpack(package: Path, wanted: Collection[str], cache: Path) -> None:
     ):
         for member in archive:
             path = "/" + re.sub(r"(?<=/vmlinuz)-.*", "", member.name.lstrip("./"))
+            path, compressed, _ = path.partition(".xz")  # modules from Debian 13 on
             if member.isfile() and any(path.endswith("/" + end) for end in wanted):
                 name = path.rpartition("/")[2]
                 content = archive.extractfile(member)
                 assert content is not None
                 temporary = cache / f"{name}.new"
-                temporary.write_bytes(content.read())
+                data = content.read()
+                temporary.write_bytes(lzma.decompress(data) if compressed else data)
                 temporary.rename(cache / name)
 
 
