@@ -1,8 +1,9 @@
 """The form in which mount(8) runs a FUSE filesystem: ``throttlefs SRC DST -o OPTIONS``.
 
 mount(8) runs mount.fuse3 for ``mount -t fuse.throttlefs SRC DST`` and for lines of fstab(5);
-that runs throttlefs from PATH, without a subcommand, with ``rw`` or ``ro`` first and ``dev`` and
-``suid`` last unless the options say otherwise: what mount(8) calls the defaults.
+that runs throttlefs, from the PATH that sh has by itself, without a subcommand. ``rw`` or ``ro``
+comes first among its options, and ``dev`` and ``suid`` last unless they say otherwise: what
+mount(8) calls the defaults.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ _MOUNT8 = """
 
   /srv/images /srv/slow fuse.throttlefs bps=10M,allow_other,nofail 0 0
 
-throttlefs has to be on the PATH of mount(8), in /usr/local/bin or /usr/bin. As mount(8) has it,
+mount(8) passes no PATH on: throttlefs has to be in /usr/local/bin or /usr/bin. As mount(8) has it,
 root's mounts allow devices and setuid programs unless `nodev` and `nosuid` say otherwise, which
 those of `throttlefs mount` do not unless `dev` and `suid` are given. `remount` is not possible:
 `throttlefs set` changes limits.

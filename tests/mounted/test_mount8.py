@@ -11,17 +11,23 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import THROTTLEFS, clear_away, run_throttlefs
+from tests.support import THROTTLEFS
 from throttlefs.mount8 import with_subcommand
-from throttlefs.mountinfo import MountEntry, mounted_at
+from throttlefs.mountinfo import MountEntry, parse_mountinfo
 
 pytestmark = pytest.mark.skipif(
-    shutil.which("mount.fuse3", path="/usr/sbin:/sbin") is None, reason="no mount.fuse3"
+    os.geteuid() != 0 or shutil.which("mount.fuse3", path="/usr/sbin:/sbin") is None,
+    reason="not root, or no mount.fuse3",
 )
+
+_IN_DIRECTORY = 'cd "$1" && shift && exec "$@"'
 
 
 class Fstab:
-    """An fstab of one line, and mount(8) with throttlefs on its PATH."""
+    """An fstab of one line, and mount(8), in a mount namespace where throttlefs is installed.
+
+    mount(8) takes no PATH from its caller: throttlefs has to be where the shell looks by itself.
+    """
 
     def __init__(self, directory: Path) -> None:
         self.source, self.target = directory / "src", directory / "mnt"
@@ -32,19 +38,38 @@ class Fstab:
         programs.mkdir()
         command = programs / "throttlefs"
         words = " ".join(map(shlex.quote, THROTTLEFS))
-        command.write_text(f'#!/bin/sh\nexec {words} "$@"\n')
+        command.write_text(
+            f"#!/bin/sh\nPYTHONPATH={shlex.quote(os.environ.get('PYTHONPATH', ''))}"
+            f' exec {words} "$@"\n'
+        )
         command.chmod(0o755)
-        self._path = f"{programs}:/usr/sbin:/usr/bin:/sbin:/bin"
+        self._holder = subprocess.Popen(
+            ["unshare", "--mount", "--propagation", "private", "sh", "-c", "echo; exec sleep 300"],
+            stdout=subprocess.PIPE,
+        )
+        assert self._holder.stdout is not None
+        self._holder.stdout.readline()
+        result = self.run("mount", "--bind", programs, "/usr/local/sbin")
+        assert result.returncode == 0, result.stderr
+
+    def close(self) -> None:
+        """Leave nothing mounted or running."""
+        for entry in self._mounts():
+            if entry.fstype == "fuse.throttlefs" and entry.point.startswith(
+                os.fsencode(self.source.parent)
+            ):
+                self.run("umount", "-l", os.fsdecode(entry.point))
+        self._holder.kill()
+        self._holder.communicate()
 
     def run(self, *command: object) -> subprocess.CompletedProcess[str]:
+        enter = ["nsenter", "--mount", "--target", str(self._holder.pid)]
         return subprocess.run(
-            list(map(str, command)),
+            [*enter, "sh", "-c", _IN_DIRECTORY, "sh", self.source.parent, *map(str, command)],
             capture_output=True,
             text=True,
             timeout=60,
-            cwd=self.source.parent,
             check=False,
-            env={**os.environ, "PATH": self._path},
         )
 
     def mount(self, options: str, source: object = None) -> subprocess.CompletedProcess[str]:
@@ -58,14 +83,18 @@ class Fstab:
 
     @property
     def entry(self) -> MountEntry | None:
-        return mounted_at(os.fsencode(self.target))
+        point = os.fsencode(self.target)
+        return next((entry for entry in self._mounts() if entry.point == point), None)
+
+    def _mounts(self) -> list[MountEntry]:
+        return parse_mountinfo(Path(f"/proc/{self._holder.pid}/mountinfo").read_bytes())
 
 
 @pytest.fixture
 def fstab(tmp_path: Path) -> Iterator[Fstab]:
     made = Fstab(tmp_path)
     yield made
-    clear_away(made.target)
+    made.close()
 
 
 def flags(entry: MountEntry | None) -> set[str]:
@@ -73,18 +102,12 @@ def flags(entry: MountEntry | None) -> set[str]:
     return set(entry.options.split(","))
 
 
-def limits_of(path: Path) -> str:
-    result = run_throttlefs("show", path)
-    assert result.returncode == 0, result.stderr
-    return result.stdout
-
-
 def test_mount_with_a_type(fstab: Fstab) -> None:
     result = fstab.mount("bps=1M")
     assert (result.returncode, result.stderr) == (0, "")
     assert fstab.entry is not None
     assert fstab.entry.fstype == "fuse.throttlefs"
-    assert "1M" in limits_of(fstab.target)
+    assert "bps=1M" in fstab.run("throttlefs", "show", fstab.target).stdout
     assert not {"nodev", "nosuid"} & flags(fstab.entry), "as mount(8) has it for root"
     assert fstab.run("umount", fstab.target).returncode == 0
 
@@ -99,12 +122,9 @@ def test_one_file(fstab: Fstab, tmp_path: Path) -> None:
     image, slow = tmp_path / "disk.img", tmp_path / "slow.img"
     image.write_bytes(b"data")
     slow.touch()
-    try:
-        result = fstab.run("mount", "-t", "fuse.throttlefs", image, slow, "-o", "bps=1M")
-        assert (result.returncode, result.stderr) == (0, "")
-        assert slow.read_bytes() == b"data"
-    finally:
-        clear_away(slow)
+    result = fstab.run("mount", "-t", "fuse.throttlefs", image, slow, "-o", "bps=1M")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert fstab.run("cat", slow).stdout == "data"
 
 
 @pytest.mark.parametrize(
@@ -150,6 +170,14 @@ def test_remount_is_refused_with_the_cure(fstab: Fstab) -> None:
     assert result.returncode != 0
     assert "throttlefs set" in result.stderr
     assert fstab.run("umount", fstab.target).returncode == 0
+
+
+def test_all_lines_twice_mount_once(fstab: Fstab) -> None:
+    assert fstab.mount_line("bps=1M").returncode == 0
+    result = fstab.run("mount", "-T", fstab.source.parent / "fstab", "-a")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert fstab.run("umount", fstab.target).returncode == 0
+    assert fstab.entry is None
 
 
 COMMANDS = ["mount", "umount", "show"]
