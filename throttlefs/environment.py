@@ -6,6 +6,7 @@ import os
 import resource
 import shutil
 
+from . import runtime
 from .errors import ThrottlefsError
 from .fuse import kernel
 from .options import MountOptions
@@ -13,7 +14,10 @@ from .paths import check_may_allow_others
 
 
 def check_environment(options: MountOptions) -> None:
-    """Raise `ThrottlefsError` if FUSE does not work here for this user."""
+    """Raise `ThrottlefsError` if FUSE does not work here for this user.
+
+    Makes the runtime directory, and clears it of what killed daemons left.
+    """
     problem = kernel.fuse_problem()
     if problem is not None:
         raise ThrottlefsError(problem)
@@ -22,6 +26,7 @@ def check_environment(options: MountOptions) -> None:
     for option in ("allow_other", "allow_root"):
         if getattr(options, option):
             check_may_allow_others(option)
+    runtime.clear_dead_records()
 
 
 def raise_descriptor_limit() -> int:

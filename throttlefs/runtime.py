@@ -78,7 +78,10 @@ def runtime_directory() -> str:
         os.makedirs(path, mode=0o700, exist_ok=True)
         st = os.lstat(path)
     except OSError as exc:
-        raise ThrottlefsError(f"cannot make the runtime directory {path}: {exc.strerror}") from None
+        raise ThrottlefsError(
+            f"cannot make the runtime directory {path}: {exc.strerror};"
+            " set XDG_RUNTIME_DIR to a directory of yours"
+        ) from None
     if not stat.S_ISDIR(st.st_mode) or st.st_uid != uid or st.st_mode & 0o022:
         raise ThrottlefsError(
             f"the runtime directory {path} is not a directory that only you can write;"
@@ -138,10 +141,31 @@ def write_record(mount: MountEntry, source: str, target: str) -> str:
     return path
 
 
+def clear_dead_records() -> None:
+    """Remove what daemons left behind that were killed."""
+    directory = runtime_directory()
+    for name in os.listdir(directory):
+        stem, extension = os.path.splitext(name)
+        path = os.path.join(directory, name)
+        if extension != ".json":
+            continue
+        record = _read(path)
+        if record is None or not record.is_alive():
+            for leftover in (path, os.path.join(directory, stem + ".sock")):
+                try:
+                    os.unlink(leftover)
+                except FileNotFoundError:
+                    pass
+
+
 def read_record(mount: MountEntry) -> MountRecord | None:
     """The record of *mount*, if this user's directory has one."""
+    return _read(_record_path(mount))
+
+
+def _read(path: str) -> MountRecord | None:
     try:
-        with open(_record_path(mount)) as file:
+        with open(path) as file:
             return MountRecord(**json.load(file))
     except (FileNotFoundError, ValueError, TypeError):
         return None

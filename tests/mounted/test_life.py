@@ -262,8 +262,12 @@ def test_a_killed_daemon_is_cleared_by_umount(make_mount: MountFactory) -> None:
     assert "throttlefs umount" in line
     assert run_throttlefs("umount", mounted.path).returncode == 0
     assert not mounted.is_mounted()
+    record = Path(f"/run/throttlefs/0-{mounted.entry.minor}.json")
+    assert record.exists(), "it died without a word"
     again = make_mount()
     assert (again.path / "f").read_text() == "x"
+    assert runtime.read_record(again.entry) is not None
+    assert again.entry.minor == mounted.entry.minor or not record.exists(), "cleared away"
 
 
 def test_a_daemon_killed_while_starting_leaves_nothing(directories: tuple[Path, Path]) -> None:
