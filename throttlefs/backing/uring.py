@@ -108,7 +108,9 @@ class UringEngine:
 
     async def _call(self, opcode: int, fd: int, offset: int, length: int, op_flags: int) -> None:
         while True:
-            result = await self._request(opcode, fd, offset, 0, length, op_flags, 0)
+            request = self._begin(opcode, fd, offset, 0, length, op_flags, 0)
+            await waiting.wait(_not_before_the_kernel_is_done)
+            result = request.result
             if result >= 0:
                 return
             if result not in (-errno.EINTR, -errno.EAGAIN):
@@ -121,9 +123,11 @@ class UringEngine:
         done = 0
         sqe_flags = abi.SQE_ASYNC if offload else 0
         while done < size:
-            result = await self._request(
+            request = self._begin(
                 opcode, fd, offset + done, address + done, size - done, 0, sqe_flags
             )
+            await waiting.wait(_not_before_the_kernel_is_done)
+            result = request.result
             if result == size:  # by far the most frequent case
                 return size
             if result > 0:
@@ -140,7 +144,7 @@ class UringEngine:
                 _raise(result)
         return done
 
-    async def _request(
+    def _begin(
         self,
         opcode: int,
         fd: int,
@@ -149,8 +153,8 @@ class UringEngine:
         length: int,
         op_flags: int,
         sqe_flags: int,
-    ) -> int:
-        """One request through the ring: the system call's result, or minus an errno."""
+    ) -> _Request:
+        """Put one request into the ring; whoever is running must `wait` for it next."""
         if self._ended:
             raise RuntimeError("nobody would reap the completion: the engine's run() has ended")
         request = _Request(waiting.current())
@@ -163,8 +167,7 @@ class UringEngine:
             ring.push(number, opcode, fd, offset, address, length, op_flags, sqe_flags)
         if ring.queued >= SUBMIT_BATCH:
             self._submit()
-        await waiting.wait(_not_before_the_kernel_is_done)
-        return request.result
+        return request
 
     def _submit(self) -> None:
         self._patience = SUBMIT_PATIENCE
