@@ -63,8 +63,9 @@ class World:
                 (self.fakes / tool).symlink_to(path)
         for name in ("any", "sync", "fusermount3", "gcc", "pkg-config"):
             self.fake(name)
-        for name in ("fio", "getfacl", "shellcheck"):
-            self.fake(name)
+        for name in re.findall(r"([\w.-]+):[\w.-]+", (CHECKOUT / "scripts" / "test").read_text()):
+            if not (self.fakes / name).exists():
+                self.fake(name)
         self.fake("python3", FAKE_PYTHON)
         (self.fakes / "log").touch()
         if os.geteuid() == 0:
