@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import http.client
 import os
-import shutil
 import socket
-import subprocess
 import time
 from pathlib import Path
 
@@ -92,13 +90,6 @@ def test_the_figures_are_those_of_the_image(mount: Mounted, port: int) -> None:
     (info,) = found["throttlefs_mount_info"].samples
     assert info.labels["target"] == str(mount.path)
     assert all(family.documentation.endswith(".") for family in found.values())
-
-
-@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
-def test_promtool_has_nothing_to_say(mount: Mounted, port: int) -> None:
-    (mount.path / "disk.img").read_bytes()
-    text = get(port)[2]
-    subprocess.run(["promtool", "check", "metrics"], input=text, text=True, check=True)
 
 
 def test_many_images_and_any_name_make_one_valid_text(make_mount: MountFactory, port: int) -> None:
