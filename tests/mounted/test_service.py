@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -128,7 +127,6 @@ def test_a_service_whose_source_is_missing(directories: tuple[Path, Path]) -> No
     assert result.stderr == "throttlefs: SRC /no/such/images does not exist\n"
 
 
-@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd-analyze")
 def test_systemd_understands_the_template(tmp_path: Path) -> None:
     unit = tmp_path / UNIT.name
     # The page is not installed here, which it would complain of.

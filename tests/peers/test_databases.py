@@ -71,12 +71,11 @@ def postgres_directory() -> Iterator[Path]:
     shutil.rmtree(directory)
 
 
-@pytest.mark.skipif(
-    os.geteuid() != 0 or postgres_programs() is None, reason="no PostgreSQL, or not root"
-)
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become the user postgres")
 def test_postgresql(postgres_directory: Path) -> None:
     """A cluster made, used and stopped on the mount, as the user postgres (allow_other)."""
     programs = postgres_programs()
+    assert programs is not None, "install the package postgresql"
     source, target = postgres_directory / "src", postgres_directory / "mnt"
     result = run_throttlefs("mount", source, target, "-o", "bps=200M,iops=5000,allow_other")
     assert (result.returncode, result.stderr) == (0, "")

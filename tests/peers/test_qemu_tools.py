@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -15,8 +14,6 @@ import pytest
 from tests.support import Mounted, MountFactory, wait_for
 
 KIB, MIB = 1 << 10, 1 << 20
-
-pytestmark = pytest.mark.skipif(shutil.which("qemu-img") is None, reason="no qemu-img")
 
 
 def run(*command: object, status: int = 0) -> str:

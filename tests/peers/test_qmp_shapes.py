@@ -195,8 +195,7 @@ def test_the_answers_of_a_mount(make_mount: MountFactory) -> None:
 @pytest.fixture
 def qemu(tmp_path: Path) -> Iterator[str]:
     program = shutil.which("qemu-system-x86_64")
-    if program is None:
-        pytest.skip("qemu-system-x86_64 is not installed")
+    assert program is not None, "install the package qemu-system-x86"
     image, path = tmp_path / "disk.img", tmp_path / "qemu.sock"
     image.write_bytes(bytes(1 << 20))
     arguments = [
