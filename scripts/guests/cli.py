@@ -59,6 +59,6 @@ def main(arguments: list[str] | None = None) -> int:
 def _print(plan: Plan, report: Report) -> None:
     print(f"{plan.image_format}, cache=none, aio={plan.aio}, {report.accelerator}")
     for step in report.steps:
-        print(f"  {step.what:<52} {step.seconds:6.2f} s, expected {step.expected:6.2f} s")
+        print(f"  {step.what:<50} {step.seconds:6.2f} s, expected {step.expected:6.2f} s")
     for line in report.checks:
         print(f"  {line}")

@@ -110,7 +110,7 @@ def _use(guest: Guest, plan: Plan, target: Path, report: Report) -> None:
     guest.run("mount /dev/vda /disk")
     write = _timed(f"dd if=/dev/zero of=/disk/file bs=64k count={count} oflag=direct")
     read = _timed(f"dd if=/disk/file of=/dev/null bs=64k count={count} iflag=direct")
-    for what, command in (("written", write), ("read", read)):
+    for what, command in (("written, beside the journal,", write), ("read", read)):
         seconds = _seconds(guest.run(command))
         report.steps.append(
             Step(f"{plan.mebibytes} MiB {what} at {plan.limit}/s", seconds, size / first)
