@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import subprocess
 import sys
 import tempfile
@@ -63,8 +64,13 @@ def as_user(
     )
 
 
-def allow_fuse() -> None:
-    os.chmod("/dev/fuse", 0o666)  # as udev has it; containers may differ
+@pytest.fixture(autouse=True)
+def dev_fuse_as_udev_has_it() -> Iterator[None]:
+    """Open to everybody, which it is not in every container."""
+    mode = stat.S_IMODE(os.stat("/dev/fuse").st_mode)
+    os.chmod("/dev/fuse", 0o666)
+    yield
+    os.chmod("/dev/fuse", mode)
 
 
 def allows_others() -> bool:
@@ -74,7 +80,6 @@ def allows_others() -> bool:
 
 def test_a_user_mounts_tunes_and_unmounts(user_directories: Path) -> None:
     directory = user_directories
-    allow_fuse()
 
     def throttlefs(*arguments: object) -> str:
         result = as_user(directory, *THROTTLEFS, *arguments)
@@ -102,7 +107,6 @@ def test_a_user_mounts_tunes_and_unmounts(user_directories: Path) -> None:
 
 def test_a_user_mounts_one_file(user_directories: Path) -> None:
     directory = user_directories
-    allow_fuse()
     (directory / "src" / "disk.img").write_bytes(b"data")
     os.chown(directory / "src" / "disk.img", 65534, 65534)
     slow = directory / "run" / "slow.img"
@@ -121,7 +125,6 @@ def test_a_user_mounts_one_file(user_directories: Path) -> None:
 def test_mount_fuse3_appends_what_only_root_may_have(user_directories: Path) -> None:
     """A user's own mount.fuse3 asks for dev and suid as well; he gets neither, and no error."""
     directory = user_directories
-    allow_fuse()
     result = as_user(directory, *THROTTLEFS, "src", "mnt", "-o", "rw,bps=1M,dev,suid")
     assert (result.returncode, result.stderr) == (0, "")
     entry = mounted_at(os.fsencode(directory / "mnt"))
@@ -137,7 +140,6 @@ def fails(result: subprocess.CompletedProcess[str]) -> str:
 
 def test_allow_other_is_for_fuse_conf_to_say(user_directories: Path) -> None:
     directory = user_directories
-    allow_fuse()
     result = as_user(directory, *THROTTLEFS, "mount", "src", "mnt", "-o", "allow_other")
     if not allows_others():
         assert "user_allow_other" in fails(result)
@@ -149,7 +151,6 @@ def test_allow_other_is_for_fuse_conf_to_say(user_directories: Path) -> None:
 def test_where_fuse_conf_allows_it_others_see_the_mount(user_directories: Path) -> None:
     """In a mount namespace with an fuse.conf of its own."""
     directory = user_directories
-    allow_fuse()
     conf = directory / "fuse.conf"
     conf.write_text("user_allow_other\n")
     command = " ".join([*AS_NOBODY, *THROTTLEFS, "mount", "src", "mnt", "-o", "allow_other"])
@@ -187,14 +188,12 @@ def test_a_user_without_the_right_to_dev_fuse(user_directories: Path) -> None:
 
 def test_what_a_user_may_not_mount_on(user_directories: Path) -> None:
     directory = user_directories
-    allow_fuse()
     os.chmod(directory / "mnt", 0o500)
     fails(as_user(directory, *THROTTLEFS, "mount", "src", "mnt"))
     assert mounted_at(os.fsencode(directory / "mnt")) is None
 
 
 def test_without_fusermount3_its_package_is_named(user_directories: Path) -> None:
-    allow_fuse()
     command = [*THROTTLEFS, "mount", "src", "mnt"]
     result = as_user(user_directories, *command, PATH=os.path.dirname(sys.executable))
     assert "install the package fuse3" in fails(result)
@@ -211,7 +210,6 @@ def test_the_kernel_lets_many_requests_wait(
         return int(Path(f"/sys/fs/fuse/connections/{entry.minor}/max_background").read_text())
 
     assert max_background(make_mount().path) == 10_000
-    os.chmod("/dev/fuse", 0o666)
     directory = user_directories
     mount = [
         *THROTTLEFS,
