@@ -79,4 +79,16 @@ def clear_away(path: Path) -> None:
         subprocess.run(["umount", "-l", str(path)], check=True)
 
 
+def fails(*args: object, status: int = 1) -> str:
+    """Run the command, which must fail with one clear line; returns the line."""
+    result = run_throttlefs(*args)
+    assert result.returncode == status, result.stderr
+    assert result.stdout == ""
+    lines = result.stderr.splitlines()
+    assert len(lines) == 1, result.stderr
+    assert lines[0].startswith("throttlefs: ")
+    assert "Traceback" not in result.stderr
+    return lines[0]
+
+
 MountFactory = Callable[..., Mounted]
