@@ -36,11 +36,15 @@ class Plan:
 
 @dataclass(frozen=True)
 class Step:
-    """A transfer: how long it took by the guest's clock, and should have by the limits."""
+    """A transfer: how long it took by the guest's clock, and should have by the limits.
+
+    *least* is less than *expected* where it is not known to the instant when a limit changed.
+    """
 
     what: str
     seconds: float
     expected: float
+    least: float
 
 
 @dataclass
@@ -113,20 +117,25 @@ def _use(guest: Guest, plan: Plan, target: Path, report: Report) -> None:
     for what, command in (("written, beside the journal,", write), ("read", read)):
         seconds = _seconds(guest.run(command))
         report.steps.append(
-            Step(f"{plan.mebibytes} MiB {what} at {plan.limit}/s", seconds, size / first)
+            Step(f"{plan.mebibytes} MiB {what} at {plan.limit}/s", seconds, *[size / first] * 2)
         )
 
-    # The limit changes while a read is under way.
+    # The limit changes while a read is under way: between the start and the end of `set`.
     began = time.monotonic()
     guest.start(read)
     time.sleep(size / first / 2)
+    earliest = time.monotonic() - began
     _run(*_THROTTLEFS, "set", target, f"bps={plan.then}")
-    slow = time.monotonic() - began
+    latest = time.monotonic() - began
     seconds = _seconds(guest.finish(read))
-    expected = slow + max(0.0, size - slow * first) / then
-    report.steps.append(
-        Step(f"{plan.mebibytes} MiB read, after {slow:.2f} s at {plan.then}/s", seconds, expected)
-    )
+
+    def expected(changed: float) -> float:
+        slow = min(changed, size / first)
+        return slow + (size - slow * first) / then
+
+    what = f"{plan.mebibytes} MiB read, after {latest:.2f} s at {plan.then}/s"
+    bounds = sorted((expected(latest), expected(earliest)), reverse=True)
+    report.steps.append(Step(what, seconds, *bounds))
     guest.run("rm /disk/file; sync; fstrim /disk; umount /disk")
 
 

@@ -97,7 +97,6 @@ def test_bench_is_held_to_the_limit(make_mount: MountFactory, aio: str) -> None:
     assert 0.7 < time.monotonic() - began < 3, "159 requests at 200 a second"
 
 
-@pytest.mark.skipif(shutil.which("qemu-system-x86_64") is None, reason="no QEMU")
 def test_a_locked_image_is_reported_by_qemu_itself(make_mount: MountFactory) -> None:
     """Locks work among the programs that use the mount."""
     mounted = make_mount()
