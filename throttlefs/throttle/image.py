@@ -37,6 +37,7 @@ class Image(Leaf):
         "own_group",
         "own_limits",
         "own_weight",
+        "remembered",
     )
 
     def __init__(self, throttle: Throttle, key: Hashable) -> None:
@@ -49,7 +50,9 @@ class Image(Leaf):
         self.own_weight: int | None = None
         # Per direction: nothing can hold a request up; kept up to date by the throttle.
         self.free = [True, True]
+        # Nobody has it open; and it is on the throttle's list of those to look at again.
         self.forgotten = False
+        self.remembered = False
 
     def try_admit(self, direction: int, nbytes: int) -> bool:
         """Let a request of *nbytes* go at once if it is due: True, and it is charged.

@@ -105,12 +105,15 @@ class Throttle:
             if image.parent is not None:
                 self.scheduler.change_parent(image, None, now)
             return
-        self._forgotten_count += 1
-        heappush(self._forgotten, (max(until, now + 1), self._forgotten_count, image))
+        if not image.remembered:  # however often it is closed meanwhile
+            image.remembered = True
+            self._forgotten_count += 1
+            heappush(self._forgotten, (max(until, now + 1), self._forgotten_count, image))
 
     def _drop_forgotten(self, now: int) -> None:
         while self._forgotten and self._forgotten[0][0] <= now:
             image = heappop(self._forgotten)[2]
+            image.remembered = False
             if image.forgotten and self._images.get(image.key) is image:
                 self._remember_until_paid(image, now)
 
