@@ -52,8 +52,8 @@ class Clock:
         "_heaviest",
         "_index",
         "_largest",
-        "_lead",
         "_terms",
+        "lead",
         "running",
         "virtual",
     )
@@ -67,13 +67,11 @@ class Clock:
         self._costs: dict[int, int] = {}
         self._largest = RecentMaximum()
         self._heaviest = RecentMaximum()
-        self._lead = 0
+        self.lead = 0
 
     def advance(self, member: Node, nbytes: int, now: int) -> None:
         """Count a request of *nbytes* of *member* that goes at *now* (ns)."""
-        cost = self._costs.get(nbytes)
-        if cost is None:
-            cost = self._find_cost(nbytes)
+        cost = self._cost(nbytes)
         weight = member.weight
         largest = self._largest
         if nbytes > largest.current or weight > self._heaviest.current or now >= largest.until:
@@ -84,7 +82,7 @@ class Clock:
         if weight != DEFAULT_WEIGHT:
             cost = cost * DEFAULT_WEIGHT // weight
         index = self._index
-        start = self.virtual - self._lead
+        start = self.virtual - self.lead
         finish = member.finish[index]
         if finish > start:
             start = finish
@@ -102,44 +100,42 @@ class Clock:
         member.last_size[self._index] = -1
 
     def reweigh(self, member: Node, weight: int) -> None:
-        """*member* gets another *weight*: what it had last counts by that."""
+        """*member* gets another *weight*: by that, too, it is ahead or behind what it was."""
         index = self._index
-        if member.last_size[index] >= 0:
-            cost = self._find_cost(member.last_size[index]) * DEFAULT_WEIGHT
-            member.finish[index] += cost // weight - cost // member.weight
+        ahead = member.finish[index] - self.virtual
+        member.finish[index] = self.virtual + ahead * member.weight // weight
 
     def count_by(self, buckets: list[Bucket], members: set[Node], now: int) -> None:
-        """Count by other limits from now on, the last request of each member included.
+        """Count by other limits from now on: whoever is ahead stays so, in bytes or requests.
 
         Else a group raised from 1M to 100M would starve, for a second, a member that happens to
-        have had 1 MiB last.
+        have had 1 MiB last, and one retuned in a loop would favour those with large requests.
         """
         terms = _scarcest(buckets)
         if terms == self._terms:
             return
         index = self._index
         counted = [member for member in members if member.last_size[index] >= 0]
-        old = [self._last_cost(member) for member in counted]
+        old = [self._cost(member.last_size[index]) for member in counted]
         self._terms = terms
         self._costs = {}
         self._find_lead(now)
         self.running = bool(terms)
         for member, cost in zip(counted, old, strict=True):
-            member.finish[index] += self._last_cost(member) - cost
+            ahead = member.finish[index] - self.virtual
+            ahead = ahead * self._cost(member.last_size[index]) // cost if cost else 0
+            member.finish[index] = self.virtual + ahead
 
     def _find_lead(self, now: int) -> None:
-        cost = self._find_cost(self._largest.at(now))
-        self._lead = cost * DEFAULT_WEIGHT // max(self._heaviest.at(now), 1)
+        cost = self._cost(self._largest.at(now))
+        self.lead = cost * DEFAULT_WEIGHT // max(self._heaviest.at(now), 1)
 
-    def _last_cost(self, member: Node) -> int:
-        size = member.last_size[self._index]
-        cost = self._costs.get(size)
-        if cost is None:
-            cost = self._find_cost(size)
-        return cost * DEFAULT_WEIGHT // member.weight
+    def _cost(self, nbytes: int) -> int:
+        """The time (fs) that a request of *nbytes* takes of the limit it takes most of."""
+        cost = self._costs.get(nbytes)
+        return self._find_cost(nbytes) if cost is None else cost
 
     def _find_cost(self, nbytes: int) -> int:
-        """The time (fs) that a request of *nbytes* takes of the limit it takes most of."""
         longest = 0
         for rate, fixed, per_byte in self._terms:
             cost = max(fixed, nbytes * per_byte) * _FEMTO_PER_NANO // rate

@@ -127,9 +127,9 @@ class Group(Node):
         if reader is writer:
             return reader, DIRECTIONS
         if _goes_before(reader, writer):
-            member, chosen = reader, READ
+            member, chosen, passed_over = reader, READ, writer
         else:
-            member, chosen = writer, WRITE
+            member, chosen, passed_over = writer, WRITE, reader
         other = 1 - chosen
         if self._order(other) == TOTAL:
             # One clock counts both directions: it is the member's turn in either.
@@ -138,10 +138,13 @@ class Group(Node):
                 return member, DIRECTIONS
         elif self._clocks[TOTAL].running:
             # The first in the other direction had more of the total than *member*. That is no
-            # reason to leave out those who had less, and the other direction's limit unused.
+            # reason to leave out those who had less, and the other direction's limit unused;
+            # unless they get too far ahead of it there: it has to have its turn some time.
             rival = self._turns[other].first(TOTAL, now)
             if rival is not None and _goes_before(rival, member):
-                return rival, (other,)
+                ahead = rival.finish[other] - passed_over.finish[other]
+                if ahead <= self._clocks[other].lead:
+                    return rival, (other,)
         return member, (chosen,)
 
     def _order(self, direction: int) -> int:

@@ -1,0 +1,57 @@
+"""Live changes of images and groups: they act at once on what waits, and nothing slips through."""
+
+from __future__ import annotations
+
+from tests.unit.throttle.virtual import SECOND, World, play
+from throttlefs.limits import NO_LIMITS, Limits
+
+
+def test_a_new_limit_acts_at_once_on_what_waits_and_the_debt_stays_in_bytes() -> None:
+    async def scenario(world: World) -> None:
+        image = world.throttle.image("a")
+        await world.ask(image, "first", 10_000)
+        await world.ask(image, "next", 1)
+        await world.run_until(4)
+        image.set_limits(Limits(bps=2000))
+        await world.run_until(20)
+        assert world.waited["next"] == 7 * SECOND
+
+    play(scenario, Limits(bps=1000))
+
+
+def test_a_lifted_limit_lets_all_go_and_restored_still_owes_what_went_under_it() -> None:
+    async def scenario(world: World) -> None:
+        image = world.throttle.image("a")
+        for name in ("first", "second", "third"):
+            await world.ask(image, name, 10_000)
+        image.set_limits(NO_LIMITS)
+        await world.run_until(1)
+        assert world.waited == {"first": 0, "second": 0, "third": 0}
+        image.set_limits(None)
+        await world.ask(image, "again", 1)
+        await world.run_until(20)
+        assert world.waited["again"] == 9 * SECOND
+
+    play(scenario, Limits(bps=1000))
+
+
+def test_between_changes_made_together_nothing_slips_through() -> None:
+    async def scenario(world: World) -> None:
+        throttle = world.throttle
+        throttle.create_group("g", Limits(bps=1000))
+        await world.ask(throttle.image("other"), "unlimited", 10_000)
+        throttle.image("other").set_group("g")
+        await world.ask(throttle.image("other"), "owed", 10_000)
+        image = throttle.image("a")
+        image.set_limits(Limits(bps=1000))
+        await world.ask(image, "first", 10_000)
+        await world.ask(image, "held", 1000)
+        with throttle.changes():
+            image.set_limits(None)
+            image.set_group("g")
+        await world.run_until(9)
+        assert "held" not in world.waited
+        await world.run_until(10)
+        assert world.waited["held"] == 10 * SECOND
+
+    play(scenario)
