@@ -94,6 +94,11 @@ class Clock:
         member.finish[index] = start + cost
         member.last_size[index] = nbytes
 
+    def refund(self, member: Node, nbytes: int, done: int) -> None:
+        """A request of *member* counted as *nbytes* and moved only *done* of them."""
+        excess = self._cost(nbytes) - self._cost(done)
+        member.finish[self._index] -= excess * DEFAULT_WEIGHT // member.weight
+
     def join(self, member: Node) -> None:
         """*member* is new: it starts where the others are."""
         member.finish[self._index] = self.virtual

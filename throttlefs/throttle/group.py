@@ -24,6 +24,7 @@ class Group(Node):
 
     __slots__ = (
         "_clocks",
+        "_counting",
         "_last_release",
         "_own_limits",
         "_turns",
@@ -37,6 +38,8 @@ class Group(Node):
         self.name = name
         self.members: set[Node] = set()
         self._clocks = (Clock(READ), Clock(WRITE), Clock(TOTAL))
+        # Per direction: those that a request of it moves on.
+        self._counting: list[list[Clock]] = [[], []]
         self._turns = (Turns(READ), Turns(WRITE))
         # Per direction: the limits of that direction alone, of this group and those above it.
         self._own_limits: tuple[list[Bucket], list[Bucket]] = ([], [])
@@ -83,6 +86,9 @@ class Group(Node):
             clocks = (direction, TOTAL) if own[direction] else (TOTAL,)
             if not totals:
                 clocks = (direction,)
+            self._counting[direction] = [
+                self._clocks[clock] for clock in clocks if self._clocks[clock].running
+            ]
             self._turns[direction].reorder(clocks)
             self.turn_gap[direction].forget()
             self._last_release[direction] = now
@@ -176,13 +182,15 @@ class Group(Node):
     def account(self, member: Node, direction: int, nbytes: int, now: int) -> None:
         """Move on the clocks: a request of *member* goes at *now*."""
         self._last_release[direction] = now
-        clocks = self._clocks
-        if clocks[TOTAL].running:
-            clocks[TOTAL].advance(member, nbytes, now)
-            if self._own_limits[direction]:
-                clocks[direction].advance(member, nbytes, now)
-        elif clocks[direction].running:
-            clocks[direction].advance(member, nbytes, now)
+        for clock in self._counting[direction]:
+            clock.advance(member, nbytes, now)
+
+    def refund(self, member: Node, direction: int, nbytes: int, done: int, now: int) -> None:
+        """A request of *member* that was counted as *nbytes* moved only *done* of them."""
+        for clock in self._counting[direction]:
+            clock.refund(member, nbytes, done)
+        for turns in self._turns:
+            turns.relist(member, now)
 
 
 def _goes_before(one: Node, other: Node) -> bool:

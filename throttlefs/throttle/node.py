@@ -10,12 +10,13 @@ them may stand still through no lack of demand: while 256 KiB keep ``bps=10M`` b
 member's own limit. Without compensation that time is lost, and none of the limits is reached.
 So demand that has been waiting may catch up
 
-    lag = SLACK + min(time this direction has been waiting here, L)
+    lag = SLACK + min(time since this direction was last idle here, L)
 
-where L is what one request can take: the longest time that a recent request made one of this
-node's own limits not due (if it has several), or twice the longest time that a member that was
-due waited for its group's next turn. No limit is exceeded in any window by more than lag plus
-one request.
+where L is the longer of (a) the time that the largest of recent requests takes of one of this
+node's own limits, if it has several, and (b) twice the longest time that a member of the parent
+which was due recently waited for the parent's next turn. "Recently" is 1 to 2 s, a break of less
+than the slack is none. No limit is exceeded in any window by more than lag plus one request, and
+with one limit and no parent L is 0.
 """
 
 from __future__ import annotations

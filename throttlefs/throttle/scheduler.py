@@ -59,8 +59,10 @@ class Scheduler:
     def refund(self, leaf: Leaf, direction: int, nbytes: int, done: int, now: int) -> None:
         """A request of *nbytes* that went moved only *done* of them: the rest is not owed."""
         for node in leaf.path:
-            for bucket in node.meter.buckets[direction]:
+            for bucket in node.buckets[direction]:
                 bucket.refund(nbytes, done)
+            if node.parent is not None:
+                node.parent.refund(node, direction, nbytes, done, now)
         for node in leaf.path:
             for waiting in DIRECTIONS:
                 if node.waiting[waiting]:

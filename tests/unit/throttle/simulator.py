@@ -45,6 +45,7 @@ class Client:
     pause: int = 0
     stop: int = NEVER
     once: bool = False
+    done: int | None = None
     nbytes: int = 0
     requests: int = 0
 
@@ -102,10 +103,14 @@ class Simulator:
         pause: int = 0,
         stop: int = NEVER,
         once: bool = False,
+        done: int | None = None,
     ) -> Client:
-        """Start a client at *start*, ns; with *once* it asks *depth* times and no more."""
+        """Start a client at *start*, ns; with *once* it asks *depth* times and no more.
+
+        With *done* its requests move only so many bytes, and the rest is refunded.
+        """
         sizes = repeat(size) if isinstance(size, int) else size
-        client = Client(leaf, direction, sizes, depth, pause, stop, once)
+        client = Client(leaf, direction, sizes, depth, pause, stop, once, done)
         for _ in range(depth):
             self._arrive(client, self.now if start is None else start)
         return client
@@ -148,5 +153,7 @@ class Simulator:
         client.requests += 1
         if self.keep:
             self.releases.append(Release(self.now, leaf, direction, nbytes, client.requests))
+        if client.done is not None:
+            self.scheduler.refund(leaf, direction, nbytes, client.done, self.now)
         if not client.once:
             self._arrive(client, self.now + client.pause)

@@ -213,6 +213,17 @@ def test_a_request_that_needs_two_limits_at_once_is_not_starved(level: str) -> N
     assert got[2] == pytest.approx(7, rel=0.05)
 
 
+def test_what_a_refund_gave_back_does_not_count_against_the_share() -> None:
+    """A program that reads small files in large pieces gets as many bytes as the others."""
+    simulator = Simulator()
+    group = simulator.group(limits(bps="20M"))
+    whole = simulator.client(simulator.leaf(parent=group), READ, 64 * KIB)
+    pieces = simulator.client(simulator.leaf(parent=group), READ, 128 * KIB, done=16 * KIB)
+    simulator.run(SECONDS)
+    assert whole.nbytes / SECONDS / MIB == near(10, 128 * KIB)
+    assert pieces.requests * 16 * KIB / SECONDS / MIB == near(10, 128 * KIB)
+
+
 def test_a_newcomer_gets_no_more_and_no_less_than_the_others() -> None:
     simulator = Simulator()
     group = simulator.group(limits(bps="20M"))
