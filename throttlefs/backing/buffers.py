@@ -2,9 +2,12 @@
 
 The kernel fills a bytes object directly, which then is the answer: no copy, and the memory
 comes from malloc(3), which hands out again what was freed a moment ago (no page faults).
+O_DIRECT wants aligned memory (open(2), NOTES): small requests are copied from and to slots
+that are used again and again, large ones get memory of their own.
 """
 
 import ctypes
+import mmap
 from typing import NamedTuple
 
 Data = bytes | bytearray | memoryview
@@ -78,3 +81,34 @@ def copy_aligned(data: bytes, alignment: int) -> AlignedMemory:
     memory = new_aligned(len(data), alignment)
     ctypes.memmove(memory.address, address_of(data), len(data))
     return memory
+
+
+SLOT_SIZE = 64 << 10
+"""Bytes in a `Slot`: up to here copying costs less (1.3 us) than preparing other memory."""
+
+# As many slots are kept when nobody uses them: 4 MiB, if all were ever filled.
+_SLOTS_KEPT = 64
+
+
+class Slot:
+    """`SLOT_SIZE` bytes of page-aligned memory, to be used by one request at a time."""
+
+    __slots__ = ("address", "memory")
+
+    def __init__(self) -> None:
+        self.memory = mmap.mmap(-1, SLOT_SIZE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        self.address = ctypes.addressof(ctypes.c_char.from_buffer(self.memory))
+
+
+_free_slots: list[Slot] = []
+
+
+def take_slot() -> Slot:
+    """A slot that nobody else uses until it is given back."""
+    return _free_slots.pop() if _free_slots else Slot()
+
+
+def give_slot(slot: Slot) -> None:
+    """Give back a slot that neither the kernel nor anybody else uses any more."""
+    if len(_free_slots) < _SLOTS_KEPT:
+        _free_slots.append(slot)

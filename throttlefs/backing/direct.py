@@ -1,10 +1,19 @@
 """O_DIRECT with requests of any alignment."""
 
 import fcntl
+import mmap
 import os
 
 from throttlefs.backing.alignment import Alignment
-from throttlefs.backing.buffers import Data, address_of, copy_aligned, new_aligned
+from throttlefs.backing.buffers import (
+    SLOT_SIZE,
+    Data,
+    address_of,
+    copy_aligned,
+    give_slot,
+    new_aligned,
+    take_slot,
+)
 from throttlefs.backing.engine import Engine
 from throttlefs.backing.gate import gate_of
 
@@ -30,35 +39,56 @@ class DirectIo:
         self._engine = engine
         self._block_mask = alignment.offset - 1
         self._memory_alignment = alignment.memory
+        # A slot is aligned to a page; no disk is known that demands more.
+        self._slot_size = SLOT_SIZE if alignment.memory <= mmap.PAGESIZE else 0
         self._gate = gate_of(*identity)
         self._cached_fd = -1
 
     async def read(self, offset: int, size: int) -> Data:
         """See `BackingFile.read`."""
-        start = offset & ~self._block_mask
-        end = (offset + size + self._block_mask) & ~self._block_mask
-        memory = new_aligned(end - start, self._memory_alignment)
-        got = await self._engine.read_into(self._fd, start, memory.address, memory.size)
+        mask = self._block_mask
+        start = offset & ~mask
+        length = ((offset + size + mask) & ~mask) - start
         first = offset - start
-        return memory.data(first, max(first, min(first + size, got)))
+        if length > self._slot_size:
+            memory = new_aligned(length, self._memory_alignment)
+            got = await self._engine.read_into(self._fd, start, memory.address, length)
+            return memory.data(first, max(first, min(first + size, got)))
+        slot = take_slot()
+        try:
+            got = await self._engine.read_into(self._fd, start, slot.address, length)
+            return slot.memory[first : min(first + size, got)]
+        finally:
+            give_slot(slot)
 
     async def write(self, offset: int, data: Data) -> int:
         """See `BackingFile.write`."""
-        size = len(data)
-        unaligned = bool((offset | size) & self._block_mask)
-        await self._gate.enter(unaligned=unaligned)
+        unaligned = bool((offset | len(data)) & self._block_mask)
+        gate = self._gate
+        if not gate.try_enter(unaligned=unaligned):
+            await gate.enter(unaligned=unaligned)
         try:
             if unaligned:
                 return await self._write_unaligned(offset, data)
-            if type(data) is not bytes:
-                data = bytes(data)
-            address = address_of(data)
-            if address & (self._memory_alignment - 1):
-                memory = copy_aligned(data, self._memory_alignment)
-                return await self._engine.write_from(self._fd, offset, memory.address, size)
-            return await self._engine.write_from(self._fd, offset, address, size)
+            if len(data) > self._slot_size:
+                return await self._write_large(offset, data)
+            slot = take_slot()
+            try:
+                slot.memory[: len(data)] = data
+                return await self._engine.write_from(self._fd, offset, slot.address, len(data))
+            finally:
+                give_slot(slot)
         finally:
-            self._gate.leave(unaligned=unaligned)
+            gate.leave(unaligned=unaligned)
+
+    async def _write_large(self, offset: int, data: Data) -> int:
+        if type(data) is not bytes:
+            data = bytes(data)
+        address = address_of(data)
+        if address & (self._memory_alignment - 1):
+            memory = copy_aligned(data, self._memory_alignment)
+            return await self._engine.write_from(self._fd, offset, memory.address, memory.size)
+        return await self._engine.write_from(self._fd, offset, address, len(data))
 
     async def _write_unaligned(self, offset: int, data: Data) -> int:
         if self._cached_fd < 0:

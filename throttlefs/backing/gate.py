@@ -16,7 +16,8 @@ from throttlefs import waiting
 class WriteGate:
     """Lets in any number of aligned writes, or one unaligned write; in order of arrival.
 
-    `enter` is followed by `leave` with the same argument, also when the write fails.
+    Who has come in, by `enter` or `try_enter`, leaves by `leave` with the same argument, also
+    when the write failed.
     """
 
     __slots__ = ("__weakref__", "_inside", "_unaligned_inside", "_waiting")
@@ -26,10 +27,16 @@ class WriteGate:
         self._unaligned_inside = False
         self._waiting: deque[tuple[Task | waiting.Waiter, bool]] = deque()
 
+    def try_enter(self, *, unaligned: bool) -> bool:
+        """Enter if the write may begin at once; else the way in is `enter`."""
+        if self._waiting or not self._may_enter(unaligned):
+            return False
+        self._admit(unaligned)
+        return True
+
     async def enter(self, *, unaligned: bool) -> None:
         """Wait until the write may begin. No checkpoint if it may at once."""
-        if not self._waiting and self._may_enter(unaligned):
-            self._admit(unaligned)
+        if self.try_enter(unaligned=unaligned):
             return
         waiter = (waiting.current(), unaligned)
         self._waiting.append(waiter)

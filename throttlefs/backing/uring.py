@@ -24,13 +24,14 @@ from throttlefs.backing.buffers import Data, address_of, addresses_are_known, ne
 from throttlefs.backing.ring import Ring, RingUnavailableError
 
 # How many requests may queue up before they are submitted although the loop is busy. Eager
-# submission feeds the device earlier, late submission saves CPU: with random 4 KiB reads at
-# queue depth 32 1 -> 66 k/s and 12.8 us of CPU each, 4 -> 56 k/s and 10.6-12.8 us,
-# 64 -> 52 k/s and 9.9 us (O_DIRECT, virtio disk, two cores; scripts/benchmarks/backing_io.py).
-SUBMIT_BATCH = 4
+# submission feeds the disk early; late submission saves CPU, as one system call and one kick of
+# the disk serve many. Random 4 KiB reads at queue depth 32 through a mount, buffered and cold:
+# 4 -> 34 k/s and 28.7 us of CPU each, 8 -> 38 k/s and 25.6 us, 32 -> 26 k/s (virtio disk, two
+# cores; scripts/benchmarks/backing_io.py has the engine alone).
+SUBMIT_BATCH = 8
 
 # As many calls of `poll` may pass before fewer than that are submitted.
-SUBMIT_PATIENCE = 4
+SUBMIT_PATIENCE = 8
 
 # How long `close` waits for the kernel to finish what is under way, in seconds.
 CLOSE_TIMEOUT = 10.0

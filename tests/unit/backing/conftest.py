@@ -56,7 +56,8 @@ def open_file(path: Path, engine: Engine, cache: CacheMode = CacheMode.WRITEBACK
 def drop_from_cache(path: Path) -> None:
     fd = os.open(path, os.O_RDONLY)
     os.fsync(fd)
-    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    for _ in range(3):  # pages that another CPU is just adding are passed over
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
     os.close(fd)
 
 

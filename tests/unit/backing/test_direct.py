@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import logging
 import os
 import random
-import stat
 from pathlib import Path
 
 import pytest
 import trio
 
 from tests.unit.backing.conftest import drop_from_cache, open_file, running
-from throttlefs.backing import BackingFile, CacheMode, Engine, alignment, file
+from throttlefs.backing import BackingFile, CacheMode, buffers, file
 from throttlefs.backing.alignment import Alignment, direct_alignment
 from throttlefs.backing.gate import gate_of
 
@@ -28,9 +26,11 @@ def image(tmp_path: Path) -> Path:
     path.write_bytes(DATA)
     fd = os.open(path, os.O_RDONLY)
     try:
+        if direct_alignment(fd) is None:
+            raise OSError(errno.EINVAL, "statx says so")
         fcntl.fcntl(fd, fcntl.F_SETFL, os.O_DIRECT)
-    except OSError:
-        pytest.skip("the filesystem of the temporary directory refuses O_DIRECT")
+    except OSError as error:
+        pytest.skip(f"the filesystem of the temporary directory refuses O_DIRECT: {error}")
     finally:
         os.close(fd)
     return path
@@ -302,6 +302,28 @@ def test_an_unlinked_file_takes_unaligned_writes(image: Path) -> None:
     trio.run(main)
 
 
+def test_slots_are_used_again_and_not_shared(image: Path) -> None:
+    """Small requests borrow their memory; two at a time must not have the same."""
+
+    async def main() -> None:
+        async with running("threads") as engine:
+            backing = open_file(image, engine, CacheMode.NONE)
+            for _ in range(3):
+                async with trio.open_nursery() as nursery:
+                    for number in range(2 * buffers._SLOTS_KEPT):
+                        nursery.start_soon(check, backing, number % 48 * 4096)
+                assert len(buffers._free_slots) == buffers._SLOTS_KEPT
+                assert len({slot.address for slot in buffers._free_slots}) == buffers._SLOTS_KEPT
+            backing.close()
+
+    async def check(backing: BackingFile, place: int) -> None:
+        assert bytes(await backing.read(place, 4096)) == DATA[place : place + 4096]
+        await backing.write(place, DATA[place : place + 4096])
+
+    trio.run(main)
+    assert image.read_bytes() == DATA
+
+
 def test_direct_writes_do_not_append(image: Path) -> None:
     async def main() -> None:
         async with running("threads") as engine:
@@ -314,128 +336,3 @@ def test_direct_writes_do_not_append(image: Path) -> None:
     trio.run(main)
     after = image.read_bytes()
     assert after == b"x" * 4096 + DATA[4096:5000] + b"y" + DATA[5001:]
-
-
-# -- filesystems without O_DIRECT ----------------------------------------------------------
-
-
-async def works_through_the_cache(engine: Engine, path: Path, cache: CacheMode) -> None:
-    backing = open_file(path, engine, cache)
-    assert not has_direct(backing.fd)
-    assert bytes(backing.read_now(3, 5000) or b"") == DATA[3:5003]
-    assert await backing.write(7, b"some data") == 9
-    assert bytes(await backing.read(7, 9)) == b"some data"
-    backing.close()
-    backing = open_file(path, engine, cache)
-    await backing.write(7, DATA[7:16])
-    backing.close()
-
-
-@pytest.mark.parametrize("cache", [CacheMode.NONE, CacheMode.DIRECTSYNC])
-@pytest.mark.parametrize("how", ["statx says so", "fcntl refuses"])
-def test_a_filesystem_that_refuses(
-    image: Path,
-    cache: CacheMode,
-    how: str,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    monkeypatch.setattr(file, "_without_direct", set())
-    if how == "statx says so":
-        monkeypatch.setattr(alignment, "_ask_statx", lambda fd: Alignment(0, 0))
-    else:
-        real = fcntl.fcntl
-
-        def refuse(fd: int, command: int, argument: int = 0) -> int:
-            if command == fcntl.F_SETFL and argument & os.O_DIRECT:
-                raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
-            return real(fd, command, argument)
-
-        monkeypatch.setattr(fcntl, "fcntl", refuse)
-
-    async def main() -> None:
-        async with running("threads") as engine:
-            await works_through_the_cache(engine, image, cache)
-
-    caplog.set_level(logging.WARNING)
-    trio.run(main)
-    assert [record.getMessage() for record in caplog.records if "O_DIRECT" in record.msg] == [
-        f"the filesystem (device {os.major(image.stat().st_dev)}:"
-        f"{os.minor(image.stat().st_dev)}) refuses O_DIRECT: its files go through the page cache"
-    ]
-
-
-def test_other_errors_are_not_taken_for_a_refusal(
-    image: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    real = fcntl.fcntl
-
-    def fail(fd: int, command: int, argument: int = 0) -> int:
-        if command == fcntl.F_SETFL:
-            raise OSError(errno.EPERM, os.strerror(errno.EPERM))
-        return real(fd, command, argument)
-
-    async def main() -> None:
-        async with running("threads") as engine:
-            fd = os.open(image, os.O_RDWR)
-            with monkeypatch.context() as patch:
-                patch.setattr(fcntl, "fcntl", fail)
-                with pytest.raises(PermissionError):
-                    BackingFile(fd, engine, CacheMode.NONE)
-            os.close(fd)
-
-    trio.run(main)
-
-
-# -- alignment ---------------------------------------------------------------------------
-
-
-def test_alignment_is_told_or_found_out(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fd = os.open(image, os.O_RDONLY)
-    told = direct_alignment(fd)
-    monkeypatch.setattr(alignment, "_ask_statx", lambda fd: None)
-    found = direct_alignment(fd)
-    assert told is not None
-    assert found is not None
-    for value in (*told, *found):
-        assert value.bit_count() == 1
-    assert found.offset >= told.offset
-    assert found.memory >= told.memory
-    os.close(fd)
-
-
-def test_alignment_where_nobody_tells(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(alignment, "_ask_statx", lambda fd: None)
-    monkeypatch.setattr(alignment, "_logical_block_size", lambda device: None)
-    fd = os.open(image, os.O_RDONLY)
-    assert direct_alignment(fd) == Alignment(4096, 4096)
-    os.close(fd)
-
-
-def test_block_size_from_sysfs() -> None:
-    """Of disks and of partitions, which have no queue of their own."""
-    asked = 0
-    for entry in Path("/sys/class/block").iterdir():
-        major, minor = map(int, (entry / "dev").read_text().split(":"))
-        size = alignment._logical_block_size(os.makedev(major, minor))
-        assert size is not None
-        assert size >= 512
-        asked += 1
-    if not asked:
-        pytest.skip("no block devices here")
-    assert alignment._logical_block_size(os.makedev(0, 12345)) is None
-
-
-def test_struct_statx_has_the_kernels_size() -> None:
-    import ctypes
-
-    assert ctypes.sizeof(alignment._Statx) == 256
-    assert alignment._Statx.dio_mem_align.offset == 152
-
-
-def test_a_block_device_is_asked_for_its_own_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    status = os.stat_result((stat.S_IFBLK, 1, 5, 1, 0, 0, 0, 0, 0, 0), {"st_rdev": 99})
-    monkeypatch.setattr(alignment, "_ask_statx", lambda fd: None)
-    monkeypatch.setattr(alignment.os, "fstat", lambda fd: status)
-    monkeypatch.setattr(alignment, "_logical_block_size", {99: 1024, 5: 2048}.get)
-    assert direct_alignment(0) == Alignment(1024, 1024)

@@ -250,6 +250,52 @@ def test_a_stall_sends_writes_to_the_engine_for_a_while(
     with_file(image_on_disk, test)
 
 
+def test_slow_writes_that_come_side_by_side_go_to_another_core(
+    image_on_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, cost, pwrite = monotonic() + 1e6, 30e-6, os.pwrite
+
+    def slow(fd: int, data: bytes, offset: int) -> int:
+        nonlocal now
+        now += cost
+        return pwrite(fd, data, offset)
+
+    async def main() -> None:
+        nonlocal cost
+        async with running("threads") as engine:
+            backing, data = open_file(image_on_disk, engine), bytes(4096)
+            monkeypatch.setattr(file, "monotonic", lambda: now)
+            monkeypatch.setattr(os, "pwrite", slow)
+
+            async def inline_share(depth: int) -> float:
+                """What part of 600 writes by so many writers was done on the loop."""
+                inline = 0
+
+                async def writer() -> None:
+                    nonlocal inline
+                    for _ in range(600 // depth):
+                        if backing.write_now(0, data) is None:
+                            await backing.write(0, data)
+                        else:
+                            inline += 1
+                            await trio.lowlevel.checkpoint()
+
+                async with trio.open_nursery() as nursery:
+                    for _ in range(depth):
+                        nursery.start_soon(writer)
+                return inline / 600
+
+            assert await inline_share(1) > 0.95  # but for a probe now and then
+            assert await inline_share(8) < 0.3
+            assert await inline_share(1) > 0.95
+            cost = 3e-6
+            await inline_share(8)  # the probes find out that it is quick again
+            assert await inline_share(8) == 1
+            backing.close()
+
+    trio.run(main)
+
+
 @pytest.mark.parametrize("cache", list(CacheMode))
 def test_what_must_reach_the_disk_is_not_written_on_the_loop(
     image_on_disk: Path, cache: CacheMode
