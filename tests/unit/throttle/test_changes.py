@@ -95,6 +95,21 @@ def test_moving_between_groups_leaves_the_debts_where_they_are() -> None:
     assert client.nbytes - before <= 4 * MIB + 256 * KIB
 
 
+def test_who_moves_to_another_group_shares_it_from_then_on() -> None:
+    """Whatever it had in the old one: that was long ago, or elsewhere."""
+    simulator = Simulator()
+    old, new = (simulator.group(Limits(bps=20 * MIB)) for _ in range(2))
+    moving = simulator.client(simulator.leaf(parent=old), READ, 64 * KIB)
+    simulator.run(20)
+    staying = simulator.client(simulator.leaf(parent=new), READ, 64 * KIB)
+    simulator.run(1)
+    simulator.change_parent(moving.leaf, new)
+    before = moving.nbytes, staying.nbytes
+    simulator.run(2)
+    assert moving.nbytes - before[0] == pytest.approx(20 * MIB, abs=256 * KIB)
+    assert staying.nbytes - before[1] == pytest.approx(20 * MIB, abs=256 * KIB)
+
+
 def test_a_group_that_is_raised_starves_nobody() -> None:
     """One member has just had 1 MiB at 1M: a second of the old limit, 10 ms of the new one."""
     simulator = Simulator()

@@ -175,6 +175,17 @@ def test_small_requests_reach_their_own_limit_beside_large_ones() -> None:
     assert got[1:] == [near(6, MIB)] * 3
 
 
+@pytest.mark.parametrize("size", [4 * KIB, 64 * KIB])
+def test_so_do_those_of_a_client_that_asks_for_one_after_the_other(size: int) -> None:
+    """Its queue is empty for 50 us after each request, which is no lack of demand."""
+    simulator = Simulator()
+    group = simulator.group(limits(bps="20M"))
+    own = simulator.leaf(limits(bps="2M"), group)
+    a = simulator.client(own, READ, size, 1, pause=50_000)
+    others = [simulator.client(simulator.leaf(parent=group), READ, MIB) for _ in range(3)]
+    assert shares(simulator, a, *others)[0] == pytest.approx(2, rel=0.03)
+
+
 def test_directions_of_a_vm_share_what_it_gets_of_the_tenant() -> None:
     simulator = Simulator()
     tenant = simulator.group(limits(bps="30M"))
