@@ -13,6 +13,7 @@ import argparse
 import logging
 import os
 import random
+import resource
 import sys
 import time
 from collections.abc import Awaitable, Callable
@@ -251,7 +252,29 @@ async def pools(options: Options) -> None:
     pool.close()
 
 
-GROUPS = {f.__name__: f for f in (random_reads, ways, direct_sizes, batches, pools)}
+async def stalls(options: Options) -> None:
+    """Cached writes at random places by plain pwrite(2): how many had to wait, and how long."""
+    for size in (4 * KIB, 64 * KIB, 256 * KIB, 1 * MIB):
+        warm_cache(options.path)
+        fd, data = os.open(options.path, os.O_RDWR), random.randbytes(size)
+        count, waits = 0, []
+        end = time.perf_counter() + 5 * options.seconds
+        while time.perf_counter() < end:
+            offset = random.randrange(options.file_size // size) * size
+            switches = resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
+            begin = time.perf_counter()
+            os.pwrite(fd, data, offset)
+            took = time.perf_counter() - begin
+            # A thread that waits gives the CPU up; one that is only preempted does not.
+            if resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw > switches:
+                waits.append(took * 1e3)
+            count += 1
+        os.close(fd)
+        waited = f"{sum(waits):.1f} ms in all, {max(waits, default=0):.1f} ms at worst"
+        print(f"{size // KIB}k: of {count} writes {len(waits)} waited, {waited}", flush=True)
+
+
+GROUPS = {f.__name__: f for f in (random_reads, ways, direct_sizes, batches, pools, stalls)}
 
 
 def main() -> None:

@@ -31,14 +31,14 @@ def is_in_memory(fd: int) -> bool:
 class WriteHabit:
     """Writes to the page cache of one filesystem, done here as long as they are quick.
 
-    Most take 2 to 30 us, less than it costs to hand them to the engine (20 us of the loop's
-    CPU and 30 us of a worker's, up to 128 KiB). But one that meets too many dirty pages, a page
-    under write-back or a journal that commits, waits for the disk, and with it every other
-    request: in 300,000 random 4 KiB writes to ext4 42 waited, 1.3 ms each and 3.8 ms at worst;
-    one of 256 KiB waited 23 ms. RWF_NOWAIT does not tell beforehand: ext4 does not know it for
-    buffered writes, and XFS and btrfs refuse every one of them (Linux 6.18: the new mtime needs
-    a transaction). So some are suffered, and those after them go to the engine until the storm
-    is over.
+    Most take 2 to 30 us, less than it costs to hand them to the engine (10 to 20 us of the
+    loop's CPU and 30 us of a worker's). But one that meets too many dirty pages, a page under
+    write-back or a journal that commits, waits for the disk, and with it every other request:
+    in 300,000 random 4 KiB writes to ext4 on a busy disk 42 waited, 1.3 ms each and 3.8 ms at
+    worst; one of 256 KiB waited 23 ms (scripts/benchmarks/backing_io.py stalls). RWF_NOWAIT
+    does not tell beforehand: ext4 does not know it for buffered writes, and XFS and btrfs refuse
+    every one of them (Linux 6.18: the new mtime needs a transaction). So some are suffered, and
+    those after them go to the engine until the storm is over.
     """
 
     __slots__ = ("__weakref__", "_debt", "_debt_at", "_pause", "resume_at")

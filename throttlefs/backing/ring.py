@@ -1,6 +1,7 @@
 """One io_uring: two ring buffers shared with the kernel, and the entries they speak of.
 
-How it works (io_uring(7); the words in capitals are the kernel's)::
+io_uring_setup(2) makes it and tells at which offsets of its mappings the words and entries
+below lie. How it works (io_uring(7); the words in capitals are the kernel's)::
 
       we write                                            the kernel writes
       SQEs   [ 0 ][ 1 ][ 2 ][ 3 ] ...   one request each  CQEs [ 0 ][ 1 ] ...  one result each
