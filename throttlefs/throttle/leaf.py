@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import Any
+from typing import Any, Final
 
 from .node import Node
 
@@ -27,6 +27,9 @@ class Request:
         return self.leaf is not None
 
 
+_NOTHING: Final[deque[Request]] = deque(maxlen=0)
+
+
 class Leaf(Node):
     """An image's two queues. Order holds within each; a total makes them take turns by arrival."""
 
@@ -34,7 +37,8 @@ class Leaf(Node):
 
     def __init__(self) -> None:
         super().__init__()
-        self._queues: tuple[deque[Request], deque[Request]] = (deque(), deque())
+        # Made when first needed: most images never have anything waiting.
+        self._queues: list[deque[Request]] = [_NOTHING, _NOTHING]
         self.waiting_most = [0, 0]
         # This leaf and all above it, the root last; kept up to date by the scheduler.
         self.path: tuple[Node, ...] = (self,)
@@ -49,7 +53,10 @@ class Leaf(Node):
         """Put *request* at the end of its queue."""
         request.leaf = self
         direction = request.direction
-        self._queues[direction].append(request)
+        queue = self._queues[direction]
+        if queue is _NOTHING:
+            queue = self._queues[direction] = deque()
+        queue.append(request)
         waiting = self.waiting[direction]
         self.waiting_most[direction] = max(self.waiting_most[direction], waiting)
 
