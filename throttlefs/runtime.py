@@ -15,7 +15,7 @@ import tempfile
 from dataclasses import asdict, dataclass
 
 from .errors import ThrottlefsError
-from .mountinfo import MountEntry
+from .mountinfo import MountEntry, read_mounts
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,10 +144,12 @@ def write_record(mount: MountEntry, source: str, target: str) -> str:
 def clear_dead_records() -> None:
     """Remove what daemons left behind that were killed."""
     directory = runtime_directory()
+    # A mount that is just starting may have the number of a dead one, and no record yet.
+    mounted = {f"{entry.major}-{entry.minor}" for entry in read_mounts()}
     for name in os.listdir(directory):
         stem, extension = os.path.splitext(name)
         path = os.path.join(directory, name)
-        if extension != ".json":
+        if extension != ".json" or stem in mounted:
             continue
         record = _read(path)
         if record is None or not record.is_alive():
