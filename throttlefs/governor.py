@@ -81,18 +81,19 @@ class Governor:
         *current_path* gives the path of an image that the kernel still knows, which may have
         been renamed since it was met.
         """
-        old_groups = {group.name for group in self.throttle.groups()}
-        self.policy = policy
-        self._changed.clear()
-        self._apply_groups()
-        self._apply_default()
-        for image in self.throttle.images():
-            key: FileKey = image.key  # type: ignore[assignment]
-            path = current_path(key) or self.paths.get(key)
-            if path is not None:
-                self.paths[key] = path
-                self._apply_rule(image, path)
-        self._remove_groups(old_groups - policy.groups.keys())
+        with self.throttle.changes():  # nothing goes while a group is between two parents
+            old_groups = {group.name for group in self.throttle.groups()}
+            self.policy = policy
+            self._changed.clear()
+            self._apply_groups()
+            self._apply_default()
+            for image in self.throttle.images():
+                key: FileKey = image.key  # type: ignore[assignment]
+                path = current_path(key) or self.paths.get(key)
+                if path is not None:
+                    self.paths[key] = path
+                    self._apply_rule(image, path)
+            self._remove_groups(old_groups - policy.groups.keys())
 
     def _apply_rule(self, image: Image, path: bytes) -> None:
         rule = self.policy.config.rule_for(path)
