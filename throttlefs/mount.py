@@ -265,7 +265,8 @@ class _Mount:
     async def _serve_session(self, nursery: trio.Nursery) -> None:
         if seam_is_there():
             sources = (self._throttle, self._engine, self._pool)
-            loop = SessionLoop(sources, self._operations.has_room, self._throttle.open_gates)
+            operations = self._operations
+            loop = SessionLoop(sources, operations, operations.has_room, self._throttle.open_gates)
             await loop.run(_MAX_REQUESTS)
         else:
             log.warning("this pyfuse3 is not known: using its own session loop, which is slower")

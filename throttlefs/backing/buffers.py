@@ -23,6 +23,8 @@ _bytearray_from_size.restype = ctypes.py_object
 # A bytes object is a header followed by its data and a zero (CPython, bytesobject.h).
 _BYTES_HEADER = bytes.__basicsize__ - 1
 
+_Place = ctypes.c_char * 0
+
 
 def new_bytes(size: int) -> bytes:
     """A bytes object of `size` bytes whose contents are not initialised.
@@ -44,9 +46,14 @@ def new_bytearray(size: int) -> bytearray:
     return made
 
 
-def address_of(data: bytes) -> int:
-    """Where the data of a bytes object lies in memory; it stays there as long as it lives."""
-    return id(data) + _BYTES_HEADER
+def address_of(data: Data) -> int:
+    """Where the data lies in memory; it stays there as long as *data* lives.
+
+    Raises TypeError for a read-only memoryview, of which ctypes does not tell.
+    """
+    if type(data) is bytes:
+        return id(data) + _BYTES_HEADER
+    return ctypes.addressof(_Place.from_buffer(data))
 
 
 def addresses_are_known() -> bool:
@@ -76,7 +83,7 @@ def new_aligned(size: int, alignment: int) -> AlignedMemory:
     return AlignedMemory(owner, start, address + start, size)
 
 
-def copy_aligned(data: bytes, alignment: int) -> AlignedMemory:
+def copy_aligned(data: Data, alignment: int) -> AlignedMemory:
     """A copy of `data` at a multiple of `alignment`."""
     memory = new_aligned(len(data), alignment)
     ctypes.memmove(memory.address, address_of(data), len(data))

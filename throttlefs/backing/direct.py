@@ -82,7 +82,7 @@ class DirectIo:
             gate.leave(unaligned=unaligned)
 
     async def _write_large(self, offset: int, data: Data) -> int:
-        if type(data) is not bytes:
+        if type(data) is memoryview and data.readonly:
             data = bytes(data)
         address = address_of(data)
         if address & (self._memory_alignment - 1):

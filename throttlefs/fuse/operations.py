@@ -2,7 +2,8 @@
 
 A read or write goes in one straight line: admitted by the limiter, carried out by the
 backing, replied to. Both have a step that needs no switch of task (``try_admit``,
-``read_now`` and ``write_now``) and, when that says no, one that waits.
+``read_now`` and ``write_now``) and, when that says no, one that waits: then the answer is a
+coroutine, to be run by whoever asked.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from time import monotonic_ns
+from typing import Any
 
 import pyfuse3
 
@@ -21,6 +23,7 @@ from throttlefs.stats import ImageStatistics, Statistics
 from throttlefs.throttle import READ, WRITE, Image
 
 from .attributes import Attributes
+from .channel import Keep
 from .directories import DirectoryOperations
 from .errors import replies_errno, to_fuse_error
 from .inode_operations import RunInThread
@@ -33,7 +36,7 @@ _NOT_PASSED_ON = os.O_CREAT | os.O_EXCL | os.O_NOCTTY | os.O_NOFOLLOW | os.O_DIR
 
 
 _COPIES_HELD = 2
-"""A waiting write's data is in its bytes object and in the buffer that it was received in."""
+"""With pyfuse3 a waiting write's data is in a bytes object and in the buffer it came in."""
 
 
 class Handle:
@@ -125,59 +128,105 @@ class Operations(DirectoryOperations):
 
     # -- the hot path ----------------------------------------------------------------------
 
-    async def read(  # type: ignore[override]  # pyfuse3 takes any buffer
-        self, fh: pyfuse3.FileHandleT, off: int, size: int
-    ) -> Data:
-        """*size* bytes at *off*, fewer only at the end of the file."""
+    def begin_read(self, fh: int, off: int, size: int) -> Data | Coroutine[Any, Any, Data]:
+        """Read *size* bytes at *off*, fewer only at the end of the file: at once or by waiting."""
         handle = self._handles[fh]
         try:
             if not handle.try_admit(READ, size):
-                await handle.wait_for_limit(READ, size)
+                return self._read_when_due(handle, off, size)
             began = monotonic_ns()
             data = handle.read_now(off, size)
-            if data is None:
-                data = await handle.file.read(off, size)
-            handle.note_read(len(data), monotonic_ns() - began)
         except Exception as exc:
             handle.statistics.read.errors += 1
             raise to_fuse_error(exc, "read") from None
+        if data is None:
+            return self._read_behind(handle, off, size, began)
+        handle.note_read(len(data), monotonic_ns() - began)
         if len(data) < size:
             # The end of the file: what was not there to read is not owed either.
             handle.image.refund(READ, size, len(data))
         return data
 
-    async def write(self, fh: pyfuse3.FileHandleT, off: int, buf: bytes) -> int:
-        """Write *buf* at *off*; returns how many bytes were written."""
+    async def _read_when_due(self, handle: Handle, off: int, size: int) -> Data:
+        """A read that the limiter holds up."""
+        await handle.wait_for_limit(READ, size)
+        began = monotonic_ns()
+        try:
+            data = handle.read_now(off, size)
+        except Exception as exc:
+            handle.statistics.read.errors += 1
+            raise to_fuse_error(exc, "read") from None
+        if data is None:
+            return await self._read_behind(handle, off, size, began)
+        handle.note_read(len(data), monotonic_ns() - began)
+        if len(data) < size:
+            handle.image.refund(READ, size, len(data))
+        return data
+
+    async def _read_behind(self, handle: Handle, off: int, size: int, began: int) -> Data:
+        """A read that has to wait for the backing file."""
+        try:
+            data = await handle.file.read(off, size)
+        except Exception as exc:
+            handle.statistics.read.errors += 1
+            raise to_fuse_error(exc, "read") from None
+        handle.note_read(len(data), monotonic_ns() - began)
+        if len(data) < size:
+            handle.image.refund(READ, size, len(data))
+        return data
+
+    def begin_write(
+        self, fh: int, off: int, data: Data, keep: Keep
+    ) -> int | Coroutine[Any, Any, int]:
+        """Write *data* at *off*, at once or by waiting; how many bytes were written."""
         handle = self._handles[fh]
         try:
             began = 0  # ns; not yet admitted
-            if handle.try_admit(WRITE, len(buf)):
+            if handle.try_admit(WRITE, len(data)):
                 began = monotonic_ns()
-                written = handle.write_now(off, buf)
+                written = handle.write_now(off, data)
                 if written is not None:
                     handle.note_write(written, monotonic_ns() - began)
                     return written
-            return await self._write_later(handle, off, buf, began)
         except Exception as exc:
             handle.statistics.write.errors += 1
             raise to_fuse_error(exc, "write") from None
+        return self._write_later(handle, off, *keep(), began)
 
-    async def _write_later(self, handle: Handle, off: int, buf: bytes, began: int) -> int:
+    async def _write_later(
+        self, handle: Handle, off: int, data: Data, held: int, began: int
+    ) -> int:
         """A write that waits, and is counted among the memory that waiting writes hold."""
-        held = len(buf) * _COPIES_HELD
         self._inflight += held
         try:
             written = None
             if not began:
-                await handle.wait_for_limit(WRITE, len(buf))
+                await handle.wait_for_limit(WRITE, len(data))
                 began = monotonic_ns()
-                written = handle.write_now(off, buf)
+                written = handle.write_now(off, data)
             if written is None:
-                written = await handle.file.write(off, buf)
+                written = await handle.file.write(off, data)
             handle.note_write(written, monotonic_ns() - began)
             return written
+        except Exception as exc:
+            handle.statistics.write.errors += 1
+            raise to_fuse_error(exc, "write") from None
         finally:
             self._inflight -= held
+
+    # What pyfuse3 calls if it reads the kernel's requests by itself.
+
+    async def read(  # type: ignore[override]  # pyfuse3 takes any buffer
+        self, fh: pyfuse3.FileHandleT, off: int, size: int
+    ) -> Data:
+        """See `begin_read`."""
+        data = self.begin_read(fh, off, size)
+        return await data if isinstance(data, Coroutine) else data
+
+    async def write(self, fh: pyfuse3.FileHandleT, off: int, buf: bytes) -> int:
+        """See `begin_write`."""
+        written = self.begin_write(fh, off, buf, lambda: (buf, _COPIES_HELD * len(buf)))
+        return await written if isinstance(written, Coroutine) else written
 
     # -- opening and closing ---------------------------------------------------------------
 

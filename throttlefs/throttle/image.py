@@ -1,4 +1,11 @@
-"""An image: where a read or write asks whether it may go."""
+"""An image: where a read or write asks whether it may go.
+
+Limits that are far from being reached should cost nothing. A request that finds everything paid
+for at least a slack ago leaves each of its buckets at ``now - SLACK`` plus its own cost, whatever
+came before it. So as long as requests leave each other that much time (`Meter.gap`) only the last
+one of each direction has to be remembered, and is charged, as of its own instant, when something
+else happens to the image: the image is *quiet*. The buckets are exactly what they would be.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +18,7 @@ from throttlefs import waiting
 from throttlefs.limits import Limits
 
 from .leaf import Leaf, Request
+from .meter import DIRECTIONS
 from .node import SLACK
 
 if TYPE_CHECKING:
@@ -30,7 +38,11 @@ class Image(Leaf):
 
     __slots__ = (
         "_clock",
+        "_quiet_at",
+        "_quiet_gap",
+        "_quiet_size",
         "_throttle",
+        "_uncharged",
         "forgotten",
         "free",
         "key",
@@ -53,6 +65,12 @@ class Image(Leaf):
         # Nobody has it open; and it is on the throttle's list of those to look at again.
         self.forgotten = False
         self.remembered = False
+        # Quiet: up to how many bytes (-1: not quiet), since when, how much later the next.
+        self._quiet_size = -1
+        self._quiet_at = 0
+        self._quiet_gap = 0
+        # Per direction the instant and size of a request that has gone and is not yet charged.
+        self._uncharged: list[tuple[int, int] | None] = [None, None]
 
     def try_admit(self, direction: int, nbytes: int) -> bool:
         """Let a request of *nbytes* go at once if it is due: True, and it is charged.
@@ -61,11 +79,19 @@ class Image(Leaf):
         """
         if self.free[direction]:
             return True
+        now = self._clock()
+        if nbytes <= self._quiet_size:
+            if now - self._quiet_at >= self._quiet_gap:
+                self._quiet_at = now
+                self._uncharged[direction] = (now, nbytes)
+                return True
+        elif self._goes_quiet(direction, nbytes, now):
+            return True
+        self.settle()
         waiting = self.waiting
         if waiting[0] or waiting[1] or self.parent is not None or self.meter.several[direction]:
-            return self._throttle.scheduler.try_pass(self, direction, nbytes, self._clock())
-        # One limit and nothing else to look at: the common case.
-        now = self._clock()
+            return self._throttle.scheduler.try_pass(self, direction, nbytes, now)
+        # One limit and nothing else to look at.
         buckets = self.meter.buckets[direction]
         for bucket in buckets:
             if bucket.paid > now * bucket.rate + bucket.credit:
@@ -73,6 +99,39 @@ class Image(Leaf):
         for bucket in buckets:
             bucket.charge(nbytes, now, SLACK)
         return True
+
+    def _goes_quiet(self, direction: int, nbytes: int, now: int) -> bool:
+        """Whether a request of *nbytes* finds everything paid for; then it has gone."""
+        self.settle()
+        waiting = self.waiting
+        if waiting[0] or waiting[1] or self.parent is not None:
+            return False
+        if not self.meter.is_paid_at(now - SLACK):
+            return False
+        self._quiet_size = nbytes
+        self._quiet_at = now
+        self._quiet_gap = self.meter.gap(nbytes)
+        self._uncharged[direction] = (now, nbytes)
+        return True
+
+    def settle(self) -> None:
+        """Charge what is not yet charged; before anything else is done with the image."""
+        if self._quiet_size < 0:
+            return
+        self._quiet_size = -1
+        uncharged = self._uncharged
+        for direction in DIRECTIONS if self._read_went_first() else reversed(DIRECTIONS):
+            request = uncharged[direction]
+            if request is not None:
+                uncharged[direction] = None
+                went, nbytes = request
+                self.busy_since[direction] = self.idle_since[direction] = went
+                for bucket in self.meter.buckets[direction]:
+                    bucket.charge(nbytes, went, SLACK)
+
+    def _read_went_first(self) -> bool:
+        read, write = self._uncharged
+        return read is None or write is None or read[0] <= write[0]
 
     async def admit(self, direction: int, nbytes: int) -> int:
         """Wait until a request of *nbytes* may go; returns how long that took, in ns.
@@ -82,6 +141,7 @@ class Image(Leaf):
         """
         if self.free[direction]:
             return 0
+        self.settle()
         throttle = self._throttle
         request = Request(direction, nbytes, waiting.current())
         throttle.enqueue(self, request)
@@ -102,6 +162,7 @@ class Image(Leaf):
         request itself stays charged.
         """
         if not self.free[direction]:
+            self.settle()
             self._throttle.refund(self, direction, nbytes, done)
 
     def set_limits(self, limits: Limits | None) -> None:

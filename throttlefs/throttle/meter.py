@@ -54,7 +54,7 @@ class Meter:
     both directions together and on one alone, without burst rates.
     """
 
-    __slots__ = ("_known", "buckets", "limits", "own_limits", "several", "totals")
+    __slots__ = ("_all", "_known", "buckets", "limits", "own_limits", "several", "totals")
 
     def __init__(self) -> None:
         self.limits = NO_LIMITS
@@ -62,6 +62,7 @@ class Meter:
         self.several = (False, False)
         self.totals: tuple[Bucket, ...] = ()
         self.own_limits: tuple[tuple[Bucket, ...], tuple[Bucket, ...]] = ((), ())
+        self._all: tuple[Bucket, ...] = ()
         self._known: dict[str, Bucket] = {}
 
     def change(self, limits: Limits, now: int) -> None:
@@ -87,6 +88,7 @@ class Meter:
             for rates in _RATES
         )
         self.buckets = (read, write)
+        self._all = tuple(dict.fromkeys(read + write))
         counts = [sum(1 for rate in rates if rate in wanted) for rates in _RATES]
         self.several = (counts[READ] > 1, counts[WRITE] > 1)
         self.totals = tuple(self._known[name] for name in _TOTALS if name in wanted)
@@ -103,6 +105,14 @@ class Meter:
             if bucket.paid > now * bucket.rate + bucket.credit:
                 latest = max(latest, bucket.due_at(now))
         return latest
+
+    def is_paid_at(self, instant: int) -> bool:
+        """Whether every limit was paid for at *instant* (ns), or before."""
+        return all(bucket.paid <= instant * bucket.rate for bucket in self._all)
+
+    def gap(self, nbytes: int) -> int:
+        """How long (ns, rounded up) a request of up to *nbytes* keeps any of the limits busy."""
+        return max((-(-bucket.cost(nbytes) // bucket.rate) for bucket in self._all), default=0)
 
     def owed_until(self) -> int:
         """The instant (ns) from which nothing is owed; lifted limits count too."""

@@ -99,6 +99,7 @@ class Throttle:
         self._remember_until_paid(image, now)
 
     def _remember_until_paid(self, image: Image, now: int) -> None:
+        image.settle()
         until = image.meter.owed_until()
         if until <= now and not any(image.waiting):
             del self._images[image.key]
@@ -221,6 +222,7 @@ class Throttle:
         self._after_change()
 
     def _apply(self, image: Image) -> None:
+        image.settle()
         now = self.clock()
         limits = image.own_limits if image.own_limits is not None else self.default_limits
         name = image.own_group if image.own_group is not None else self.default_group

@@ -1,0 +1,347 @@
+"""The channel with a socket in the place of the kernel's FUSE descriptor."""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import os
+import socket
+import struct
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any
+
+import pyfuse3
+import pytest
+
+from throttlefs.backing import Data
+from throttlefs.backing.buffers import address_of
+from throttlefs.fuse.channel import Channel, Keep, Reply
+
+# linux/fuse.h
+READ, WRITE, SETXATTR, READDIR, INTERRUPT, BATCH_FORGET, READDIRPLUS = 15, 16, 21, 28, 36, 42, 44
+
+LARGE = 128 << 10
+"""Bytes: kept and not copied, and still a single message of a socket."""
+
+
+def in_header(opcode: int, unique: int, length: int) -> bytes:
+    """struct fuse_in_header: len, opcode, unique, nodeid, uid, gid, pid, total_extlen."""
+    return struct.pack("=IIQQIIIHH", 40 + length, opcode, unique, 1, 0, 0, 0, 0, 0)
+
+
+def read_request(unique: int, fh: int, offset: int, size: int, opcode: int = READ) -> bytes:
+    """struct fuse_read_in: fh, offset, size, read_flags, lock_owner, flags, padding."""
+    return in_header(opcode, unique, 40) + struct.pack("=QQIIQII", fh, offset, size, 0, 0, 0, 0)
+
+
+def write_request(unique: int, fh: int, offset: int, data: bytes) -> bytes:
+    """struct fuse_write_in: fh, offset, size, write_flags, lock_owner, flags, padding."""
+    body = struct.pack("=QQIIQII", fh, offset, len(data), 0, 0, 0, 0) + data
+    return in_header(WRITE, unique, len(body)) + body
+
+
+class Rig:
+    """A channel, the kernel's end, libfuse's descriptor, and files that a test scripts."""
+
+    def __init__(self) -> None:
+        kernel, fuse = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        kernel.setblocking(False)
+        self.kernel = kernel
+        self.libfuse = fuse
+        self.original = os.fstat(fuse.fileno()).st_ino
+        self.started: list[tuple[Coroutine[Any, Any, Any], Reply]] = []
+        self.forwarded = 0
+        self.on_read: Callable[[int, int, int], Any] = lambda fh, off, size: b"?" * size
+        self.on_write: Callable[[int, int, Data, Keep], Any] = lambda fh, off, data, keep: len(data)
+        self.channel = Channel(fuse.fileno(), self, self._start, self._forward)
+
+    def begin_read(self, fh: int, off: int, size: int) -> Any:
+        return self.on_read(fh, off, size)
+
+    def begin_write(self, fh: int, off: int, data: Data, keep: Keep) -> Any:
+        return self.on_write(fh, off, data, keep)
+
+    def _start(self, coroutine: Coroutine[Any, Any, Any], reply: Reply) -> None:
+        self.started.append((coroutine, reply))
+
+    def _forward(self) -> None:
+        self.forwarded += 1
+
+    def ask(self, request: bytes) -> None:
+        self.kernel.send(request)
+        assert self.channel.take()
+
+    def answer(self) -> tuple[int, int, bytes]:
+        """unique, error and the rest of the oldest reply."""
+        reply = self.kernel.recv(2 << 20)
+        length, error, unique = struct.unpack_from("=IiQ", reply)
+        assert length == len(reply)
+        return unique, error, reply[16:]
+
+    def finish(self) -> None:
+        """Run what was started first to its end, and reply."""
+        coroutine, reply = self.started.pop(0)
+        try:
+            coroutine.send(None)
+        except StopIteration as stop:
+            reply.done(stop.value)
+        except Exception as exc:
+            reply.failed(exc)
+
+
+@pytest.fixture
+def rig() -> Iterator[Rig]:
+    rig = Rig()
+    yield rig
+    for coroutine, _ in rig.started:
+        coroutine.close()
+    rig.kernel.close()
+    rig.channel.restore()
+    rig.libfuse.close()
+
+
+def test_without_a_request_nothing_is_taken(rig: Rig) -> None:
+    assert not rig.channel.take()
+    assert not rig.channel.ended
+
+
+def test_a_read_is_answered_at_once(rig: Rig) -> None:
+    asked = []
+
+    def on_read(fh: int, off: int, size: int) -> bytes:
+        asked.append((fh, off, size))
+        return b"data"
+
+    rig.on_read = on_read
+    rig.ask(read_request(7, fh=3, offset=1 << 40, size=4096))
+    assert asked == [(3, 1 << 40, 4096)]
+    assert rig.answer() == (7, 0, b"data")
+    assert rig.forwarded == 0
+
+
+def test_a_write_is_answered_at_once_and_its_data_is_aligned(rig: Rig) -> None:
+    seen = []
+
+    def on_write(fh: int, off: int, data: Data, keep: Keep) -> int:
+        seen.append((fh, off, bytes(data), address_of(data) % mmap.PAGESIZE))
+        return len(data) - 1
+
+    rig.on_write = on_write
+    data = os.urandom(LARGE)
+    rig.ask(write_request(8, fh=4, offset=512, data=data))
+    assert seen == [(4, 512, data, 0)]
+    assert rig.answer() == (8, 0, struct.pack("=II", len(data) - 1, 0))
+
+
+@pytest.mark.parametrize(
+    ("error", "number"),
+    [
+        (pyfuse3.FUSEError(errno.ENOSPC), errno.ENOSPC),
+        (OSError(errno.EROFS, "read-only"), errno.EROFS),
+        (KeyError("no such handle"), errno.EIO),
+    ],
+)
+@pytest.mark.parametrize("waits", [False, True])
+def test_an_error_becomes_its_errno(rig: Rig, error: Exception, number: int, waits: bool) -> None:
+    async def fail_later() -> int:
+        raise error
+
+    def fail(*_: object) -> Any:
+        if waits:
+            return fail_later()
+        raise error
+
+    rig.on_read = rig.on_write = fail
+    for unique, request in enumerate((read_request(0, 1, 0, 10), write_request(1, 1, 0, b"x"))):
+        rig.ask(request)
+        if waits:
+            rig.finish()
+        assert rig.answer() == (unique, -number, b"")
+
+
+def test_what_waits_is_answered_later_and_holds_up_nobody(rig: Rig) -> None:
+    async def later(value: bytes) -> bytes:
+        return value
+
+    rig.on_read = lambda fh, off, size: later(b"late") if off else b"early"
+    rig.ask(read_request(1, 1, 100, 4))
+    rig.ask(read_request(2, 1, 0, 4))
+    assert rig.answer() == (2, 0, b"early")
+    rig.finish()
+    assert rig.answer() == (1, 0, b"late")
+
+
+def keeping(rig: Rig) -> list[tuple[Data, int]]:
+    """Let every write wait; returns a list of what it kept."""
+    kept: list[tuple[Data, int]] = []
+
+    async def later(data: Data) -> int:
+        return len(data)
+
+    def on_write(fh: int, off: int, data: Data, keep: Keep) -> Coroutine[Any, Any, int]:
+        kept.append(keep())
+        return later(kept[-1][0])
+
+    rig.on_write = on_write
+    return kept
+
+
+@pytest.mark.parametrize("size", [1, 4096, 64 << 10, (64 << 10) + 1, LARGE])
+def test_the_data_of_a_write_that_waits_stays_what_it_is(rig: Rig, size: int) -> None:
+    kept = keeping(rig)
+    written = [os.urandom(size) for _ in range(5)]
+    for unique, data in enumerate(written):
+        rig.ask(write_request(unique, 1, 0, data))
+    assert [bytes(data) for data, _ in kept] == written
+    assert [held for _, held in kept] == [size] * 5
+    for unique in range(5):
+        rig.finish()
+        assert rig.answer() == (unique, 0, struct.pack("=II", size, 0))
+
+
+def test_what_a_waiting_write_holds_is_all_that_its_buffer_has_resident(rig: Rig) -> None:
+    kept = keeping(rig)
+    rig.ask(write_request(1, 1, 0, bytes(LARGE)))
+    rig.finish()
+    held_by_first = kept.pop()[1]
+    for unique in range(2, 4):  # one into a fresh buffer, one into the one that was used
+        rig.ask(write_request(unique, 1, 0, bytes(100 << 10)))
+    assert held_by_first == LARGE
+    assert sorted(held for _, held in kept) == [100 << 10, LARGE]
+
+
+def test_buffers_are_used_again(rig: Rig) -> None:
+    kept = keeping(rig)
+    addresses = set()
+    for unique in range(50):
+        rig.ask(write_request(unique, 1, 0, bytes(LARGE)))
+        addresses.add(address_of(kept.pop()[0]))
+        rig.finish()
+        rig.answer()
+    assert len(addresses) <= 2
+
+
+@pytest.mark.parametrize("size", [0, 1, 39, 40, 41, 5000, 100 << 10])
+def test_any_other_request_goes_to_libfuse_as_it_is(rig: Rig, size: int) -> None:
+    body = os.urandom(size)
+    request = in_header(SETXATTR, 9, size) + body
+    rig.ask(request)
+    assert rig.forwarded == 1
+    assert os.read(rig.libfuse.fileno(), 2 << 20) == request
+
+
+def test_libfuses_replies_reach_the_kernel_one_by_one(rig: Rig) -> None:
+    replies = [struct.pack("=IiQ", 16 + n, 0, n) + bytes(n) for n in (0, 100, 128 << 10)]
+    for reply in replies:
+        os.writev(rig.libfuse.fileno(), [reply[:16], reply[16:]])
+        rig.channel.pass_replies()
+    assert [rig.kernel.recv(1 << 20) for _ in replies] == replies
+
+
+@pytest.mark.parametrize("opcode", [READDIR, READDIRPLUS])
+@pytest.mark.parametrize(("size", "passed"), [(4096, 4096), (1 << 20, 128 << 10)])
+def test_a_listing_is_asked_for_in_parts_that_fit_the_socket(
+    rig: Rig, opcode: int, size: int, passed: int
+) -> None:
+    rig.ask(read_request(5, fh=2, offset=77, size=size, opcode=opcode))
+    got = os.read(rig.libfuse.fileno(), 1 << 20)
+    assert got == read_request(5, fh=2, offset=77, size=passed, opcode=opcode)
+
+
+@pytest.mark.parametrize("count", [1, 8192, 8193])
+def test_forgotten_inodes_reach_libfuse_whatever_their_number(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    """struct fuse_batch_forget_in: count, padding; struct fuse_forget_one: nodeid, nlookup."""
+    forgets = [(number, number % 7 + 1) for number in range(1, count + 1)]
+    body = struct.pack("=II", count, 0) + b"".join(struct.pack("=QQ", *one) for one in forgets)
+    got = []
+
+    def take_one() -> None:
+        request = os.read(rig.libfuse.fileno(), 2 << 20)
+        length, opcode, unique = struct.unpack_from("=IIQ", request)
+        (number,) = struct.unpack_from("=I", request, 40)
+        assert (length, opcode, unique) == (len(request), BATCH_FORGET, 12)
+        assert length == 48 + 16 * number
+        got.extend(struct.iter_unpack("=QQ", request[48:]))
+
+    monkeypatch.setattr(rig.channel, "_forward", take_one)
+    rig.ask(in_header(BATCH_FORGET, 12, len(body)) + body)
+    assert got == forgets
+
+
+def test_what_libfuse_cannot_be_given_is_an_error_for_one_program(
+    rig: Rig, caplog: pytest.LogCaptureFixture
+) -> None:
+    rig.libfuse.close()
+    os.close(os.dup(0))  # whatever becomes of the number
+    rig.ask(in_header(SETXATTR, 13, 10) + bytes(10))
+    assert rig.answer() == (13, -errno.EPIPE, b"")
+    assert "libfuse does not take" in caplog.text
+    rig.libfuse = socket.socket()
+    os.dup2(rig.libfuse.fileno(), rig.channel._libfuse_fd)
+
+
+def test_interrupts_are_ignored(rig: Rig) -> None:
+    rig.ask(in_header(INTERRUPT, 11, 8) + struct.pack("=Q", 10))
+    assert rig.forwarded == 0
+    with pytest.raises(BlockingIOError):
+        rig.answer()
+
+
+def test_a_reply_that_nobody_wants_is_no_error(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: object) -> int:
+        raise FileNotFoundError(errno.ENOENT, "the request was aborted")
+
+    monkeypatch.setattr("os.writev", refuse)
+    rig.ask(read_request(1, 1, 0, 10))
+    assert not caplog.records
+    monkeypatch.setattr("os.writev", lambda *_: (_ for _ in ()).throw(OSError(errno.EINVAL, "!")))
+    rig.ask(read_request(1, 1, 0, 10))
+    assert "does not take a reply" in caplog.text
+
+
+def test_the_end_of_the_session_is_seen(rig: Rig) -> None:
+    rig.kernel.close()
+    assert rig.channel.take()
+    assert rig.channel.ended
+
+
+@pytest.mark.parametrize(("number", "ended"), [(errno.ENODEV, True), (errno.ENOENT, False)])
+def test_errors_of_the_descriptor(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, number: int, ended: bool
+) -> None:
+    def fail(*_: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("os.readv", fail)
+    assert rig.channel.take()
+    assert rig.channel.ended is ended
+
+
+def test_libfuse_gets_its_descriptor_back() -> None:
+    rig = Rig()
+    assert os.fstat(rig.libfuse.fileno()).st_ino != rig.original
+    before = len(os.listdir("/proc/self/fd"))
+    rig.channel.restore()
+    assert os.fstat(rig.libfuse.fileno()).st_ino == rig.original
+    assert len(os.listdir("/proc/self/fd")) == before - 2
+    rig.kernel.close()
+    rig.libfuse.close()
+
+
+def test_memory_is_given_back_in_idle_times(rig: Rig) -> None:
+    kept = keeping(rig)
+    for unique in range(10):
+        rig.ask(write_request(unique, 1, 0, bytes(LARGE)))
+    while rig.started:
+        rig.finish()
+        rig.answer()
+    kept.clear()
+    assert rig.channel._free
+    rig.channel.tidy()
+    assert not rig.channel._free
+    rig.ask(write_request(1, 1, 0, bytes(LARGE)))
+    assert kept[0][1] == LARGE
