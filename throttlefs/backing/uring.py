@@ -33,6 +33,9 @@ SUBMIT_BATCH = 8
 # As many calls of `poll` may pass before fewer than that are submitted.
 SUBMIT_PATIENCE = 8
 
+# In so many rounds of trio's scheduler everybody who was woken has run.
+_LAST_ROUNDS = 3
+
 # How long `close` waits for the kernel to finish what is under way, in seconds.
 CLOSE_TIMEOUT = 10.0
 
@@ -216,12 +219,15 @@ class UringEngine:
                 await self._wake_up()
         finally:
             with trio.CancelScope(shield=True):
-                while self._requests:
-                    await self._wake_up()
-                    # Who was woken may ask for more before it comes to a checkpoint, which
-                    # lets it know of the cancellation: it has its turn within these two.
+                # Who was woken may ask for more before it comes to a checkpoint, which lets it
+                # know of the cancellation: it has had its turn when nobody asks any more.
+                rounds, last = 0, self._last_number
+                while self._requests or rounds < _LAST_ROUNDS:
+                    if self._requests:
+                        await self._wake_up()
                     await trio.lowlevel.checkpoint()
-                    await trio.lowlevel.checkpoint()
+                    rounds = rounds + 1 if self._last_number == last else 0
+                    last = self._last_number
             self._ended = True
             trio.lowlevel.remove_instrument(hooks)
 
