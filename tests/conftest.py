@@ -13,6 +13,12 @@ from throttlefs import runtime
 from throttlefs.mountinfo import mounted_at
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--soak", action="store_true", help="run the tests of tests/trust in their long form"
+    )
+
+
 @pytest.fixture
 def make_mount(tmp_path: Path) -> Iterator[MountFactory]:
     """Mount tmp_path/src at tmp_path/mnt (or what is given) with an option string."""
