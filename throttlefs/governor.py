@@ -109,9 +109,10 @@ class Governor:
         )
         if wanted != (image.own_limits, image.own_group, image.own_weight):
             limits, group, weight = wanted
-            image.set_limits(limits)
-            image.set_group(group)
-            image.set_weight(weight)
+            with self.throttle.changes():
+                image.set_limits(limits)
+                image.set_group(group)
+                image.set_weight(weight)
 
     def _apply_default(self) -> None:
         default = self.policy.default

@@ -231,8 +231,9 @@ class _Transaction:
 
     def __exit__(self, exc_type: type[BaseException] | None, *_: object) -> None:
         if exc_type is None:
-            for step in self._steps:
-                step()
+            with self._throttle.changes():  # nothing goes between two steps
+                for step in self._steps:
+                    step()
 
     def image(self, image: Image, change: Change) -> None:
         """Change what holds for *image* from now on, whatever the default becomes."""

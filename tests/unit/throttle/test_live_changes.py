@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 from tests.unit.throttle.virtual import SECOND, World, play
+from throttlefs.config import NO_CONFIG
+from throttlefs.governor import Governor
 from throttlefs.limits import NO_LIMITS, Limits
+from throttlefs.options import parse_options
+from throttlefs.policy import make_policy
+from throttlefs.tuning import Change, Tuner
 
 
 def test_a_new_limit_acts_at_once_on_what_waits_and_the_debt_stays_in_bytes() -> None:
@@ -49,6 +54,29 @@ def test_between_changes_made_together_nothing_slips_through() -> None:
         with throttle.changes():
             image.set_limits(None)
             image.set_group("g")
+        await world.run_until(9)
+        assert "held" not in world.waited
+        await world.run_until(10)
+        assert world.waited["held"] == 10 * SECOND
+
+    play(scenario)
+
+
+def test_what_one_command_changes_is_changed_at_once() -> None:
+    """A group loses its own limit and gets a parent with one: nothing goes in between."""
+
+    async def scenario(world: World) -> None:
+        throttle = world.throttle
+        governor = Governor(throttle, make_policy(parse_options(["bps=0"]), NO_CONFIG))
+        tuner = Tuner(governor, is_open=lambda _: True)
+        for name in ("vm", "tenant"):
+            throttle.create_group(name, Limits(bps=1000))
+        for path, group in ((b"disk", "vm"), (b"other", "tenant")):
+            key = (1, len(path))
+            governor.image(key, path).set_group(group)
+            await world.ask(throttle.image(key), f"first of {group}", 10_000)
+        await world.ask(throttle.image((1, 4)), "held", 1000)
+        tuner.change_group("vm", Change({}, off=True, parent="tenant"))
         await world.run_until(9)
         assert "held" not in world.waited
         await world.run_until(10)
