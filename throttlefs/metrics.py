@@ -212,7 +212,7 @@ _FAMILIES: Final[tuple[Make, ...]] = (
     _histogram(
         "throttlefs_service_seconds",
         "Time that requests took in the file behind.",
-        lambda d: list(d.service),
+        lambda d: d.service,
         lambda d: d.service_ns,
     ),
     _gauge("throttlefs_waiting_requests", "Requests waiting for a limit now.", _waiting),

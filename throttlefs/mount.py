@@ -32,7 +32,7 @@ from .fuse import device, kernel, memory
 from .fuse.attributes import Attributes
 from .fuse.inodes import InodeTable
 from .fuse.limit_attributes import LimitAttributes
-from .fuse.loop import SessionLoop, seam_is_there
+from .fuse.loop import ALARM_LEAD_NS, SessionLoop, seam_is_there
 from .fuse.operations import Operations
 from .governor import Governor
 from .mountinfo import MountEntry, mounted_at
@@ -265,8 +265,11 @@ class _Mount:
     async def _serve_session(self, nursery: trio.Nursery) -> None:
         if seam_is_there():
             sources = (self._throttle, self._engine, self._pool)
-            operations = self._operations
-            loop = SessionLoop(sources, operations, operations.has_room, self._throttle.open_gates)
+            operations, throttle = self._operations, self._throttle
+            throttle.alarm_lead = ALARM_LEAD_NS
+            loop = SessionLoop(
+                sources, operations, operations.has_room, throttle.open_gates, throttle.next_due
+            )
             await loop.run(_MAX_REQUESTS)
         else:
             log.warning("this pyfuse3 is not known: using its own session loop, which is slower")

@@ -64,15 +64,15 @@ class DirectionStatistics:
 
     ``bytes`` were moved in ``service_ns`` by requests that succeeded. ``delayed`` requests had
     to wait in the limiter, ``wait_ns`` in all, at most ``waiting_most`` of them at a time;
-    ``errors`` failed. ``service`` counts durations by `bucket_of`.
+    ``errors`` failed.
     """
 
     __slots__ = (
+        "_services",
         "_waits",
         "bytes",
         "delayed",
         "errors",
-        "service",
         "service_ns",
         "wait_ns",
         "waiting_most",
@@ -81,19 +81,24 @@ class DirectionStatistics:
     def __init__(self) -> None:
         self.bytes = 0
         self.service_ns = 0
-        self.service = [0] * BUCKET_COUNT
         self.errors = 0
         self.delayed = 0
         self.wait_ns = 0
         self.waiting_most = 0
-        self._waits: list[int] = []  # made with the first wait: most images have none
+        # Made with the first request and the first wait: of most images at least one is missing.
+        self._services: list[int] = []
+        self._waits: list[int] = []
 
     def served(self, nbytes: int, service_ns: int) -> None:
         """A request moved *nbytes* in *service_ns*, its wait in the limiter not counted."""
         self.bytes += nbytes
         self.service_ns += service_ns
         square = service_ns * service_ns  # bucket_of(), without the call
-        self.service[(square * square).bit_length()] += 1
+        try:
+            self._services[(square * square).bit_length()] += 1
+        except IndexError:
+            self._services = [0] * BUCKET_COUNT
+            self._services[bucket_of(service_ns)] += 1
 
     def waited(self, wait_ns: int, waiting_most: int) -> None:
         """A request was let go after *wait_ns*; *waiting_most* did at most so far."""
@@ -107,9 +112,14 @@ class DirectionStatistics:
         self.waiting_most = max(self.waiting_most, waiting_most)
 
     @property
+    def service(self) -> list[int]:
+        """How long requests took, by `bucket_of`."""
+        return list(self._services) or [0] * BUCKET_COUNT
+
+    @property
     def requests(self) -> int:
         """How many requests succeeded."""
-        return sum(self.service)
+        return sum(self._services)
 
     @property
     def wait(self) -> list[int]:

@@ -46,6 +46,7 @@ class Source:
 
 HEADER_SIZE = 40  # struct fuse_in_header
 LOOKUP = 1
+NEVER = 1 << 63
 
 
 class NoContents:
@@ -67,7 +68,10 @@ class Rig:
         self.room = True
         self.ended = 0
         self.contents = NoContents()
-        self.loop = SessionLoop([self.source], self.contents, lambda: self.room, self._on_end)
+        self.due = NEVER
+        self.loop = SessionLoop(
+            [self.source], self.contents, lambda: self.room, self._on_end, lambda: self.due
+        )
         self.handled: list[bytes] = []
         self.sessions = 0
         self.idle = 0
@@ -183,6 +187,53 @@ def test_a_handler_that_waits_does_not_hold_up_others(rig: Rig) -> None:
 
     run(rig, script)
     assert rig.sessions == 0
+
+
+def test_an_instant_so_near_that_the_alarm_has_gone_off_is_not_slept_through(rig: Rig) -> None:
+    waiters: list[object] = []
+
+    async def handler(request: bytes) -> None:
+        waiters.append(waiting.current())
+        rig.due = time.monotonic_ns() + loop_module.ALARM_LEAD_NS - 5_000
+        await waiting.wait(lambda _: Abort.SUCCEEDED)
+        rig.handled.append(request)
+
+    def poll() -> None:
+        # No descriptor becomes readable: only the clock says that it is time.
+        if time.monotonic_ns() >= rig.due:
+            rig.due = NEVER
+            waiting.wake(waiters.pop())  # type: ignore[arg-type]
+
+    async def script(rig: Rig) -> None:
+        rig.handler = handler
+        rig.loop._polls = [poll]
+        for number in range(1, 21):
+            rig.request(b"x")
+            await until(lambda: len(rig.handled) == number)  # noqa: B023
+            await trio.sleep(0.005)
+        rig.unmount()
+
+    run(rig, script)
+
+
+def test_trio_gets_its_turns_while_something_is_due_that_may_not_go(rig: Rig) -> None:
+    async def handler(request: bytes) -> None:
+        rig.due = 0
+        rig.handled.append(request)
+        waiter = waiting.current()
+        rig.source.to_wake.append((waiter, None))
+        await waiting.wait(lambda _: Abort.SUCCEEDED)
+
+    async def script(rig: Rig) -> None:
+        rig.handler = handler
+        rig.request(b"x")
+        await until(lambda: bool(rig.handled))
+        for _ in range(50):
+            await trio.sleep(0)
+        rig.due = NEVER
+        rig.unmount()
+
+    run(rig, script)
 
 
 def test_waking_from_a_trio_task_rouses_the_loop(rig: Rig) -> None:

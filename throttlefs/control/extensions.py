@@ -251,7 +251,7 @@ def _changed(changed: Changed) -> Mapping[str, object]:
 
 
 def _direction(statistics: DirectionStatistics, waiting: int, histograms: bool) -> dict[str, Any]:
-    wait, service = statistics.wait, list(statistics.service)
+    wait, service = statistics.wait, statistics.service
     figures: dict[str, Any] = {
         "requests": statistics.requests,
         "bytes": statistics.bytes,

@@ -51,6 +51,8 @@ class Throttle:
         self.default_group: str | None = None
         self.default_weight = DEFAULT_WEIGHT
         self.gates_open = False
+        self.alarm_lead = 0
+        """ns by which the alarm goes off early, for a loop that looks at the clock from then on."""
         self._alarm = alarm
         self._alarm_at = NEVER
         self._changes = 0
@@ -149,6 +151,10 @@ class Throttle:
 
     poll = release_due
 
+    def next_due(self) -> int:
+        """The instant (ns) before which `poll` has nothing to do."""
+        return self.scheduler.next_due
+
     def fileno(self) -> int:
         """The alarm's descriptor: readable when `poll` has something to do.
 
@@ -177,7 +183,7 @@ class Throttle:
         instant = self.scheduler.next_due
         if instant != self._alarm_at:
             self._alarm_at = instant
-            self._alarm.set(None if instant == NEVER else instant)
+            self._alarm.set(None if instant == NEVER else instant - self.alarm_lead)
 
     # Draining.
 
