@@ -28,7 +28,7 @@ from .control.commands import MountFacts
 from .control.service import Control
 from .environment import check_environment, raise_descriptor_limit
 from .errors import ThrottlefsError
-from .fuse import device, kernel, memory
+from .fuse import device, kernel, memory, privileges
 from .fuse.attributes import Attributes
 from .fuse.inodes import InodeTable
 from .fuse.limit_attributes import LimitAttributes
@@ -84,6 +84,7 @@ def serve_mount(request: MountRequest, ready: Callable[[], None]) -> int:
     check_environment(request.options)
     policy = read_policy(request.options)
     memory.keep_buffers()
+    privileges.lay_down()
     os.umask(0)  # modes come from the callers, whose umask the kernel has applied
     max_descriptors = raise_descriptor_limit()
     with ExitStack() as stack:

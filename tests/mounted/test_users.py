@@ -222,3 +222,40 @@ def test_the_kernel_lets_many_requests_wait(
     assert as_user(directory, *mount).returncode == 0
     most = int(Path("/sys/module/fuse/parameters/max_user_bgreq").read_text())
     assert max_background(directory / "mnt") == (most or 65_535)
+
+
+@pytest.mark.parametrize("change", ["echo more >> {}", "truncate -s 1 {}", "echo new > {}"])
+def test_who_changes_a_setuid_file_of_another_user_takes_the_bits_away(
+    make_mount: MountFactory, user_directories: Path, change: str
+) -> None:
+    """As on a local filesystem; or whoever may write to a program could become its owner."""
+    source, target = user_directories / "src", user_directories / "mnt"
+    for directory in (source, target):
+        os.chmod(directory, 0o755)
+    mount = make_mount("allow_other", source=source, target=target)
+    program = mount.source / "program"
+    program.write_text("old")
+    os.chown(program, 1234, 1234)
+    for directory in (mount.source, mount.path):
+        os.chmod(program, 0o6777)
+        command = change.format(directory / "program")
+        subprocess.run([*AS_NOBODY, "sh", "-c", command], check=True, env={"PATH": "/usr/bin:/bin"})
+        assert stat.S_IMODE(program.stat().st_mode) == 0o777, directory
+
+
+def test_setuid_and_setgid_can_be_given(make_mount: MountFactory) -> None:
+    mount = make_mount()
+    directory, program = mount.path / "directory", mount.path / "program"
+    directory.mkdir()
+    os.chown(directory, 1234, 1234)
+    os.chmod(directory, 0o2770)
+    made = os.open(program, os.O_CREAT | os.O_WRONLY, 0o6755)
+    os.close(made)
+    assert stat.S_IMODE((mount.source / "program").stat().st_mode) == 0o6755
+    os.chown(program, 1234, 1234)
+    os.chmod(program, 0o6750)
+    subprocess.run(["setfacl", "-m", "u:4321:rwx", directory, program], check=True)
+    for name, mode in (("directory", 0o2770), ("program", 0o6770)):
+        assert stat.S_IMODE((mount.source / name).stat().st_mode) == mode
+    (directory / "in it").touch()
+    assert (mount.source / "directory" / "in it").stat().st_gid == 1234

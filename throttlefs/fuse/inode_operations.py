@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 import pyfuse3
 
-from . import device, syscalls
+from . import device, privileges, syscalls
 from .attributes import Attributes
 from .errors import replies_errno
 from .inodes import FileKey, InodeTable
@@ -35,7 +35,13 @@ _TOUCH_TOLERANCE_NS = 2_000_000_000
 def _set_mode(path: bytes, mode: int, is_symlink: bool) -> None:
     if is_symlink:
         raise OSError(errno.EOPNOTSUPP, "symlinks have no mode")
-    os.chmod(path, stat.S_IMODE(mode))
+    with privileges.modes_kept():
+        os.chmod(path, stat.S_IMODE(mode))
+
+
+def _set_xattr(path: bytes, name: bytes, value: bytes) -> None:
+    with privileges.modes_kept():  # an ACL is a mode as well
+        os.setxattr(path, name, value)
 
 
 def _set_times(path: bytes, atime_ns: int | None, mtime_ns: int | None) -> None:
@@ -225,7 +231,7 @@ class InodeOperations(pyfuse3.Operations):
             self._limit_attributes.set(found, name, value, ctx.uid)
             return
         with self._inodes.pinned(found) as fd:
-            await self._in_thread(os.setxattr, b"/proc/self/fd/%d" % fd, name, value)
+            await self._in_thread(_set_xattr, b"/proc/self/fd/%d" % fd, name, value)
 
     @replies_errno
     async def removexattr(

@@ -9,7 +9,7 @@ from typing import Any
 
 import pyfuse3
 
-from . import syscalls
+from . import privileges, syscalls
 from .errors import replies_errno
 from .inode_operations import InodeOperations
 from .inodes import Inode
@@ -177,4 +177,5 @@ def give_to_caller(fd: int, dir_fd: int, uid: int, gid: int, mode: int = 0) -> N
     parent = os.fstat(dir_fd)
     os.chown(path, uid, -1 if parent.st_mode & stat.S_ISGID else gid)
     if mode & (stat.S_ISUID | stat.S_ISGID) and not stat.S_ISDIR(mode):
-        os.chmod(path, stat.S_IMODE(mode))
+        with privileges.modes_kept():
+            os.chmod(path, stat.S_IMODE(mode))
