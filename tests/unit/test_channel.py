@@ -238,6 +238,15 @@ def test_libfuses_replies_reach_the_kernel_one_by_one(rig: Rig) -> None:
     assert [rig.kernel.recv(1 << 20) for _ in replies] == replies
 
 
+def test_a_larger_write_that_libfuse_agrees_to_has_room(rig: Rig) -> None:
+    """struct fuse_init_out has max_write at its byte 20."""
+    for max_write in (0, 4 << 20):  # the kernel repeats INIT if the version does not suit
+        body = struct.pack("=IIIIHHI", 7, 39, 0, 0, 12, 9, max_write) if max_write else b"\7\0\0\0"
+        os.write(rig.libfuse.fileno(), struct.pack("=IiQ", 16 + len(body), 0, 1) + body)
+        rig.channel.pass_replies()
+    assert sum(len(part) for part in rig.channel._buffer.parts) >= 80 + (4 << 20)
+
+
 @pytest.mark.parametrize("opcode", [READDIR, READDIRPLUS])
 @pytest.mark.parametrize(("size", "passed"), [(4096, 4096), (1 << 20, 128 << 10)])
 def test_a_listing_is_asked_for_in_parts_that_fit_the_socket(

@@ -32,11 +32,8 @@ from .errors import to_fuse_error
 
 log = logging.getLogger("throttlefs")
 
-LARGEST_WRITE = 1 << 20
-"""Bytes: ``max_write`` as libfuse agrees it with the kernel (256 pages)."""
-
-# The kernel refuses to be read with less than a header and its largest write (fuse(4)).
-_BODY_SIZE = LARGEST_WRITE + mmap.PAGESIZE
+_MAX_WRITE = 1 << 20
+"""Bytes: what libfuse agrees on with the kernel, unless fs.fuse.max_pages_limit is raised."""
 
 # Up to this size (bytes), data that has to stay is copied, and its buffer is free again.
 _COPIED_MAX = 64 << 10
@@ -73,9 +70,11 @@ class ReceiveBuffer:
 
     __slots__ = ("body", "head", "parts", "touched")
 
-    def __init__(self) -> None:
+    def __init__(self, max_write: int) -> None:
         self.head = bytearray(wire.HEAD_SIZE)
-        self.body = memoryview(mmap.mmap(-1, _BODY_SIZE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
+        # The kernel refuses to be read with less than a header and its largest write (fuse(4)).
+        size = max_write + mmap.PAGESIZE
+        self.body = memoryview(mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
         self.parts = (self.head, self.body)
         self.touched = 0
 
@@ -145,11 +144,14 @@ class Channel:
         self._begin_write = contents.begin_write
         self._start = start
         self._forward = forward
-        self._buffer = ReceiveBuffer()
+        self._max_write = _MAX_WRITE
+        self._knows_max_write = False
+        self._buffer = ReceiveBuffer(self._max_write)
         self._free: list[ReceiveBuffer] = []
         self._size = 0  # of the write that is being begun
         self._kept: ReceiveBuffer | None = None
-        self._reply = memoryview(bytearray(_REPLY_SIZE))
+        # Not a bytearray, which would be resident.
+        self._reply = memoryview(mmap.mmap(-1, _REPLY_SIZE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
 
     def restore(self) -> None:
         """Give libfuse its descriptor back, for it to close."""
@@ -214,7 +216,7 @@ class Channel:
         if size <= _COPIED_MAX:
             return bytes(buffer.body[:size]), size
         self._kept = buffer
-        self._buffer = self._free.pop() if self._free else ReceiveBuffer()
+        self._buffer = self._free.pop() if self._free else ReceiveBuffer(self._max_write)
         return buffer.body[:size], buffer.touched
 
     def give_back(self, buffer: ReceiveBuffer) -> None:
@@ -226,7 +228,7 @@ class Channel:
         """Let go of memory that is not needed when no requests come."""
         self._free.clear()
         if self._buffer.touched > _COPIED_MAX:
-            self._buffer = ReceiveBuffer()
+            self._buffer = ReceiveBuffer(self._max_write)
 
     # -- replies ---------------------------------------------------------------------------
 
@@ -297,7 +299,19 @@ class Channel:
                 return
             if not size:
                 return
+            if not self._knows_max_write:
+                self._learn_max_write(reply[:size])
             try:
                 os.write(self.fd, reply[:size])
             except OSError as exc:
                 self._not_wanted(exc)
+
+    def _learn_max_write(self, reply: memoryview) -> None:
+        """See what libfuse agrees to; its first reply is the one to INIT."""
+        if len(reply) < wire.MAX_WRITE_AT + wire.number.size:
+            return  # it wants another version of the protocol; the kernel will ask again
+        self._knows_max_write = True
+        (max_write,) = wire.number.unpack_from(reply, wire.MAX_WRITE_AT)
+        if max_write > self._max_write:
+            self._max_write = max_write
+            self._buffer = ReceiveBuffer(max_write)

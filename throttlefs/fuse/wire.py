@@ -36,12 +36,11 @@ FORGET_SIZE: Final = 16
 
 number: Final = struct.Struct("=I")
 
-OUT_HEADER_SIZE: Final = 16
+MAX_WRITE_AT: Final = 36
+"""Where the reply to INIT says how many bytes the largest write may have."""
 
 out_header: Final = struct.Struct("=IiQ").pack
 """``fuse_out_header``: length in bytes, negative errno or 0, unique."""
 
 write_reply: Final = struct.Struct("=IiQI4x").pack
 """A ``fuse_out_header`` and a ``fuse_write_out``: 24, 0, unique, bytes written."""
-
-WRITE_REPLY_SIZE: Final = 24
