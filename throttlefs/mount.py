@@ -32,8 +32,9 @@ from .fuse import device, kernel, memory, privileges
 from .fuse.attributes import Attributes
 from .fuse.inodes import InodeTable
 from .fuse.limit_attributes import LimitAttributes
-from .fuse.loop import ALARM_LEAD_NS, SessionLoop, seam_is_there
+from .fuse.loop import ALARM_LEAD_NS, SessionLoop
 from .fuse.operations import Operations
+from .fuse.seam import seam_is_there
 from .governor import Governor
 from .mountinfo import MountEntry, mounted_at
 from .notify import notify

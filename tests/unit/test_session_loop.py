@@ -17,7 +17,8 @@ from trio.lowlevel import Abort
 
 from throttlefs import waiting
 from throttlefs.fuse import loop as loop_module
-from throttlefs.fuse.loop import SessionEndedError, SessionLoop, seam_is_there
+from throttlefs.fuse.loop import SessionLoop
+from throttlefs.fuse.seam import SessionEndedError, seam_is_there
 
 
 class Source:
@@ -87,7 +88,7 @@ class Rig:
             while True:
                 self.idle += 1
                 try:
-                    await self.loop._wait_readable(self.fuse.fileno())
+                    await self.loop.wait_readable(self.fuse.fileno())
                 except SessionEndedError:
                     return
                 finally:

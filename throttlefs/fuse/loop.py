@@ -1,9 +1,7 @@
 """The session loop: takes requests from the kernel and runs their handlers.
 
 pyfuse3's own loop is a trio task for each request under way, with a lock and a wait through
-trio for every single one, which costs more than the request itself. pyfuse3 looks ``trio`` up
-in its module's namespace (its ``pyfuse3.asyncio`` relies on the same), so a small namespace of
-ours can take its place. In it
+trio for every single one, which costs more than the request itself. Here (see `seam`)
 
 - a "task" is a `Session`: one of pyfuse3's coroutines, run by this loop directly. It takes a
   request, runs the handler and replies; then it is idle until it gets the next one;
@@ -28,7 +26,6 @@ import time
 import types
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator, Sequence
-from types import SimpleNamespace
 from typing import Any, Protocol
 
 import pyfuse3
@@ -36,7 +33,7 @@ import trio
 
 from throttlefs import waiting
 
-from . import memory
+from . import memory, seam
 from .channel import Channel, Contents, Reply
 
 log = logging.getLogger("throttlefs")
@@ -70,10 +67,6 @@ _IDLE = object()
 """What a session yields when it wants the next request."""
 
 
-class SessionEndedError(Exception):
-    """Stands for trio.ClosedResourceError in pyfuse3: ends one idle session."""
-
-
 class Source(Protocol):
     """Something that lets waiting handlers go on."""
 
@@ -85,11 +78,6 @@ class Source(Protocol):
 
     def before_sleep(self) -> None:
         """Called when the loop has nothing left to do."""
-
-
-def seam_is_there() -> bool:
-    """Whether this pyfuse3 still looks ``trio`` up in its namespace, as `SessionLoop` needs."""
-    return getattr(pyfuse3, "trio", None) is trio
 
 
 class Session:
@@ -169,7 +157,7 @@ class SessionLoop:
 
     async def run(self, max_sessions: int) -> None:
         """Serve up to *max_sessions* requests at a time; returns once the mount is gone."""
-        pyfuse3.trio = self._namespace()  # type: ignore[attr-defined]
+        pyfuse3.trio = seam.namespace(self)  # type: ignore[attr-defined]
         try:
             # min_tasks = max_tasks: sessions are retired here, when idle for a while, and not
             # by pyfuse3 after each request that waited.
@@ -182,23 +170,9 @@ class SessionLoop:
             self._epoll.close()
             os.close(self._bell)
 
-    def _namespace(self) -> SimpleNamespace:
-        """What pyfuse3 is to see as the module ``trio``."""
-        task = SimpleNamespace(name="session")
-        return SimpleNamespace(
-            Lock=_NoLock,
-            ClosedResourceError=SessionEndedError,
-            open_nursery=lambda: _Nursery(self),
-            lowlevel=SimpleNamespace(
-                wait_readable=self._wait_readable,
-                notify_closing=self._notify_closing,
-                current_task=lambda: task,
-                current_trio_token=trio.lowlevel.current_trio_token,
-            ),
-        )
-
     @types.coroutine
-    def _wait_readable(self, fd: int) -> Generator[object, None, None]:
+    def wait_readable(self, fd: int) -> Generator[object, None, None]:
+        """For pyfuse3: wait for a request, which makes its session idle."""
         if fd != self._fd:
             self._adopt(fd)
         yield _IDLE
@@ -209,8 +183,8 @@ class SessionLoop:
         self._channel = Channel(fd, self._contents, self._start_transfer, self._forward)
         self._epoll.register(self._channel.fd, 0)
 
-    def _notify_closing(self, _fd: int) -> None:
-        """``pyfuse3.terminate`` has set its flag: idle sessions are to see it."""
+    def notify_closing(self, _fd: int) -> None:
+        """For pyfuse3: ``terminate`` has set its flag, and idle sessions are to see it."""
         self._end()
         os.eventfd_write(self._bell, 1)
 
@@ -282,7 +256,7 @@ class SessionLoop:
         count = max(count, 0)
         for session in self._idle[:count]:
             try:
-                session.coroutine.throw(SessionEndedError())
+                session.coroutine.throw(seam.SessionEndedError())
             except StopIteration:
                 self._live -= 1
         del self._idle[:count]
@@ -409,32 +383,3 @@ class SessionLoop:
 
 def _never() -> Any:
     raise AssertionError("a session is closed, not cancelled")
-
-
-class _NoLock:
-    """pyfuse3's read lock: sessions run one at a time and need none."""
-
-    async def __aenter__(self) -> None:
-        pass
-
-    async def __aexit__(self, *_exc_info: object) -> None:
-        pass
-
-
-class _Nursery:
-    """pyfuse3's nursery, whose tasks are the loop's sessions."""
-
-    def __init__(self, loop: SessionLoop) -> None:
-        self._loop = loop
-
-    async def __aenter__(self) -> _Nursery:
-        return self
-
-    async def __aexit__(self, exc_type: type[BaseException] | None, *_exc_info: object) -> None:
-        if exc_type is None:
-            await self._loop.serve()
-
-    def start_soon(
-        self, function: Callable[..., Coroutine[Any, Any, None]], *args: Any, name: str
-    ) -> None:
-        self._loop.start(function, *args)
