@@ -18,7 +18,6 @@ ask trio, for up to `MAX_TURN_NS` at a time: it drains, and it sleeps in the epo
 
 from __future__ import annotations
 
-import logging
 import os
 import select
 import sys
@@ -35,8 +34,6 @@ from throttlefs import waiting
 
 from . import memory, seam
 from .channel import Channel, Contents, Reply
-
-log = logging.getLogger("throttlefs")
 
 MAX_TURN_NS = 1_000_000
 """How long the loop goes on before trio's other tasks get a turn."""
