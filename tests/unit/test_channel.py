@@ -51,11 +51,13 @@ class Rig:
         self.original = os.fstat(fuse.fileno()).st_ino
         self.started: list[tuple[Coroutine[Any, Any, Any], Reply]] = []
         self.forwarded = 0
+        self.room: memoryview | None = None
         self.on_read: Callable[[int, int, int], Any] = lambda fh, off, size: b"?" * size
         self.on_write: Callable[[int, int, Data, Keep], Any] = lambda fh, off, data, keep: len(data)
         self.channel = Channel(fuse.fileno(), self, self._start, self._forward)
 
-    def begin_read(self, fh: int, off: int, size: int) -> Any:
+    def begin_read(self, fh: int, off: int, size: int, room: memoryview | None) -> Any:
+        self.room = room
         return self.on_read(fh, off, size)
 
     def begin_write(self, fh: int, off: int, data: Data, keep: Keep) -> Any:
@@ -103,6 +105,20 @@ def rig() -> Iterator[Rig]:
 def test_without_a_request_nothing_is_taken(rig: Rig) -> None:
     assert not rig.channel.take()
     assert not rig.channel.ended
+
+
+def test_a_read_may_be_answered_from_the_room_it_is_given(rig: Rig) -> None:
+    def on_read(fh: int, off: int, size: int) -> memoryview:
+        assert rig.room is not None
+        assert len(rig.room) == size
+        rig.room[:5] = b"whole"
+        return rig.room[:4] if off else rig.room
+
+    rig.on_read = on_read
+    rig.ask(read_request(1, fh=3, offset=0, size=5))
+    rig.ask(read_request(2, fh=3, offset=100, size=5))
+    rig.ask(read_request(3, fh=3, offset=0, size=5))
+    assert [rig.answer() for _ in range(3)] == [(1, 0, b"whole"), (2, 0, b"whol"), (3, 0, b"whole")]
 
 
 def test_a_read_is_answered_at_once(rig: Rig) -> None:

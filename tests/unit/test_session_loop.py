@@ -53,7 +53,7 @@ NEVER = 1 << 63
 class NoContents:
     """Nobody reads or writes here; see test_channel.py."""
 
-    def begin_read(self, fh: int, off: int, size: int) -> bytes:
+    def begin_read(self, fh: int, off: int, size: int, room: memoryview | None) -> bytes:
         raise AssertionError
 
     def begin_write(self, fh: int, off: int, data: object, keep: object) -> int:

@@ -100,18 +100,23 @@ class BackingFile:
         self._writes_under_way = 0  # in the engine
         self._writes_till_probe = PROBE_EVERY
 
-    def read_now(self, offset: int, size: int) -> Data | None:
+    def read_now(self, offset: int, size: int, room: memoryview | None = None) -> Data | None:
         """Read what is in the page cache, without waiting; None: not all of it is, use `read`.
 
-        May be shorter than `size` only at the end of the file.
+        May be shorter than `size` only at the end of the file. What is read goes into `room`, if
+        that is given; it must have `size` bytes, and is what is returned if it was filled.
         """
         if size > self._inline_read_max:
             return None
         if self._pause:
             self._pause -= 1
             return None
-        # Clearing a small buffer is cheaper than the call that does not.
-        buffer = bytearray(size) if size <= _CLEARED_MAX else new_bytearray(size)
+        buffer: memoryview | bytearray
+        if room is not None:
+            buffer = room
+        else:
+            # Clearing a small buffer is cheaper than the call that does not.
+            buffer = bytearray(size) if size <= _CLEARED_MAX else new_bytearray(size)
         try:
             got = os.preadv(self.fd, (buffer,), offset, self._read_flags)
         except BlockingIOError:
@@ -128,8 +133,7 @@ class BackingFile:
         if got and self._has_more(offset + got):
             self._missed()  # there is more, but not in the cache
             return None
-        del buffer[got:]
-        return buffer
+        return buffer[:got]
 
     def _has_more(self, offset: int) -> bool:
         # fstat(2) does not tell a block device's size: `read` finds out.

@@ -29,11 +29,15 @@ from throttlefs.backing import Data
 
 from . import wire
 from .errors import to_fuse_error
+from .reply_buffer import ReplyBuffer
 
 log = logging.getLogger("throttlefs")
 
 _MAX_WRITE = 1 << 20
 """Bytes: what libfuse agrees on with the kernel, unless fs.fuse.max_pages_limit is raised."""
+
+_MAX_READ = 1 << 20
+"""Bytes: the largest read that is answered from memory which is used again and again."""
 
 # Up to this size (bytes), data that has to stay is copied, and its buffer is free again.
 _COPIED_MAX = 64 << 10
@@ -56,8 +60,14 @@ class Contents(Protocol):
     What they raise, here and in the coroutine, becomes the errno that the program gets.
     """
 
-    def begin_read(self, fh: int, off: int, size: int) -> Data | Coroutine[Any, Any, Data]:
-        """*size* bytes at *off*."""
+    def begin_read(
+        self, fh: int, off: int, size: int, room: memoryview | None
+    ) -> Data | Coroutine[Any, Any, Data]:
+        """*size* bytes at *off*.
+
+        What can be had at once may be put into *room*, which has this size, and be *room* itself
+        or a part of it. A coroutine must not use it.
+        """
 
     def begin_write(
         self, fh: int, off: int, data: Data, keep: Keep
@@ -148,6 +158,7 @@ class Channel:
         self._knows_max_write = False
         self._buffer = ReceiveBuffer(self._max_write)
         self._free: list[ReceiveBuffer] = []
+        self._reply_buffer = ReplyBuffer(_MAX_READ)
         self._size = 0  # of the write that is being begun
         self._kept: ReceiveBuffer | None = None
         # Not a bytearray, which would be resident.
@@ -181,19 +192,23 @@ class Channel:
         if opcode == wire.READ:
             self._read(unique, fh, offset, size)
         elif opcode == wire.WRITE:
-            buffer.touched = max(buffer.touched, size)
+            if size > buffer.touched:  # noqa: PLR1730  (max() takes longer, on the hot path)
+                buffer.touched = size
             self._write(unique, fh, offset, size)
         elif opcode != wire.INTERRUPT:  # which may be ignored: what waits cannot be hurried
             self._hand_on(opcode, unique, got)
         return True
 
     def _read(self, unique: int, fh: int, offset: int, size: int) -> None:
+        room = self._reply_buffer.room(size)
         try:
-            data = self._begin_read(fh, offset, size)
+            data = self._begin_read(fh, offset, size, room)
         except Exception as exc:
             self.reply_error(unique, exc)
             return
-        if isinstance(data, CoroutineType):
+        if data is room and room is not None:
+            self._send(self._reply_buffer.reply(unique, size))
+        elif isinstance(data, CoroutineType):
             self._start(data, Reply(self, unique, True, None))
         else:
             self.reply_data(unique, data)  # type: ignore[arg-type]  # no other Coroutine comes
@@ -227,6 +242,7 @@ class Channel:
     def tidy(self) -> None:
         """Let go of memory that is not needed when no requests come."""
         self._free.clear()
+        self._reply_buffer.tidy()
         if self._buffer.touched > _COPIED_MAX:
             self._buffer = ReceiveBuffer(self._max_write)
 
@@ -235,22 +251,23 @@ class Channel:
     def reply_data(self, unique: int, data: Data) -> None:
         """What was read."""
         try:
-            os.writev(self.fd, (wire.out_header(16 + len(data), 0, unique), data))
+            header = wire.out_header(wire.OUT_HEADER_SIZE + len(data), 0, unique)
+            os.writev(self.fd, (header, data))
         except OSError as exc:
             self._not_wanted(exc)
 
     def reply_written(self, unique: int, written: int) -> None:
         """How much was written."""
-        try:
-            os.write(self.fd, wire.write_reply(24, 0, unique, written))
-        except OSError as exc:
-            self._not_wanted(exc)
+        self._send(wire.write_reply(24, 0, unique, written))
 
     def reply_error(self, unique: int, error: Exception) -> None:
         """The errno of *error*."""
         number = to_fuse_error(error, "a read or write").errno
+        self._send(wire.out_header(wire.OUT_HEADER_SIZE, -number, unique))
+
+    def _send(self, reply: Data) -> None:
         try:
-            os.write(self.fd, wire.out_header(16, -number, unique))
+            os.write(self.fd, reply)
         except OSError as exc:
             self._not_wanted(exc)
 
@@ -301,10 +318,7 @@ class Channel:
                 return
             if not self._knows_max_write:
                 self._learn_max_write(reply[:size])
-            try:
-                os.write(self.fd, reply[:size])
-            except OSError as exc:
-                self._not_wanted(exc)
+            self._send(reply[:size])
 
     def _learn_max_write(self, reply: memoryview) -> None:
         """See what libfuse agrees to; its first reply is the one to INIT."""

@@ -128,14 +128,19 @@ class Operations(DirectoryOperations):
 
     # -- the hot path ----------------------------------------------------------------------
 
-    def begin_read(self, fh: int, off: int, size: int) -> Data | Coroutine[Any, Any, Data]:
-        """Read *size* bytes at *off*, fewer only at the end of the file: at once or by waiting."""
+    def begin_read(
+        self, fh: int, off: int, size: int, room: memoryview | None = None
+    ) -> Data | Coroutine[Any, Any, Data]:
+        """Read *size* bytes at *off*, fewer only at the end of the file: at once or by waiting.
+
+        What is read at once goes into *room*, if that is given.
+        """
         handle = self._handles[fh]
         try:
             if not handle.try_admit(READ, size):
                 return self._read_when_due(handle, off, size)
             began = monotonic_ns()
-            data = handle.read_now(off, size)
+            data = handle.read_now(off, size, room)
         except Exception as exc:
             handle.statistics.read.errors += 1
             raise to_fuse_error(exc, "read") from None

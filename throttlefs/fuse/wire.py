@@ -39,8 +39,15 @@ number: Final = struct.Struct("=I")
 MAX_WRITE_AT: Final = 36
 """Where the reply to INIT says how many bytes the largest write may have."""
 
-out_header: Final = struct.Struct("=IiQ").pack
+_OUT_HEADER: Final = struct.Struct("=IiQ")
+
+OUT_HEADER_SIZE: Final = _OUT_HEADER.size
+
+out_header: Final = _OUT_HEADER.pack
 """``fuse_out_header``: length in bytes, negative errno or 0, unique."""
+
+put_out_header: Final = _OUT_HEADER.pack_into
+"""The same, to a place in memory."""
 
 write_reply: Final = struct.Struct("=IiQI4x").pack
 """A ``fuse_out_header`` and a ``fuse_write_out``: 24, 0, unique, bytes written."""

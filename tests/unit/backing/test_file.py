@@ -75,6 +75,22 @@ def test_reads_what_is_cached_at_once(image: Path, size: int) -> None:
     with_file(image, test)
 
 
+def test_reads_into_the_room_that_is_given(image: Path) -> None:
+    def test(backing: BackingFile) -> None:
+        room = memoryview(bytearray(4096))
+        data = backing.read_now(3, 4096, room)
+        if data is None:
+            assert not knows_nowait(image)
+            return
+        assert data is room
+        assert bytes(data) == DATA[3 : 3 + 4096]
+        at_end = backing.read_now(SIZE - 5, 4096, room)
+        assert at_end is not None
+        assert bytes(at_end) == DATA[-5:]
+
+    with_file(image, test)
+
+
 def test_large_requests_are_for_the_engine(image: Path) -> None:
     def test(backing: BackingFile) -> None:
         assert backing.read_now(0, INLINE_READ_MAX + 1) is None
