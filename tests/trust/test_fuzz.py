@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+import trio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.soak import Soak, Tally
 from tests.trust.fuzzing import TARGETS, Check, Target
+from tests.trust.fuzzing.sessions import World, new_world, session
 from tests.trust.fuzzing.target import NASTY, Mutator
+from throttlefs.control.server import ControlServer
 
 _WITHIN_S = 20.0
 """For 64 KiB, on a busy machine; what is quadratic would take minutes."""
@@ -99,3 +104,44 @@ def test_nothing_stays_open(target: Target) -> None:
         for data in target.seeds:
             check(data)
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_real_socket_answers_the_same_in_any_pieces(
+    tmp_path: Path, soak: Soak, tally: Tally
+) -> None:
+    """Mutated commands over the socket of the server, beside the same ones in one piece."""
+    seed = random.randrange(1 << 32)
+    mutator, chance = Mutator(TARGETS["qmp_session"], seed), random.Random(seed)
+
+    async def ask(world: World, data: bytes) -> list[bytes]:
+        path = str(tmp_path / "qmp.sock")
+        server = ControlServer(world.run_command)
+        server.listen(path)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(server.run)
+            stream = await trio.open_unix_socket(path)
+            nursery.start_soon(send, stream, b'{"execute": "qmp_capabilities"}' + data + b"\n")
+            answers = bytearray()
+            with trio.fail_after(60):
+                async for piece in stream:
+                    answers += piece
+            nursery.cancel_scope.cancel()
+        server.close()
+        return bytes(answers).split(b"\r\n")[2:-1]
+
+    async def send(stream: trio.SocketStream, data: bytes) -> None:
+        while data:
+            size = chance.choice((1, 2, 7, 100, 5000))
+            await stream.send_all(data[:size])
+            data = data[size:]
+        await stream.send_eof()
+
+    with new_world() as world:
+        for number in range(soak.choose(60, 5_000)):
+            data = mutator.next()[:3000]
+            world.reset()
+            expected = session(world.run_command, [data])
+            world.reset()
+            got = [json.loads(answer) for answer in trio.run(ask, world, data)]
+            assert got == expected, f"seed {seed}, input {number}: {data!r}"
+            tally.note(checked="answers over a socket beside those in one piece")

@@ -1,7 +1,7 @@
 """Everything that throttlefs takes from people and programs, as functions that take any bytes.
 
 Each lets only what its docstring declares pass: nothing at all. What is checked beside that stands
-there too. ``python -m tests.trust.fuzzing TARGET`` runs one under atheris, if that is installed.
+there too. tests/trust/fuzz.py runs one under atheris, tests/trust/test_fuzz.py all of them.
 """
 
 from __future__ import annotations

@@ -73,7 +73,7 @@ class World(Mount):
 
 
 @contextmanager
-def _world() -> Iterator[World]:
+def new_world() -> Iterator[World]:
     with tempfile.TemporaryDirectory() as directory:
         world = World(Path(directory))
         try:
@@ -121,7 +121,7 @@ def _refuse(constant: str) -> object:
 @contextmanager
 def qmp_session() -> Iterator[Check]:
     """Commands through the server: the same answers however they are cut, all or nothing."""
-    with _world() as world:
+    with new_world() as world:
 
         def check(data: bytes) -> None:
             world.reset()
@@ -141,7 +141,7 @@ def qmp_session() -> Iterator[Check]:
 @contextmanager
 def attributes() -> Iterator[Check]:
     """An attribute's name, "=" and its value, set on a file and on the mount; then read."""
-    with _world() as world:
+    with new_world() as world:
 
         def check(data: bytes) -> None:
             name, _, value = data.partition(b"=")
@@ -190,7 +190,7 @@ class _Direct:
 @contextmanager
 def command_line() -> Iterator[Check]:
     """set and show with any arguments: output, or one line of an error and its status."""
-    with _world() as world:
+    with new_world() as world:
         table = [
             MountEntry(1, 0, 1, b"/", "ext4", b"/dev/x", "rw"),
             MountEntry(2, 0, 2, b"/mnt", "fuse.throttlefs", b"/s", "rw", os.geteuid()),
