@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 _USER_ID = re.compile(rb"(?:^|,)user_id=([0-9]{1,10})(?:,|$)")
 _ESCAPE = re.compile(rb"\\([0-3][0-7]{2})")
-_NUMBERS = re.compile(rb"[0-9]{1,10}:[0-9]{1,10}:[0-9]{1,10}")
+_NUMBERS = re.compile(rb"[0-9]{1,10} [0-9]{1,10}:[0-9]{1,10}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ def parse_mountinfo(text: bytes) -> list[MountEntry]:
         fields, tail = left.split(b" "), right.split(b" ")
         if len(fields) < 6 or len(tail) < 2:
             continue
-        if not _NUMBERS.fullmatch(fields[0] + b":" + fields[2]):
+        if not _NUMBERS.fullmatch(fields[0] + b" " + fields[2]):
             continue
         major, _, minor = fields[2].partition(b":")
         entries.append(

@@ -23,7 +23,7 @@ def test_a_carriage_return_in_a_name_ends_no_line() -> None:
 
 
 def test_what_the_kernel_would_not_write_is_left_out() -> None:
-    strange = [b"x 22 0:45", b"40 22 0", b"40 22 0:y", b"40 22 0:" + b"9" * 5000]
+    strange = [b"x 22 0:45", b"40 22 0", b"40 22 0:y", b"40:0 22 45", b"40 22 0:" + b"9" * 5000]
     lines = b"".join(line + b" / /mnt rw - tmpfs none rw\n" for line in strange)
     assert parse_mountinfo(lines) == []
     (entry,) = parse_mountinfo(rb"40 22 0:45 / /a\777 rw - tmpfs none rw")
