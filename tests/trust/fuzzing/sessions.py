@@ -56,6 +56,8 @@ class World(Mount):
             {
                 image.key: (image.own_limits, image.own_group, image.own_weight, image_state(image))
                 for image in throttle.images()
+                # Others are only remembered until somebody looks.
+                if image is self.image or self.governor.is_changed(image.key)  # type: ignore[arg-type]
             },
         )
 
