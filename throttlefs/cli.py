@@ -241,8 +241,8 @@ def main() -> NoReturn:
 
 
 def _fail(message: str, status: int) -> NoReturn:
-    text = " ".join(message.split())
-    sys.stderr.write(
-        f"{_PROGRAM}: {text}\n".encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-    )
+    # Names in it may hold anything, what a terminal would act on as well.
+    decoded = message.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(decoded.split()))
+    sys.stderr.write(f"{_PROGRAM}: {text}\n")
     sys.exit(status)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from typing import Any
@@ -12,7 +13,21 @@ import click
 from .errors import ThrottlefsError, UsageError
 
 _PATH = click.argument("path", metavar="PATH", type=click.Path())
-_INTERVAL = click.FloatRange(min=0.1, max=3600)
+
+
+class _Interval(click.FloatRange):
+    """Seconds; click lets "nan" through any range."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        seconds: float = super().convert(value, param, ctx)
+        if math.isnan(seconds):
+            self.fail(f"{value!r} is not a number of seconds", param, ctx)
+        return seconds
+
+
+_INTERVAL = _Interval(min=0.1, max=3600)
 
 
 @click.command(short_help="Show the limits of a mount or of a file in it.")

@@ -37,6 +37,7 @@ from throttlefs import suggest
 from throttlefs.globs import Glob, GlobError
 from throttlefs.limits import (
     DEFAULT_WEIGHT,
+    MAX_GROUP_DEPTH,
     Limits,
     LimitsError,
     canonical_name,
@@ -90,7 +91,7 @@ class GroupRule:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """A valid configuration: every group named exists, and parents form no cycle."""
+    """A valid configuration: every group named exists, parents form no cycle and few levels."""
 
     defaults: Defaults = Defaults()
     images: tuple[ImageRule, ...] = ()
@@ -215,6 +216,7 @@ def _read_groups(file: str, values: Any) -> dict[str, GroupRule]:
         for name, table in tables.items()
     }
     _refuse_cycles(groups, tables)
+    _refuse_depth(groups, tables)
     return groups
 
 
@@ -234,6 +236,17 @@ def _refuse_cycles(groups: Mapping[str, GroupRule], tables: Mapping[str, _Table]
             trail[name] = None
             name = groups[name].parent
         harmless.update(trail)
+
+
+def _refuse_depth(groups: Mapping[str, GroupRule], tables: Mapping[str, _Table]) -> None:
+    for start in groups:
+        name: str | None = start
+        for _ in range(MAX_GROUP_DEPTH):
+            name = None if name is None else groups[name].parent
+        if name is not None:
+            raise tables[start].error(
+                "parent", f"more than {MAX_GROUP_DEPTH} groups would be one inside the other"
+            )
 
 
 class _Table:

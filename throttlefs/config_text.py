@@ -41,12 +41,17 @@ def write_config(
         lines.append(f"weight = {default.weight}")
     if lines:
         tables.append(["[defaults]", *lines])
-    for image in images:
-        lines = _word(image.limits, image.group, image.weight)
-        tables.append(["[[image]]", f"path = {_string(_pattern(image.path))}", *lines])
-    for rule in rules:
-        lines = _word(rule.limits, rule.group, rule.weight)
-        tables.append(["[[image]]", f"path = {_string(rule.glob.text)}", *lines])
+    words: list[tuple[str, ImageWord | ImageRule]] = [
+        *((_pattern(image.path), image) for image in images),
+        *((rule.glob.text, rule) for rule in rules),
+    ]
+    written: set[str] = set()
+    for pattern, said in words:
+        # The first of equal ones decides, and a file must not have the others.
+        if pattern not in written:
+            written.add(pattern)
+            lines = _word(said.limits, said.group, said.weight)
+            tables.append(["[[image]]", f"path = {_string(pattern)}", *lines])
     for name, group in groups.items():
         lines = _limits(group.limits)
         if group.weight != DEFAULT_WEIGHT:

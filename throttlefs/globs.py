@@ -16,6 +16,9 @@ from typing import Final
 
 from throttlefs.units import quoted
 
+LONGEST_PATTERN: Final = 8192
+"""Characters: a path (PATH_MAX) with each one escaped. Matching takes pattern times path."""
+
 
 class GlobError(ValueError):
     """A pattern that cannot be; the message is one line that says why."""
@@ -137,6 +140,8 @@ def _parse(text: str) -> list[_Step]:
     rest = text.removeprefix("/")
     if not rest:
         raise GlobError("the pattern is empty; '**' matches every file")
+    if len(rest) > LONGEST_PATTERN:
+        raise GlobError(f"{quoted(text)} is longer than {LONGEST_PATTERN} characters")
     if rest.endswith("/"):
         raise GlobError(f"{quoted(text)} names a directory; its files are {quoted(text + '**')}")
     steps: list[_Step] = []

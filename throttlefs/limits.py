@@ -55,6 +55,9 @@ MAX_WEIGHT: Final = 10_000
 
 LONGEST_GROUP_NAME: Final = 255
 
+MAX_GROUP_DEPTH: Final = 32
+"""How many groups may be one inside the other: each is a step of every decision who goes next."""
+
 
 def _help_lines() -> dict[str, str]:
     whose = {"": "reads and writes together", "_rd": "reads", "_wr": "writes"}

@@ -247,10 +247,11 @@ class MetricsServer:
                     listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
                 listener.bind(where)
                 listener.listen()
-        except OSError as exc:
+        except (OSError, UnicodeError) as exc:  # the latter for a name with an empty label
             self.close()
+            reason = exc.strerror if isinstance(exc, OSError) else "there is no such host"
             raise ThrottlefsError(
-                f"cannot serve metrics at {address}: {exc.strerror}; choose another metrics="
+                f"cannot serve metrics at {address}: {reason}; choose another metrics="
             ) from None
 
     def close(self) -> None:

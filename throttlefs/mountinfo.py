@@ -10,8 +10,9 @@ import os
 import re
 from dataclasses import dataclass
 
-_USER_ID = re.compile(rb"(?:^|,)user_id=([0-9]+)(?:,|$)")
-_ESCAPE = re.compile(rb"\\([0-7]{3})")
+_USER_ID = re.compile(rb"(?:^|,)user_id=([0-9]{1,10})(?:,|$)")
+_ESCAPE = re.compile(rb"\\([0-3][0-7]{2})")
+_NUMBERS = re.compile(rb"[0-9]{1,10} [0-9]{1,10}:[0-9]{1,10}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +39,17 @@ def _unescape(field: bytes) -> bytes:
 
 
 def parse_mountinfo(text: bytes) -> list[MountEntry]:
-    """All mounts of a mountinfo *text*, in order: of two at one point the last is on top."""
+    """All mounts of a mountinfo *text*, in order: of two at one point the last is on top.
+
+    A line that is none of the kernel's is left out.
+    """
     entries = []
-    for line in text.splitlines():
+    for line in text.split(b"\n"):  # the kernel escapes newlines alone, not carriage returns
         left, _, right = line.partition(b" - ")
         fields, tail = left.split(b" "), right.split(b" ")
         if len(fields) < 6 or len(tail) < 2:
+            continue
+        if not _NUMBERS.fullmatch(fields[0] + b" " + fields[2]):
             continue
         major, _, minor = fields[2].partition(b":")
         entries.append(

@@ -347,7 +347,10 @@ def _subtype(name: str, value: str) -> str:
 
 def _shown(value: str | float) -> str:
     # repr() of a float may have an exponent, which no option takes.
-    return format(Decimal(repr(value)), "f") if isinstance(value, float) else str(value)
+    if not isinstance(value, float):
+        return str(value)
+    text = format(Decimal(repr(value)), "f")
+    return text.removeprefix("0") if text.startswith("0.") else text  # as short as it was given
 
 
 _SWITCHES: Final = ("nonempty", "auto_cache")

@@ -17,6 +17,8 @@ from dataclasses import asdict, dataclass
 from .errors import ThrottlefsError
 from .mountinfo import MountEntry, read_mounts
 
+_LARGEST_PID = 1 << 22  # proc(5), pid_max
+
 
 @dataclass(frozen=True, slots=True)
 class MountRecord:
@@ -168,6 +170,13 @@ def read_record(mount: MountEntry) -> MountRecord | None:
 def _read(path: str) -> MountRecord | None:
     try:
         with open(path) as file:
-            return MountRecord(**json.load(file))
-    except (FileNotFoundError, ValueError, TypeError):
+            record = MountRecord(**json.load(file))
+    except (FileNotFoundError, ValueError, TypeError, RecursionError):
         return None
+    numbers, texts = (record.pid, record.start_time), (record.source, record.target)
+    is_sound = (
+        all(type(number) is int and number > 0 for number in numbers)
+        and record.pid <= _LARGEST_PID
+        and all(isinstance(text, str) for text in texts)
+    )
+    return record if is_sound else None

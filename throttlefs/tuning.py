@@ -17,6 +17,7 @@ from .governor import Governor
 from .limits import (
     DEFAULT_WEIGHT,
     LIMIT_NAMES,
+    MAX_GROUP_DEPTH,
     NO_LIMITS,
     RATES,
     Limits,
@@ -76,7 +77,7 @@ class Change:
                 elif name == "weight":
                     others[name] = check_weight(name, value)
                 else:
-                    others[name] = check_group_name(name, value) if value else NO_GROUP
+                    others[name] = NO_GROUP if value == NO_GROUP else check_group_name(name, value)
         except LimitsError as exc:
             raise TuningError(str(exc)) from None
         return cls(limits, off=off, **others)
@@ -155,6 +156,10 @@ class Tuner:
 
     def change_group(self, name: str, change: Change) -> list[Changed]:
         """Change the group *name*, or make it. Raises `TuningError`."""
+        try:
+            check_group_name("group", name)
+        except LimitsError as exc:
+            raise TuningError(str(exc)) from None
         with _Transaction(self._governor) as plan:
             plan.group(name, change)
         return plan.done
@@ -214,6 +219,11 @@ def _existing(governor: Governor, name: str) -> Group:
         hint = f"; did you mean {quoted(best)}?" if best else ""
         raise TuningError(f"there is no group {quoted(name)}{hint}")
     return names[name]
+
+
+def _levels(group: Group) -> int:
+    """How many groups are one inside the other, *group* being the outermost."""
+    return 1 + max((_levels(one) for one in group.members if isinstance(one, Group)), default=0)
 
 
 class _Transaction:
@@ -282,11 +292,17 @@ class _Transaction:
         group = next((g for g in self._throttle.groups() if g.name == name), None)
         limits = change.applied_to(NO_LIMITS if group is None else group.meter.limits)
         parent = _existing(self._governor, change.parent) if change.parent else None
+        levels = 1 if group is None else _levels(group)
         above = parent
         while above is not None:
             if above is group:
                 raise TuningError(str(GroupCycleError(name, change.parent or "")))
+            levels += 1
             above = above.parent
+        if parent is not None and levels > MAX_GROUP_DEPTH:
+            raise TuningError(
+                f"parent: more than {MAX_GROUP_DEPTH} groups would be one inside the other"
+            )
 
         def step() -> None:
             throttle = self._throttle

@@ -34,6 +34,8 @@ def quoted(text: object, longest: int = 40) -> str:
         plain = str(text)
     except ValueError:  # an int of more digits than Python prints
         return "a huge number"
+    except RecursionError:
+        return "a value nested too deep"
     if len(plain) > longest:
         plain = plain[: longest - 3] + "..."
     return repr(plain)

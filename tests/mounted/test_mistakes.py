@@ -48,6 +48,11 @@ def test_mistaken_commands(directories: tuple[Path, Path]) -> None:
     assert "--forground" in fails("mount", source, target, "--forground", status=2)
     assert "DST" in fails("mount", source, status=2)
     assert "mont" in fails("mont", source, target, status=2)
+    assert "'nan'" in fails("stats", "--interval", "nan", target, status=2)
+
+
+def test_a_terminal_does_not_act_on_what_a_message_names(tmp_path: Path) -> None:
+    assert fails("show", f"{tmp_path}/\x1b[31m\x07").isprintable()
 
 
 def test_mistaken_paths(directories: tuple[Path, Path], tmp_path: Path) -> None:

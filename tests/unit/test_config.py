@@ -184,6 +184,11 @@ def test_paths_need_not_be_utf8():
             "[group.c]\nparent='a'",
             "[group.a]: parent: a group cannot be above itself: a -> b -> c -> a",
         ),
+        ("[defaults]\nbps" + ".a" * 3000 + "=1", "[defaults]: bps: a value nested too deep is"),
+        (
+            "".join(f"[group.g{n}]\nparent='g{n + 1}'\n" for n in range(32)) + "[group.g32]",
+            "[group.g0]: parent: more than 32 groups would be one inside the other",
+        ),
         ("[defaults]\nbps = \n", "is not valid TOML: Invalid value (at line 2, column 7)"),
         ("[defaults]\nbps = 1\nbps = 2\n", "Cannot overwrite a value (at line 3"),
         ("[group.a]\n[group.a]\n", "is not valid TOML: Cannot declare"),

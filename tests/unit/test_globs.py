@@ -73,6 +73,7 @@ def test_one_wildcard_is_one_byte_that_is_not_utf8():
         ("a[b\\", "without"),
         ("a\\", "backslash"),
         ("[z-a]", "wrong way round"),
+        ("a" * 8193, "longer than 8192"),
         ("[[:alpha:]]", "range such as a-z"),
     ],
 )

@@ -327,3 +327,8 @@ def test_no_two_flags_contradict_each_other(words):
     assert len(set(positives)) == len(positives)
     for first, second in [("ro", "rw"), ("sync", "async"), ("allow_other", "allow_root")]:
         assert not {first, second} <= set(flags)
+
+
+def test_the_longest_fraction_reads_back():
+    once = parse("attr_timeout=." + "0" * 62 + "1")
+    assert parse(str(once)) == once

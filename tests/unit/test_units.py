@@ -208,3 +208,10 @@ def test_request_rates(value, text):
 def test_quoting_keeps_a_message_on_one_short_line():
     assert units.quoted("a\nb\udc80") == r"'a\nb\udc80'"
     assert units.quoted("x" * 100) == repr("x" * 37 + "...")
+
+
+def test_what_is_nested_too_deep_to_be_printed_is_quoted_too():
+    nested = {}
+    for _ in range(100_000):
+        nested = {"a": nested}
+    assert units.quoted(nested) == "a value nested too deep"

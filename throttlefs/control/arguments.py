@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from .protocol import QmpError
+from .protocol import QmpError, shown
 
 _TYPES: Final[dict[str, tuple[type, ...]]] = {
     "string": (str,),
@@ -43,4 +43,4 @@ def check_arguments(arguments: Mapping[str, Any], signature: Signature) -> None:
             raise QmpError(f"Invalid parameter type for '{name}', expected: {parameter.type}")
     for name in arguments:
         if name not in signature:
-            raise QmpError(f"Parameter '{name[:40]}' is unexpected")
+            raise QmpError(f"Parameter '{shown(name)}' is unexpected")

@@ -21,7 +21,7 @@ from throttlefs.tuning import Change, Tuner
 
 from .arguments import Parameter, Signature, check_arguments
 from .images import Images, KnownImage
-from .protocol import QmpError, version
+from .protocol import QmpError, shown, version
 
 Arguments = Mapping[str, Any]
 Handler = Callable[[Arguments], Awaitable[object]]
@@ -62,7 +62,7 @@ class CommandTable:
     async def run(self, name: str, arguments: Arguments) -> object:
         """Carry out a command; returns its result. Raises `QmpError`."""
         if name not in self._commands:
-            raise QmpError(f"The command {name[:80]} has not been found", "CommandNotFound")
+            raise QmpError(f"The command {shown(name)} has not been found", "CommandNotFound")
         handler, signature = self._commands[name]
         check_arguments(arguments, signature)
         return await handler(arguments)

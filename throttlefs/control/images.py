@@ -37,7 +37,7 @@ def device_name(path: bytes) -> str:
 def _candidates(device: str) -> list[bytes]:
     """The paths that *device* may mean, the likelier first."""
     plain = device.encode("utf-8", "surrogatepass")
-    decoded = unquote_to_bytes(device) if "%" in device else plain
+    decoded = unquote_to_bytes(plain) if "%" in device else plain
     return [plain] if decoded == plain else [plain, decoded]
 
 

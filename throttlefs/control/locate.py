@@ -114,7 +114,7 @@ def _resolve(path: bytes, mounts: list[MountEntry]) -> bytes:
             if below == b".":
                 return resolved
             if below.split(b"/")[0] != b"..":
-                return os.path.join(resolved, below)
+                return os.path.join(resolved or b"/", below)
             pending = list(reversed(below.split(b"/")))
         name = pending.pop()
         if name == b"..":

@@ -13,6 +13,7 @@ arrives.
 from __future__ import annotations
 
 import json
+import math
 import re
 import time
 from collections.abc import Iterator, Mapping
@@ -45,7 +46,9 @@ class DeviceNotFoundError(QmpError):
     """No image goes by that name; the text is QEMU's, with a reason if there is one to give."""
 
     def __init__(self, device: str, reason: str = "") -> None:
-        super().__init__(f"Device '{device}' not found{reason and f': {reason}'}", "DeviceNotFound")
+        super().__init__(
+            f"Device '{shown(device, 200)}' not found{reason and f': {reason}'}", "DeviceNotFound"
+        )
 
 
 class TooLongError(QmpError):
@@ -221,7 +224,7 @@ class BadRequestError(QmpError):
 def parse_request(text: bytes) -> Request:
     """The command in *text*, one JSON value. Raises `BadRequestError`."""
     try:
-        value = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse)
+        value = json.loads(text, object_pairs_hook=_unique, **_STRICT)
     except (ValueError, RecursionError) as exc:
         reason = str(exc) if isinstance(exc, _DuplicateKeyError) else "invalid syntax"
         raise BadRequestError(f"JSON parse error, {reason}") from None
@@ -236,7 +239,7 @@ def parse_request(text: bytes) -> Request:
     name = value.pop("execute", None)
     arguments = value.pop("arguments", {})
     if value:
-        raise error(f"member '{_shown(next(iter(value)))}' is unexpected")
+        raise error(f"member '{shown(next(iter(value)))}' is unexpected")
     if name is None:
         raise error("lacks member 'execute'")
     if not isinstance(name, str):
@@ -261,8 +264,20 @@ def _refuse(constant: str) -> Any:
     raise ValueError(constant)
 
 
-def _shown(name: str) -> str:
-    return name if len(name) <= 40 else f"{name[:40]}..."
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if not math.isfinite(number):  # JSON could not hold it when the id is sent back
+        raise ValueError(digits)
+    return number
+
+
+_STRICT: Final[dict[str, Any]] = {"parse_constant": _refuse, "parse_float": _finite}
+
+
+def shown(name: str, longest: int = 80) -> str:
+    """What a client has written, for a message: printable and not too long."""
+    text = name if len(name) <= longest else f"{name[:longest]}..."
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 # -- answers -------------------------------------------------------------------------------

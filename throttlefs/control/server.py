@@ -220,11 +220,13 @@ class _Client:
             )
         for name, value in request.arguments.items():
             if name != "enable":
-                raise QmpError(f"Parameter '{name[:40]}' is unexpected")
+                raise QmpError(f"Parameter '{protocol.shown(name)}' is unexpected")
             if not isinstance(value, list):
                 raise QmpError("Invalid parameter type for 'enable', expected: array")
             if value:
-                raise QmpError(f"Parameter 'enable' does not accept value '{value[0]!s:.40}'")
+                raise QmpError(
+                    f"Parameter 'enable' does not accept value '{protocol.shown(str(value[0]))}'"
+                )
         self._negotiated = True
         return {}
 

@@ -281,7 +281,9 @@ def test_no_path_leads_out_of_the_mount(mount: Mount, target: str) -> None:
     assert "'link' not found" in mount.error("x-throttlefs-set", device="link", values={"bps": 1})
 
 
-@pytest.mark.parametrize("device", ["", ".", "..", "a.img/x", "a\0b", "x" * 5000, "\ud800"])
+@pytest.mark.parametrize(
+    "device", ["", ".", "..", "a.img/x", "a\0b", "x" * 5000, "\ud800", "%\ud800"]
+)
 def test_a_strange_name_is_not_found(mount: Mount, device: str) -> None:
     assert "not found" in mount.error("x-throttlefs-set", device=device, values={"bps": 1})
 
@@ -354,6 +356,7 @@ def test_off_leaves_the_group_as_well(mount: Mount) -> None:
         ({"values": {"iops": 5, "bps": "x"}}, "bps: 'x' is not a number; write e.g. 3000, 10K or"),
         ({"values": {"group": "tenat"}}, "there is no group 'tenat'; did you mean 'tenant'?"),
         ({"values": {"group": 5}}, "group: '5' is not the name of a group"),
+        ({"values": {"group": False}}, "group: 'False' is not the name of a group"),
         ({"values": {"bps_max": 1}}, "bps_max=1 is below bps=4M"),
         ({"values": {"parent": "tenant"}}, "unknown limit 'parent'"),
         ({"values": {"bps": [1]}}, "bps: '[1]' is not a number"),
@@ -421,6 +424,23 @@ def test_groups_are_made_changed_nested_and_removed(mount: Mount) -> None:
     assert "named by -o or the configuration file" in of_file
 
 
+@pytest.mark.parametrize("name", ["", "a\nb", "\ud800", "x" * 256])
+def test_a_group_has_a_printable_name(mount: Mount, name: str) -> None:
+    text = mount.error("x-throttlefs-set", group__name=name, values={"bps": 1})
+    assert text.startswith("group: ")
+    assert [group.name for group in mount.governor.throttle.groups()] == ["tenant"]
+
+
+def test_groups_nest_32_levels_deep_and_no_deeper(mount: Mount) -> None:
+    for number in range(32):
+        values = {"parent": f"g{number - 1}"} if number else {}
+        mount.run("x-throttlefs-set", group__name=f"g{number}", values=values)
+    for name, parent in (("new", "g31"), ("g0", "tenant")):
+        text = mount.error("x-throttlefs-set", group__name=name, values={"parent": parent})
+        assert text == "parent: more than 32 groups would be one inside the other"
+    mount.set_image("a.img", group="g31")
+
+
 def test_reload_restores_what_the_file_says(mount: Mount) -> None:
     before = mount.run("x-throttlefs-query")
     mount.set_image("a.img", bps=1, weight=5)
@@ -465,6 +485,13 @@ def test_what_is_in_force_can_be_saved_as_a_file(mount: Mount) -> None:
     assert saved.groups["db two"].limits.bps == 77
     assert (saved.groups["db two"].parent, saved.groups["db two"].weight) == ("tenant", 9)
     assert saved.default.limits.bps == 6 << 20
+
+
+def test_a_live_change_of_an_image_with_a_table_can_be_saved(mount: Mount) -> None:
+    mount.set_image("ruled.img", bps=77)
+    saved = parse_config(mount.run("x-throttlefs-query-config")["toml"], "saved.toml")
+    (rule,) = saved.images
+    assert (rule.glob.text, rule.limits and rule.limits.bps) == ("ruled.img", 77)
 
 
 # -- statistics ------------------------------------------------------------------------------

@@ -147,6 +147,8 @@ def refused(text: bytes) -> BadRequestError:
         (b'{"execute": "x",}', "JSON parse error, invalid syntax"),
         (b'{"execute": "\xff"}', "JSON parse error, invalid syntax"),
         (b"[}", "JSON parse error, invalid syntax"),
+        (b'{"execute": "x", "id": 1e400}', "JSON parse error, invalid syntax"),
+        (b'{"execute": "x", "\\u001b[31m": 1}', "QMP input member '\\x1b[31m' is unexpected"),
     ],
 )
 def test_mistakes_have_the_words_of_qemu(text: bytes, message: str) -> None:
@@ -180,3 +182,9 @@ def test_everything_ends_in_a_line_of_its_own() -> None:
         assert line.endswith(b"\r\n")
         assert line.count(b"\n") == 1
         assert line.isascii()
+
+
+def test_a_name_in_a_message_is_printable_and_short() -> None:
+    text = str(protocol.DeviceNotFoundError("a\n\ud800" + "x" * 5000))
+    assert text.isprintable()
+    assert len(text) < 300

@@ -1,0 +1,42 @@
+"""The records of mounts, whatever is in them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from throttlefs import runtime
+from throttlefs.mountinfo import MountEntry
+
+ENTRY = MountEntry(1, 0, 45, b"/mnt", "fuse.throttlefs", b"/src", "rw")
+SOUND = {"pid": 5, "start_time": 7, "source": "/src", "target": "/mnt"}
+
+
+@pytest.fixture
+def record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(runtime, "runtime_directory", lambda: str(tmp_path))
+    return tmp_path / "0-45.json"
+
+
+def test_a_record_reads_back(record: Path) -> None:
+    record.write_text(json.dumps(SOUND))
+    assert runtime.read_record(ENTRY) == runtime.MountRecord(5, 7, "/src", "/mnt")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "[" * 100_000,
+        json.dumps(SOUND | {"more": 1}),
+        *(json.dumps(SOUND | {"pid": pid}) for pid in ("1/../self", 0, -1, 1 << 40, True, 1.5)),
+        json.dumps(SOUND | {"start_time": None}),
+        json.dumps(SOUND | {"target": 5}),
+    ],
+)
+def test_what_is_no_record_is_none(record: Path, text: str) -> None:
+    record.write_text(text)
+    assert runtime.read_record(ENTRY) is None
