@@ -76,7 +76,9 @@ class Source:
 
     def make_room(self) -> None:
         while self._fillers:
-            os.unlink(self._fillers.pop())
+            path = self._fillers.pop()
+            os.truncate(path, 0)  # at once, even if a mount still looks at the file
+            os.unlink(path)
 
     def remount(self, option: str) -> bool:
         """Whether the kernel did; it does not make read-only what is open for writing."""

@@ -195,6 +195,40 @@ def test_src_is_removed_beneath_programs_at_work(
         mounted.umount()
 
 
+@pytest.mark.parametrize("how", ["unlink", "replace"])
+def test_what_is_deleted_in_src_frees_its_space(
+    make_source: MakeSource, make_mount: MountFactory, soak: Soak, tally: Tally, how: str
+) -> None:
+    """Though the mount has shown it; but not what somebody has open, which stays readable."""
+    source = make_source("ext4")
+    mounted = make_mount(source=source.path)
+    for _ in range(soak.choose(1, 10)):
+        before = source.free()
+        for name in ("gone", "open"):
+            (mounted.path / name).write_bytes(name.encode() * (1 << 20))
+        os.sync()
+        with open(mounted.path / "open", "rb", buffering=0) as held:
+            run("ls", "-l", mounted.path)
+            assert source.free() < before - (7 << 20)
+            for name in ("gone", "open"):
+                if how == "replace":
+                    (source.path / "new").write_bytes(b"new")
+                    os.rename(source.path / "new", source.path / name)
+                else:
+                    os.unlink(source.path / name)
+            wait_for(lambda b=before: source.free() > b - (5 << 20), 30)  # type: ignore[misc]
+            assert os.pread(held.fileno(), 4, 4 << 19) == b"open"
+            if how == "replace":
+                assert (mounted.path / "gone").read_bytes() == b"new"
+        wait_for(lambda b=before: source.free() > b - (1 << 20), 30)  # type: ignore[misc]
+        tally.note(checked="free space of SRC, data of what is still open")
+        for name in os.listdir(source.path):
+            if name != "lost+found":
+                os.unlink(source.path / name)
+    assert "ERROR" not in mounted.log
+    mounted.umount()
+
+
 def test_srcs_filesystem_is_lazily_unmounted_beneath(
     make_source: MakeSource,
     make_mount: MountFactory,
