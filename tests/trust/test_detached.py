@@ -216,12 +216,14 @@ def test_a_second_sigterm_under_load_loses_nothing_acknowledged(
     """It ends at once with status 1; programs get an error for what is under way, not silence."""
     for seed, mode in enumerate(modes(soak, 1) * soak.choose(1, 5)):
         source, target = tmp_path / "src", tmp_path / "mnt"
-        with foreground(source, target, f"{mode},bps=100M") as (daemon, _):
+        # The attributes that the kernel keeps must not make the dead mount look alive.
+        with foreground(source, target, f"{mode},bps=100M,attr_timeout=60") as (daemon, _):
             now = start_mixed(target, 4, seed)
             writers += now
             wait_until_written(now, 5)
             daemon.send_signal(signal.SIGTERM)
             wait_until_written(now, 5)  # in use, so it is served for the grace
+            os.stat(target)
             began = time.monotonic()
             daemon.send_signal(signal.SIGTERM)
             daemon.communicate(timeout=20)
