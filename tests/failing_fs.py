@@ -1,8 +1,9 @@
-"""A filesystem with one file, ``f``, whose reads and writes fail with whatever errno is asked.
+"""A filesystem with a file ``f`` whose reads and writes fail with whatever errno is asked.
 
-``python failing_fs.py MOUNTPOINT SWITCH``: while the file SWITCH holds a number, every read,
-write and fsync of ``f`` fails with that errno. It stands in for a failing disk where the kernel
-has no device mapper. Prints a line once it is mounted; ends when it is unmounted.
+``python failing_fs.py MOUNTPOINT SWITCH [SIZE]``: while the file SWITCH holds a number, every
+read, write and fsync of ``f`` fails with that errno; its neighbour ``g`` is always well. SIZE is
+what both have at first (bytes, 1 MiB if not given). It stands in for a failing disk where the
+kernel has no device mapper. Prints a line once it is mounted; ends when it is unmounted.
 """
 
 from __future__ import annotations
@@ -16,18 +17,19 @@ from pathlib import Path
 import pyfuse3
 import trio
 
-FILE = pyfuse3.InodeT(2)
+FILES = {b"f": pyfuse3.InodeT(2), b"g": pyfuse3.InodeT(3)}
+FAILING = FILES[b"f"]
 
 
 class FailingFile(pyfuse3.Operations):
-    def __init__(self, switch: Path) -> None:
+    def __init__(self, switch: Path, size: int) -> None:
         super().__init__()
         self._switch = switch
-        self._data = bytearray(1 << 20)
+        self._data = {number: bytearray(size) for number in FILES.values()}
 
-    def _fail_if_asked(self) -> None:
+    def _fail_if_asked(self, fh) -> None:
         wanted = self._switch.read_text().strip()
-        if wanted:
+        if wanted and fh == FAILING:
             raise pyfuse3.FUSEError(int(wanted))
 
     def init(self) -> None:
@@ -37,7 +39,7 @@ class FailingFile(pyfuse3.Operations):
         entry = pyfuse3.EntryAttributes()
         entry.st_ino = inode
         entry.st_mode = (stat.S_IFDIR | 0o755) if inode == pyfuse3.ROOT_INODE else 0o100644
-        entry.st_size = len(self._data)
+        entry.st_size = len(self._data.get(inode, b""))
         entry.attr_timeout = entry.entry_timeout = 0
         return entry
 
@@ -45,31 +47,45 @@ class FailingFile(pyfuse3.Operations):
         return await self.getattr(inode, ctx)
 
     async def lookup(self, parent_inode, name, ctx):
-        if name != b"f":
+        if name not in FILES:
             raise pyfuse3.FUSEError(errno.ENOENT)
-        return await self.getattr(FILE, ctx)
+        return await self.getattr(FILES[name], ctx)
+
+    async def opendir(self, inode, ctx):
+        return inode
+
+    async def readdir(self, fh, start_id, token):
+        for position, (name, inode) in enumerate(FILES.items()):
+            if position >= start_id:
+                entry = await self.getattr(inode, None)
+                if not pyfuse3.readdir_reply(token, name, entry, position + 1):
+                    return
 
     async def forget(self, inode_list):
         pass
 
     async def open(self, inode, flags, ctx):
-        return pyfuse3.FileInfo(fh=1, direct_io=True)
+        return pyfuse3.FileInfo(fh=inode, direct_io=True)
 
     async def read(self, fh, off, size):
-        self._fail_if_asked()
-        return bytes(self._data[off : off + size])
+        self._fail_if_asked(fh)
+        return bytes(self._data[fh][off : off + size])
 
     async def write(self, fh, off, buf):
-        self._fail_if_asked()
-        self._data[off : off + len(buf)] = buf
+        self._fail_if_asked(fh)
+        data = self._data[fh]
+        data.extend(bytes(max(0, off - len(data))))
+        data[off : off + len(buf)] = buf
         return len(buf)
 
     async def fsync(self, fh, datasync):
-        self._fail_if_asked()
+        self._fail_if_asked(fh)
 
 
 if __name__ == "__main__":
-    pyfuse3.init(FailingFile(Path(sys.argv[2])), os.path.abspath(sys.argv[1]), {"fsname=failing"})
+    size = int(sys.argv[3]) if len(sys.argv) > 3 else 1 << 20
+    filesystem = FailingFile(Path(sys.argv[2]), size)
+    pyfuse3.init(filesystem, os.path.abspath(sys.argv[1]), {"fsname=failing"})
     try:
         trio.run(pyfuse3.main)
     finally:

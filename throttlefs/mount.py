@@ -30,6 +30,7 @@ from .environment import check_environment, raise_descriptor_limit
 from .errors import ThrottlefsError
 from .fuse import device, kernel, memory, privileges
 from .fuse.attributes import Attributes
+from .fuse.deleted import let_go_of_deleted
 from .fuse.inodes import InodeTable
 from .fuse.limit_attributes import LimitAttributes
 from .fuse.loop import ALARM_LEAD_NS, SessionLoop
@@ -286,6 +287,7 @@ class _Mount:
         if self._entry is not None:
             kernel.raise_queue_limits(self._entry, self._request.options.max_background)
         self._serve_sockets(nursery)
+        nursery.start_soon(let_go_of_deleted, self._inodes, self._operations.close_descriptor)
         if self._entry is not None:
             self._record = runtime.write_record(self._entry, paths.source, paths.target)
         kernel.warn_of_request_timeouts()

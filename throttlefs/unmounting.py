@@ -40,7 +40,8 @@ def find_mount(device: tuple[int, int]) -> MountEntry | None:
 def is_dead(mount: MountEntry) -> bool:
     """Whether the mount's daemon is gone, so that every access fails with ENOTCONN."""
     try:
-        os.stat(mount.point)
+        # Not stat, which the kernel answers from what it remembers for attr_timeout.
+        os.statvfs(mount.point)
     except OSError as exc:
         return exc.errno == errno.ENOTCONN
     return False

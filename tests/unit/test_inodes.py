@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -144,4 +145,35 @@ def test_a_rename_is_noted(tmp_path: Path) -> None:
     assert inodes.get(number).path == b"d/g"
     assert inodes.root.number == pyfuse3.ROOT_INODE
     assert inodes.root.path == b""
+    inodes.close()
+
+
+def test_what_was_deleted_below_is_let_go(tmp_path: Path) -> None:
+    """Unless a thread works with it or somebody has it open; a new file of its number is new."""
+    for name in ("gone", "kept", "open", "pinned"):
+        (tmp_path / name).touch()
+    (tmp_path / "directory").mkdir()
+    inodes = table(tmp_path)
+    found = {
+        name: inodes.lookup(inodes.root, name)[0] for name in map(os.fsencode, os.listdir(tmp_path))
+    }
+    for name in ("gone", "open", "pinned"):
+        os.unlink(tmp_path / name)
+    os.rmdir(tmp_path / "directory")
+    gone, held_open = found[b"gone"], found[b"open"]
+    held_open.handle_fds.append(os.dup(held_open.fd))
+    with inodes.pinned(found[b"pinned"]):
+        fd = gone.fd
+        assert inodes.take_deleted(inodes.held()) == [fd]
+    os.close(fd)
+    with pytest.raises(OSError) as info:
+        inodes.fd(gone)
+    assert info.value.errno == errno.ESTALE
+    pinned = found[b"pinned"].fd
+    assert inodes.take_deleted(inodes.held()) == [pinned]
+    os.close(pinned)
+    (tmp_path / "kept").rename(tmp_path / "gone")
+    assert inodes.lookup(inodes.root, b"gone")[0] is found[b"kept"]
+    os.close(held_open.handle_fds.pop())
+    assert inodes.forget(gone.number, 1) == -1
     inodes.close()

@@ -15,6 +15,14 @@ from .tree import TreeOperations
 _LIST_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
+# Of a name whose file cannot be looked at. The kernel lists a name of no type without linking it
+# to an inode, so whoever looks at the file gets the error; it forgets the number, which no inode
+# has, at once.
+_UNKNOWN = pyfuse3.EntryAttributes()
+_UNKNOWN.st_ino = pyfuse3.InodeT((1 << 63) - 1)
+_UNKNOWN.st_mode = pyfuse3.ModeT(0)
+
+
 class _Listing:
     """An open directory: its names as they were when the reading began."""
 
@@ -77,7 +85,8 @@ class DirectoryOperations(TreeOperations):
         except OSError as exc:
             if exc.errno in (errno.ENOENT, errno.EACCES):
                 return True  # removed since, or not to be seen at all: not in this listing
-            raise
+            # One broken file is not to hide its neighbours.
+            return bool(pyfuse3.readdir_reply(token, name, _UNKNOWN, next_id))
         inode = inodes.lookup_listed(listing.inode, name, st)
         entry = self._attributes.entry(inode.number, st)
         if pyfuse3.readdir_reply(token, name, entry, next_id):

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import pyfuse3
@@ -195,6 +196,34 @@ class InodeTable:
         self._held.pop(inode, None)
         fd, inode.fd = inode.fd, -1
         return fd
+
+    def held(self) -> list[Inode]:
+        """The inodes that have a descriptor of their own, but for the root."""
+        return list(self._held)
+
+    def take_deleted(self, inodes: Iterable[Inode]) -> list[int]:
+        """Take their descriptors from those of *inodes* that are deleted and nobody has open.
+
+        The caller closes them, which may free blocks and take long. The inodes are ESTALE then,
+        until the kernel forgets them. Directories stay: one may be somebody's working directory.
+        """
+        taken = []
+        for inode in inodes:
+            if inode.fd < 0 or inode.pins or inode.handle_fds:
+                continue
+            try:
+                st = os.fstat(inode.fd)
+            except OSError:
+                continue
+            if st.st_nlink or not stat.S_ISREG(st.st_mode):
+                continue
+            # Its number in SRC may soon be another file's.
+            if self._by_key.get(inode.key) is inode:
+                del self._by_key[inode.key]
+            del self._held[inode]
+            taken.append(inode.fd)
+            inode.fd = -1
+        return taken
 
     def renamed(self, key: FileKey, parent: Inode, name: bytes) -> None:
         """Note where the file *key* is to be found from now on."""

@@ -47,6 +47,7 @@ class Handle:
         "fd",
         "file",
         "image",
+        "in_full",
         "inode",
         "note_read",
         "note_write",
@@ -57,10 +58,17 @@ class Handle:
     )
 
     def __init__(
-        self, inode: Inode, fd: int, image: Image, file: BackingFile, statistics: ImageStatistics
+        self,
+        inode: Inode,
+        fd: int,
+        image: Image,
+        file: BackingFile,
+        statistics: ImageStatistics,
+        in_full: bool,
     ) -> None:
         self.inode = inode
         self.fd = fd
+        self.in_full = in_full
         self.image = image
         self.file = file
         self.statistics = statistics
@@ -190,7 +198,7 @@ class Operations(DirectoryOperations):
             if handle.try_admit(WRITE, len(data)):
                 began = monotonic_ns()
                 written = handle.write_now(off, data)
-                if written is not None:
+                if written == len(data) or (written is not None and not handle.in_full):
                     handle.note_write(written, monotonic_ns() - began)
                     return written
         except Exception as exc:
@@ -211,6 +219,8 @@ class Operations(DirectoryOperations):
                 written = handle.write_now(off, data)
             if written is None:
                 written = await handle.file.write(off, data)
+            while written < len(data) and handle.in_full:
+                written += await handle.file.write(off + written, data[written:])
             handle.note_write(written, monotonic_ns() - began)
             return written
         except Exception as exc:
@@ -248,7 +258,7 @@ class Operations(DirectoryOperations):
                 fd = await self._in_thread(os.open, path, backing_flags)
             else:
                 fd = self._inodes.open_path(path, -1, backing_flags)
-        return self._opened(found, fd)
+        return self._opened(found, fd, flags)
 
     @replies_errno
     async def create(
@@ -272,7 +282,7 @@ class Operations(DirectoryOperations):
         except BaseException:
             os.close(fd)
             raise
-        return self._opened(inode, fd), self._attributes.entry(inode.number, st)
+        return self._opened(inode, fd, flags), self._attributes.entry(inode.number, st)
 
     def _create_file(
         self,
@@ -299,11 +309,14 @@ class Operations(DirectoryOperations):
     def _backing_flags(self, flags: int) -> int:
         return (flags & ~_NOT_PASSED_ON) | os.O_CLOEXEC | self._cache.open_flags
 
-    def _opened(self, inode: Inode, fd: int) -> pyfuse3.FileInfo:
+    def _opened(self, inode: Inode, fd: int, flags: int) -> pyfuse3.FileInfo:
         image = self._governor.image(inode.key, inode.path)
         statistics = self._statistics.opened(inode.key, inode.path)
         file = BackingFile(fd, self._engine, self._cache)
-        self._handles[fd] = Handle(inode, fd, image, file, statistics)
+        # Of AIO, which has to be O_DIRECT, the kernel makes a short write EIO; so say what the
+        # error is (QEMU stops a guest at ENOSPC). As XFS and ext4 have it with O_DIRECT.
+        in_full = flags & (os.O_DIRECT | os.O_APPEND) == os.O_DIRECT
+        self._handles[fd] = Handle(inode, fd, image, file, statistics, in_full)
         inode.handle_fds.append(fd)
         # The page cache of the mount would absorb what is to be limited, unless asked for.
         return pyfuse3.FileInfo(
