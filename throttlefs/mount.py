@@ -86,7 +86,7 @@ def serve_mount(request: MountRequest, ready: Callable[[], None]) -> int:
     policy = read_policy(request.options)
     memory.keep_buffers()
     privileges.lay_down()
-    os.umask(0)  # modes come from the callers, whose umask the kernel has applied
+    os.umask(0)  # modes come from the callers, with their own umask
     max_descriptors = raise_descriptor_limit()
     with ExitStack() as stack:
         paths = request.paths

@@ -22,6 +22,7 @@ from throttlefs.governor import Governor
 from throttlefs.stats import ImageStatistics, Statistics
 from throttlefs.throttle import READ, WRITE, Image
 
+from . import privileges
 from .attributes import Attributes
 from .channel import Keep
 from .directories import DirectoryOperations
@@ -29,7 +30,6 @@ from .errors import replies_errno, to_fuse_error
 from .inode_operations import RunInThread
 from .inodes import FileKey, Inode, InodeTable
 from .limit_attributes import LimitAttributes
-from .tree import give_to_caller
 
 # What the kernel has already acted on, or what belongs to the program's descriptor alone.
 _NOT_PASSED_ON = os.O_CREAT | os.O_EXCL | os.O_NOCTTY | os.O_NOFOLLOW | os.O_DIRECT | os.O_NONBLOCK
@@ -237,6 +237,7 @@ class Operations(DirectoryOperations):
         """Open a file of SRC under the limits of its image."""
         found = self._inodes.get(inode)
         with self._inodes.pinned(found) as path_fd:
+            self._check_contents(found, path_fd)
             path = b"/proc/self/fd/%d" % path_fd
             backing_flags = self._backing_flags(flags)
             if flags & os.O_TRUNC:
@@ -244,6 +245,15 @@ class Operations(DirectoryOperations):
             else:
                 fd = self._inodes.open_path(path, -1, backing_flags)
         return self._opened(found, fd)
+
+    def _check_contents(self, inode: Inode, path_fd: int) -> None:
+        """Open nothing but images: a FIFO would hold up the loop, a device might do anything.
+
+        The kernel asks for none, but it may have seen another file of this number.
+        """
+        mode = os.fstat(path_fd).st_mode
+        if not stat.S_ISREG(mode) and not (inode is self._inodes.root and stat.S_ISBLK(mode)):
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
 
     @replies_errno
     async def create(
@@ -273,23 +283,23 @@ class Operations(DirectoryOperations):
         self,
         dir_fd: int,
         name: bytes,
-        mode: pyfuse3.ModeT,
-        flags: pyfuse3.FlagT,
+        mode: int,
+        flags: int,
         ctx: pyfuse3.RequestContext,
     ) -> int:
         backing_flags = self._backing_flags(flags) | os.O_NOFOLLOW
+        mode = privileges.mode_of_new(stat.S_IMODE(mode), ctx, dir_fd)
         try:
-            fd = self._inodes.open_path(
-                name, dir_fd, backing_flags | os.O_CREAT | os.O_EXCL, stat.S_IMODE(mode)
-            )
+            with privileges.acting_for(ctx.uid, ctx.gid, modes_kept=True):
+                return self._inodes.open_path(
+                    name, dir_fd, backing_flags | os.O_CREAT | os.O_EXCL, mode
+                )
         except FileExistsError:
             if flags & os.O_EXCL:
                 raise
-            # Somebody was quicker below SRC; as open(2) would, take the file as it is.
-            return self._inodes.open_path(name, dir_fd, backing_flags)
-        if self._gives_away and (ctx.uid or ctx.gid):
-            give_to_caller(fd, dir_fd, ctx.uid, ctx.gid, mode)
-        return fd
+            # Somebody was quicker below SRC. Only the kernel knows whether the caller may open
+            # that, and after ESTALE it looks once more (path_resolution(7)).
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE)) from None
 
     def _backing_flags(self, flags: int) -> int:
         return (flags & ~_NOT_PASSED_ON) | os.O_CLOEXEC | self._cache.open_flags
