@@ -30,6 +30,7 @@ from .errors import replies_errno, to_fuse_error
 from .inode_operations import RunInThread
 from .inodes import FileKey, Inode, InodeTable
 from .limit_attributes import LimitAttributes
+from .shares import Shares
 
 # What the kernel has already acted on, or what belongs to the program's descriptor alone.
 _NOT_PASSED_ON = os.O_CREAT | os.O_EXCL | os.O_NOCTTY | os.O_NOFOLLOW | os.O_DIRECT | os.O_NONBLOCK
@@ -53,13 +54,21 @@ class Handle:
         "read_now",
         "statistics",
         "try_admit",
+        "uid",
         "write_now",
     )
 
     def __init__(
-        self, inode: Inode, fd: int, image: Image, file: BackingFile, statistics: ImageStatistics
+        self,
+        inode: Inode,
+        fd: int,
+        image: Image,
+        file: BackingFile,
+        statistics: ImageStatistics,
+        uid: int,
     ) -> None:
         self.inode = inode
+        self.uid = uid  # who opened it
         self.fd = fd
         self.image = image
         self.file = file
@@ -99,6 +108,7 @@ class Operations(DirectoryOperations):
     ) -> None:
         super().__init__(inodes, attributes, limit_attributes, in_thread)
         self._listings = {}
+        self._shares = Shares()
         self._handles: dict[int, Handle] = {}
         self._governor = governor
         self._statistics = statistics
@@ -240,11 +250,16 @@ class Operations(DirectoryOperations):
             self._check_contents(found, path_fd)
             path = b"/proc/self/fd/%d" % path_fd
             backing_flags = self._backing_flags(flags)
-            if flags & os.O_TRUNC:
-                fd = await self._in_thread(os.open, path, backing_flags)
-            else:
-                fd = self._inodes.open_path(path, -1, backing_flags)
-        return self._opened(found, fd)
+            self._shares.take(ctx.uid)
+            try:
+                if flags & os.O_TRUNC:
+                    fd = await self._in_thread(os.open, path, backing_flags)
+                else:
+                    fd = self._inodes.open_path(path, -1, backing_flags)
+            except BaseException:
+                self._shares.give_back(ctx.uid)
+                raise
+        return self._opened(found, fd, ctx.uid)
 
     def _check_contents(self, inode: Inode, path_fd: int) -> None:
         """Open nothing but images: a FIFO would hold up the loop, a device might do anything.
@@ -266,8 +281,13 @@ class Operations(DirectoryOperations):
     ) -> tuple[pyfuse3.FileInfo, pyfuse3.EntryAttributes]:
         """Create and open a file; it belongs to the caller where the daemon may say so."""
         parent = self._inodes.get(parent_inode)
-        with self._inodes.pinned(parent) as dir_fd:
-            fd = await self._in_thread(self._create_file, dir_fd, name, mode, flags, ctx)
+        self._shares.take(ctx.uid)
+        try:
+            with self._inodes.pinned(parent) as dir_fd:
+                fd = await self._in_thread(self._create_file, dir_fd, name, mode, flags, ctx)
+        except BaseException:
+            self._shares.give_back(ctx.uid)
+            raise
         try:
             inode, _ = self._inodes.lookup(parent, name)
             st = os.fstat(fd)
@@ -275,9 +295,10 @@ class Operations(DirectoryOperations):
                 self._inodes.forget(inode.number, 1)
                 raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
         except BaseException:
+            self._shares.give_back(ctx.uid)
             os.close(fd)
             raise
-        return self._opened(inode, fd), self._attributes.entry(inode.number, st)
+        return self._opened(inode, fd, ctx.uid), self._attributes.entry(inode.number, st)
 
     def _create_file(
         self,
@@ -304,11 +325,11 @@ class Operations(DirectoryOperations):
     def _backing_flags(self, flags: int) -> int:
         return (flags & ~_NOT_PASSED_ON) | os.O_CLOEXEC | self._cache.open_flags
 
-    def _opened(self, inode: Inode, fd: int) -> pyfuse3.FileInfo:
+    def _opened(self, inode: Inode, fd: int, uid: int) -> pyfuse3.FileInfo:
         image = self._governor.image(inode.key, inode.path)
         statistics = self._statistics.opened(inode.key, inode.path)
         file = BackingFile(fd, self._engine, self._cache)
-        self._handles[fd] = Handle(inode, fd, image, file, statistics)
+        self._handles[fd] = Handle(inode, fd, image, file, statistics, uid)
         inode.handle_fds.append(fd)
         # The page cache of the mount would absorb what is to be limited, unless asked for.
         return pyfuse3.FileInfo(
@@ -335,6 +356,7 @@ class Operations(DirectoryOperations):
     async def release(self, fh: pyfuse3.FileHandleT) -> None:
         """The last close of a handle. Its image's debt outlives it."""
         handle = self._handles.pop(fh)
+        self._shares.give_back(handle.uid)
         handle.inode.handle_fds.remove(handle.fd)
         self._statistics.closed(handle.inode.key)
         await self._close_file(handle)
