@@ -16,6 +16,7 @@ from .cli_control import COMMANDS
 from .errors import ThrottlefsError, UsageError
 from .limits import LIMIT_HELP, RATES
 from .mount8 import with_subcommand
+from .units import printable
 
 _PROGRAM = "throttlefs"
 
@@ -241,8 +242,6 @@ def main() -> NoReturn:
 
 
 def _fail(message: str, status: int) -> NoReturn:
-    # Names in it may hold anything, what a terminal would act on as well.
-    decoded = message.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-    text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(decoded.split()))
-    sys.stderr.write(f"{_PROGRAM}: {text}\n")
+    text = " ".join(message.split()).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    sys.stderr.write(f"{_PROGRAM}: {printable(text)}\n")
     sys.exit(status)

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from .errors import ThrottlefsError, UsageError
+from .units import printable
 
 _PATH = click.argument("path", metavar="PATH", type=click.Path())
 
@@ -161,7 +162,7 @@ def list_mounts(as_json: bool) -> None:
         _print_json([{"source": source, "target": target} for source, target in mounts])
         return
     for source, target in mounts:
-        click.echo(f"{source} on {target}")
+        click.echo(printable(f"{source} on {target}"))
 
 
 @click.command(short_help="Watch images live.")

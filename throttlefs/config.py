@@ -33,7 +33,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from throttlefs import suggest
+from throttlefs import suggest, trusted
 from throttlefs.globs import Glob, GlobError
 from throttlefs.limits import (
     DEFAULT_WEIGHT,
@@ -126,7 +126,7 @@ def load_config(path: str | os.PathLike[str]) -> Config:
 
 def _read(name: str) -> bytes:
     # O_NONBLOCK: not to wait for the writer of a FIFO.
-    descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    descriptor = trusted.open_file(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise OSError(errno.EINVAL, "not a regular file")

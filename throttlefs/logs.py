@@ -6,7 +6,9 @@ import logging
 import logging.handlers
 import os
 
+from . import trusted
 from .errors import ThrottlefsError
+from .units import printable
 
 _SYSLOG_SOCKET = "/dev/log"
 
@@ -18,7 +20,15 @@ _PRIORITIES = (  # from which level on, syslog(3)'s priority
 )
 
 
-class _JournalFormatter(logging.Formatter):
+class _Formatter(logging.Formatter):
+    """Names in a message are whatever their users like: no line of the log is made by them."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+        record.message = printable(record.message)
+        return super().formatMessage(record)
+
+
+class _JournalFormatter(_Formatter):
     """Every line with its ``<N>`` (sd-daemon(3)); time, name and process the journal knows."""
 
     def format(self, record: logging.LogRecord) -> str:
@@ -36,6 +46,13 @@ def _stderr_is_the_journal() -> bool:
     return os.environ.get("JOURNAL_STREAM") == f"{st.st_dev}:{st.st_ino}"
 
 
+def _file_handler(path: str) -> logging.Handler:
+    # O_NONBLOCK: whoever reads a FIFO must not hold us up.
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
+    descriptor = trusted.open_file(path, flags)
+    return logging.StreamHandler(open(descriptor, "a", errors="backslashreplace"))
+
+
 def set_up_logging(foreground: bool, log_file: str | None, verbose: bool) -> None:
     """Send the log of throttlefs and pyfuse3 where it belongs.
 
@@ -45,24 +62,24 @@ def set_up_logging(foreground: bool, log_file: str | None, verbose: bool) -> Non
     handler: logging.Handler
     if log_file is not None:
         try:
-            handler = logging.FileHandler(log_file)
+            handler = _file_handler(log_file)
         except OSError as exc:
             raise ThrottlefsError(f"cannot write the log file {log_file}: {exc.strerror}") from None
         handler.setFormatter(
-            logging.Formatter("%(asctime)s %(name)s[%(process)d] %(levelname)s: %(message)s")
+            _Formatter("%(asctime)s %(name)s[%(process)d] %(levelname)s: %(message)s")
         )
     elif foreground:
         handler = logging.StreamHandler()
         handler.setFormatter(
             _JournalFormatter("%(message)s")
             if _stderr_is_the_journal()
-            else logging.Formatter("%(name)s: %(levelname)s: %(message)s")
+            else _Formatter("%(name)s: %(levelname)s: %(message)s")
         )
     elif os.path.exists(_SYSLOG_SOCKET):
         handler = logging.handlers.SysLogHandler(
             _SYSLOG_SOCKET, logging.handlers.SysLogHandler.LOG_DAEMON
         )
-        handler.setFormatter(logging.Formatter("%(name)s[%(process)d]: %(levelname)s: %(message)s"))
+        handler.setFormatter(_Formatter("%(name)s[%(process)d]: %(levelname)s: %(message)s"))
     else:
         handler = logging.NullHandler()
     root = logging.getLogger()

@@ -37,6 +37,7 @@ from .fuse.loop import ALARM_LEAD_NS, SessionLoop
 from .fuse.operations import Operations
 from .fuse.seam import seam_is_there
 from .governor import Governor
+from .mountflags import as_strict_as
 from .mountinfo import MountEntry, mounted_at
 from .notify import notify
 from .options import MountOptions, escape
@@ -87,13 +88,13 @@ def serve_mount(request: MountRequest, ready: Callable[[], None]) -> int:
     policy = read_policy(request.options)
     memory.keep_buffers()
     privileges.lay_down()
-    os.umask(0)  # modes come from the callers, whose umask the kernel has applied
+    os.umask(0)  # modes come from the callers, with their own umask
     max_descriptors = raise_descriptor_limit()
     with ExitStack() as stack:
         paths = request.paths
         try:
-            root_fd = os.open(paths.source, os.O_PATH | os.O_CLOEXEC)
-            size = device.device_size(paths.source, stack)
+            root_fd = paths.open_source()
+            size = device.device_size(root_fd, stack)
         except OSError as exc:
             raise ThrottlefsError(f"SRC {paths.source}: {exc.strerror}") from None
         root_name = os.fsencode(os.path.basename(paths.source)) if paths.is_file else b""
@@ -213,18 +214,22 @@ class _Mount:
         options = [
             f"fsname={escape(_printable(source))}",
             f"subtype={_SUBTYPE}",
-            *self._request.options.fuse_options(),
+            *as_strict_as(self._inodes.root.fd, self._request.options.fuse_options()),
         ]
         target = self._request.paths.target
-        with tempfile.TemporaryFile() as said:
+        with ExitStack() as stack:
+            by_fusermount = os.geteuid() != 0 or self._request.options.auto_unmount
+            # fusermount3, which knows no descriptor of ours, looks after its path itself.
+            point = target if by_fusermount else self._request.paths.pinned_target(stack)
+            said = stack.enter_context(tempfile.TemporaryFile())
             saved = os.dup(2)
             os.dup2(said.fileno(), 2)
             try:
-                pyfuse3.init(self._operations, target, options)  # type: ignore[arg-type]
+                pyfuse3.init(self._operations, point, options)  # type: ignore[arg-type]
             except RuntimeError:
                 said.seek(0)
                 lines = said.read().decode(errors="replace").strip().splitlines()
-                detail = lines[-1] if lines else "libfuse gave no reason"
+                detail = lines[-1].replace(point, target) if lines else "libfuse gave no reason"
                 raise ThrottlefsError(f"cannot mount on {target}: {detail}") from None
             finally:
                 os.dup2(saved, 2)

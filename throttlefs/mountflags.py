@@ -7,6 +7,8 @@ alone; the others concern times that the filesystem behind SRC keeps anyway.
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from typing import Final
 
 # Of flags of one kind the last given holds. The second word is what libfuse is told.
@@ -102,3 +104,17 @@ def is_comment(name: str) -> bool:
 def why_refused(name: str) -> str | None:
     """Why an option of other FUSE filesystems or of mount(8) is none here; None if unheard of."""
     return _REFUSED.get(name)
+
+
+def as_strict_as(source_fd: int, words: Sequence[str]) -> list[str]:
+    """*words* for libfuse, without what is forbidden in SRC itself, such as setuid programs."""
+    flags = os.fstatvfs(source_fd).f_flag
+    strict = list(words)
+    for flag, word, opposite in (
+        (os.ST_NOSUID, "nosuid", "suid"),
+        (os.ST_NODEV, "nodev", "dev"),
+        (os.ST_NOEXEC, "noexec", "exec"),
+    ):
+        if flags & flag and word not in strict:
+            strict = [*(other for other in strict if other != opposite), word]
+    return strict

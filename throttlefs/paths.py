@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import stat
+from contextlib import ExitStack
 from dataclasses import dataclass
 
+from . import trusted
 from .errors import ThrottlefsError
 from .mountinfo import mounted_at, resolve_mount_point
 from .unmounting import FILESYSTEM_TYPE
@@ -22,6 +24,30 @@ class MountPaths:
     is_file: bool = False
     """Whether SRC is one image, a regular file or a block device."""
 
+    def open_source(self) -> int:
+        """A descriptor (O_PATH) of SRC as it was checked. Raises `OSError`, `ThrottlefsError`."""
+        return _open_as_checked(self.source, "SRC", self.is_file)
+
+    def pinned_target(self, stack: ExitStack) -> str:
+        """A path that leads to DST as it was checked, until *stack* ends, whatever its name means
+        by then. Raises `ThrottlefsError`."""
+        try:
+            descriptor = _open_as_checked(self.target, "DST", self.is_file)
+        except OSError as exc:
+            raise ThrottlefsError(f"DST {self.target}: {exc.strerror}") from None
+        stack.callback(os.close, descriptor)
+        return f"/proc/self/fd/{descriptor}"
+
+
+def _open_as_checked(path: str, which: str, is_file: bool) -> int:
+    """Open *path*, which has no symlinks unless somebody has put one there since the check."""
+    descriptor = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    is_directory = stat.S_ISDIR(os.fstat(descriptor).st_mode)
+    if os.readlink(f"/proc/self/fd/{descriptor}") != path or is_directory == is_file:
+        os.close(descriptor)
+        raise ThrottlefsError(f"{which} {path} has become another file meanwhile; try again")
+    return descriptor
+
 
 def check_paths(source: str, target: str, nonempty: bool) -> MountPaths:
     """Resolve *source* and *target* and check that the one can be mounted on the other.
@@ -29,6 +55,10 @@ def check_paths(source: str, target: str, nonempty: bool) -> MountPaths:
     Raises `ThrottlefsError` that names the culprit and the cure.
     """
     is_file = _source_is_file(source)
+    try:
+        trusted.check(target)
+    except trusted.ForeignLinkError as exc:
+        raise ThrottlefsError(f"DST {target}: {exc.strerror}; name where it leads") from None
     paths = MountPaths(
         os.path.realpath(source), os.fsdecode(resolve_mount_point(os.fsencode(target))), is_file
     )

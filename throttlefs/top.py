@@ -19,11 +19,12 @@ from rich.table import Table
 from rich.text import Text
 
 from .control.locate import Located
-from .control.presentation import duration_text, plain
+from .control.presentation import duration_text
 from .control.sampling import Answer, Row, Sampler, Use, rows
 from .errors import ThrottlefsError
 from .limits import format_limit
 from .units import format_byte_rate
+from .units import printable as plain
 
 _BAR: Final = 20
 _NARROW: Final = 100
@@ -183,7 +184,9 @@ def render(mounts: Rows, view: View, width: int = 120, height: int = 50) -> Rend
     """The whole screen of *width* columns, as many images as fit into *height* lines."""
     name, order = _SORTS[view.sort]
     state = Text(" paused ", style="reverse") if view.paused else Text("")
-    head = Text.assemble(("throttlefs top ", "bold"), state, " ", ", ".join(p for p, _ in mounts))
+    head = Text.assemble(
+        ("throttlefs top ", "bold"), state, " ", ", ".join(plain(p) for p, _ in mounts)
+    )
     head.no_wrap, head.overflow = True, "ellipsis"
     parts: list[RenderableType] = [head]
     table = Table(box=None, pad_edge=False, expand=True, header_style="bold")

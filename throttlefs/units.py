@@ -28,6 +28,11 @@ class UnitError(ValueError):
     """A size or number that cannot be used; the message is one line and says why."""
 
 
+def printable(text: str) -> str:
+    """*text* on one line, with nothing in it that a terminal would act on."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
 def quoted(text: object, longest: int = 40) -> str:
     """*text* in quotes for a message: on one line, printable, cut after *longest* characters."""
     try:

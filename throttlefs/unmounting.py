@@ -55,7 +55,7 @@ def unmount(mount: MountEntry, lazy: bool = False) -> None:
     point = os.fsdecode(mount.point)
     if os.geteuid() == 0:
         try:
-            syscalls.umount(mount.point, lazy)
+            _unmount_as_root(mount, lazy)
         except OSError as exc:
             if exc.errno == errno.EBUSY:
                 raise BusyError(f"{point} is busy") from None
@@ -80,6 +80,28 @@ def unmount(mount: MountEntry, lazy: bool = False) -> None:
         raise ThrottlefsError(
             f"cannot unmount {point}: {said[-1] if said else 'fusermount3 failed'}"
         )
+
+
+def _unmount_as_root(mount: MountEntry, lazy: bool) -> None:
+    """Unmount *mount* and no other that its path may lead to by now: others may own its parents.
+
+    Raises `OSError`.
+    """
+    head, name = os.path.split(mount.point)
+    parent = os.open(head, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        # This asks nothing of the daemon behind the mount.
+        found = os.open(name or b".", os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+        try:
+            with open(f"/proc/self/fdinfo/{found}", "rb") as file:
+                is_it = b"mnt_id:\t%d\n" % mount.mount_id in file.read()
+        finally:
+            os.close(found)
+        if not is_it:
+            raise OSError(errno.EINVAL, "another mount has come in its place")
+        syscalls.umount(b"/proc/self/fd/%d/%s" % (parent, name or b"."), lazy)
+    finally:
+        os.close(parent)
 
 
 def clear_dead_mount(target: str) -> None:

@@ -247,11 +247,15 @@ def test_any_other_request_goes_to_libfuse_as_it_is(rig: Rig, size: int) -> None
 
 
 def test_libfuses_replies_reach_the_kernel_one_by_one(rig: Rig) -> None:
+    init = struct.pack("=IiQ", 80, 0, 1) + struct.pack("=IIII", 7, 39, 0, 1 << 20) + bytes(48)
     replies = [struct.pack("=IiQ", 16 + n, 0, n) + bytes(n) for n in (0, 100, 128 << 10)]
-    for reply in replies:
+    for reply in (init, *replies):
         os.writev(rig.libfuse.fileno(), [reply[:16], reply[16:]])
         rig.channel.pass_replies()
+    first = rig.kernel.recv(1 << 20)
     assert [rig.kernel.recv(1 << 20) for _ in replies] == replies
+    # fuse_init_out has its flags at byte 12; FUSE_DONT_MASK is 1 << 6.
+    assert first == init[:28] + struct.pack("=I", 1 << 20 | 1 << 6) + init[32:]
 
 
 def test_a_larger_write_that_libfuse_agrees_to_has_room(rig: Rig) -> None:

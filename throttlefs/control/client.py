@@ -6,12 +6,16 @@ import errno
 import json
 import os
 import socket
+import struct
+import time
 from types import TracebackType
 from typing import Any, Final
 
 from throttlefs.errors import ThrottlefsError
 
 _TIMEOUT_S: Final = 30.0
+_ANSWER_WITHIN_S: Final = 120.0
+_LONGEST_ANSWER: Final = 1 << 30  # some 300,000 images
 
 
 class NoSuchImageError(ThrottlefsError):
@@ -24,13 +28,14 @@ class QmpClient:
     Raises `ThrottlefsError`, one line, for whatever goes wrong.
     """
 
-    def __init__(self, socket_path: str, where: str) -> None:
+    def __init__(self, socket_path: str, where: str, owner: int | None = None) -> None:
         self._where = where
+        self._buffer = bytearray()
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._socket.settimeout(_TIMEOUT_S)
         try:
             self._socket.connect(os.fsencode(socket_path))
-            self._stream = self._socket.makefile("rb")
+            self._check_server(owner)
             greeting = self._receive()
             if "QMP" not in greeting:
                 raise ThrottlefsError(f"what listens on {socket_path} does not speak QMP")
@@ -51,7 +56,6 @@ class QmpClient:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._stream.close()
         self._socket.close()
 
     def run(self, command: str, **arguments: object) -> Any:
@@ -69,23 +73,45 @@ class QmpClient:
                 pass
         except OSError as exc:
             raise self._gone(exc) from None
-        if "error" in answer:
-            error = answer["error"]
-            missing = error["class"] == "DeviceNotFound"
-            raise (NoSuchImageError if missing else ThrottlefsError)(str(error["desc"]))
+        error = answer.get("error")
+        if isinstance(error, dict):
+            missing = error.get("class") == "DeviceNotFound"
+            raise (NoSuchImageError if missing else ThrottlefsError)(str(error.get("desc")))
+        if "return" not in answer:
+            raise self._nonsense()
         return answer["return"]
 
+    def _check_server(self, owner: int | None) -> None:
+        """Raise unless who listens is *owner*, the user who mounted, or root, or ourselves."""
+        credentials = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+        _, uid, _ = struct.unpack("iII", credentials)
+        if uid not in (0, os.geteuid(), owner):
+            raise ThrottlefsError(f"the control socket of {self._where} is another user's")
+
     def _receive(self) -> dict[str, Any]:
-        line = self._stream.readline()
-        if not line.endswith(b"\n"):
-            raise ConnectionResetError(errno.ECONNRESET, "the connection has ended")
+        """One answer. Whoever answers may be another user: neither for ever nor without end."""
+        deadline = time.monotonic() + _ANSWER_WITHIN_S
+        searched = 0
+        while (end := self._buffer.find(b"\n", searched)) < 0:
+            searched = len(self._buffer)
+            data = self._socket.recv(1 << 16)
+            if not data:
+                raise ConnectionResetError(errno.ECONNRESET, "the connection has ended")
+            self._buffer += data
+            if len(self._buffer) > _LONGEST_ANSWER or time.monotonic() > deadline:
+                raise TimeoutError
+        line = bytes(self._buffer[: end + 1])
+        del self._buffer[: end + 1]
         try:
             answer = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             answer = None
         if not isinstance(answer, dict):
-            raise ThrottlefsError(f"the control socket of {self._where} does not speak QMP")
+            raise self._nonsense()
         return answer
+
+    def _nonsense(self) -> ThrottlefsError:
+        return ThrottlefsError(f"the control socket of {self._where} does not speak QMP")
 
     def _gone(self, exc: OSError) -> ThrottlefsError:
         if isinstance(exc, TimeoutError):

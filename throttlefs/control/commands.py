@@ -105,24 +105,13 @@ class QemuCommands:
 
     async def _query_block(self, _: Arguments) -> object:
         known = self._images.known()
-        sizes = await trio.to_thread.run_sync(self._sizes, known)
+        sizes = await trio.to_thread.run_sync(self._images.sizes, known)
         result = []
         for number, (image, size) in enumerate(zip(known, sizes, strict=True), 1):
             result.append(self._drive(image, *size))
             if number % _AT_A_TIME == 0:
                 await trio.lowlevel.checkpoint()
         return result
-
-    def _sizes(self, known: list[KnownImage]) -> list[tuple[int, int]]:
-        """Length and use (bytes) of each image; of one that is gone, 0."""
-        sizes = []
-        for image in known:
-            try:
-                st = os.lstat(os.path.join(os.fsencode(self._facts.source), image.path))
-                sizes.append((st.st_size, st.st_blocks * 512))
-            except OSError:
-                sizes.append((0, 0))
-        return sizes
 
     def _drive(self, known: KnownImage, size: int, used: int) -> dict[str, object]:
         """``BlockInfo``."""

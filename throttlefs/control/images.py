@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import quote_from_bytes, unquote_to_bytes
@@ -90,6 +91,21 @@ class Images:
         found = [self._describe(key, image) for key, image in images.items()]
         return sorted(found, key=lambda known: known.path)
 
+    def sizes(self, known: Sequence[KnownImage]) -> list[tuple[int, int]]:
+        """Length and use (bytes) of each image; of one that is gone, 0. For a thread."""
+        return [self._size(image) for image in known]
+
+    def _size(self, image: KnownImage) -> tuple[int, int]:
+        root = self._inodes.root
+        try:
+            one = self._inodes.is_one_file
+            st = os.fstat(root.fd) if one else _stat_below(root.fd, image.path)
+        except OSError:
+            return 0, 0
+        if (st.st_dev, st.st_ino) != image.key:
+            return 0, 0
+        return st.st_size, st.st_blocks * 512
+
     def _describe(self, key: FileKey, image: Image | None) -> KnownImage:
         statistics = self._statistics.get(key)
         path = self._inodes.path_of(key) or self._governor.paths.get(key)
@@ -118,6 +134,20 @@ class Images:
             if known.handles and known.device == device:
                 return known.key, known.path
         raise DeviceNotFoundError(device, reason)
+
+
+def _stat_below(root_fd: int, path: bytes) -> os.stat_result:
+    """lstat(2) of *path* below *root_fd*, no symlink followed. Raises `OSError`."""
+    *directories, name = path.split(b"/")
+    fd = os.dup(root_fd)
+    try:
+        for directory in directories:
+            inner = os.open(directory, _DIRECTORY_FLAGS, dir_fd=fd)
+            os.close(fd)
+            fd = inner
+        return os.stat(name, dir_fd=fd, follow_symlinks=False)
+    finally:
+        os.close(fd)
 
 
 def _resolve(root_fd: int, path: bytes) -> tuple[FileKey, bytes]:

@@ -61,7 +61,7 @@ class Located:
                 f"the control socket of {self.point} is gone; is its daemon dead, or"
                 " XDG_RUNTIME_DIR another than at the time of mounting?"
             )
-        return QmpClient(path, self.point)
+        return QmpClient(path, self.point, owner)
 
 
 def locate(path: str) -> Located:

@@ -12,6 +12,7 @@ from throttlefs.errors import UsageError
 from throttlefs.limits import format_limit
 from throttlefs.stats import QUANTILES, quantile_ns, upper_bound_ns
 from throttlefs.units import format_size, quoted
+from throttlefs.units import printable as plain
 
 from .sampling import Activity, Row
 
@@ -52,7 +53,7 @@ def _state_text(state: Mapping[str, Any], key: str) -> str:
         if key in ("group", "parent"):
             return "none"
         return "1" if key.endswith("_length") else "off"
-    return str(value) if key in ("group", "parent", "weight") else format_limit(key, value)
+    return plain(str(value)) if key in ("group", "parent", "weight") else format_limit(key, value)
 
 
 def changes_text(changed: Sequence[Mapping[str, Any]], point: str) -> str:
@@ -164,11 +165,6 @@ def _cells(activity: Activity, seconds: float) -> list[str]:
         duration_text(activity.service_quantile(0.5)),
         duration_text(activity.service_quantile(0.99)),
     ]
-
-
-def plain(name: str) -> str:
-    """*name* with nothing in it that a terminal would act on."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in name)
 
 
 def print_table(table: Table) -> None:

@@ -12,10 +12,12 @@ import socket
 import stat
 import struct
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 import trio
 
+from throttlefs import trusted
 from throttlefs.errors import ThrottlefsError
 
 from . import protocol
@@ -38,57 +40,70 @@ _LONGEST_PATH: Final = 107  # sun_path, less its NUL; unix(7)
 RunCommand = Callable[[str, Mapping[str, Any]], Awaitable[object]]
 
 
+@dataclass(frozen=True, slots=True)
+class _Listener:
+    """A socket, with the directory (a descriptor) and the name that it has there."""
+
+    socket: socket.socket
+    directory: int
+    name: str
+    identity: tuple[int, int]
+
+
 class ControlServer:
     """Serves clients on the sockets of a mount. Its owner and root alone may connect."""
 
     def __init__(self, run_command: RunCommand) -> None:
         self._run_command = run_command
-        self._listeners: list[tuple[socket.socket, str, tuple[int, int]]] = []
+        self._listeners: list[_Listener] = []
         self._clients: set[_Client] = set()
 
     def listen(self, path: str) -> None:
         """Add a socket at *path*, mode 0600. Raises `ThrottlefsError` if it cannot be made."""
-        raw = os.fsencode(path)
-        if len(raw) > _LONGEST_PATH:
+        if len(os.fsencode(path)) > _LONGEST_PATH:
             raise ThrottlefsError(
                 f"the socket's path {path} is longer than {_LONGEST_PATH} bytes; choose another"
             )
+        try:
+            directory, name = trusted.open_directory_of(path)
+        except OSError as exc:
+            raise ThrottlefsError(f"cannot make the socket {path}: {exc.strerror}") from None
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         try:
-            _remove_stale(path)
-            # The umask alone makes the mode right from the first moment on.
-            umask = os.umask(0o177)
-            try:
-                listener.bind(raw)
-            finally:
-                os.umask(umask)
+            _remove_stale(path, directory, name)
+            # The mode of the socket not yet bound makes that of the file, from the first moment
+            # on; a umask would be that of files, too, which others are just making.
+            os.fchmod(listener.fileno(), 0o600)
+            listener.bind(os.fsencode(_reached(directory, name)))
             listener.listen(_BACKLOG)
-            st = os.lstat(path)
-        except OSError as exc:
+            st = os.stat(name, dir_fd=directory, follow_symlinks=False)
+        except (OSError, ThrottlefsError) as exc:
             listener.close()
+            os.close(directory)
+            if isinstance(exc, ThrottlefsError):
+                raise
             raise ThrottlefsError(f"cannot make the socket {path}: {exc.strerror}") from None
-        except ThrottlefsError:
-            listener.close()
-            raise
-        self._listeners.append((listener, path, (st.st_dev, st.st_ino)))
+        self._listeners.append(_Listener(listener, directory, name, (st.st_dev, st.st_ino)))
 
     def close(self) -> None:
         """Close the sockets and remove them, unless somebody else's have taken their place."""
-        for listener, path, identity in self._listeners:
-            listener.close()
+        for one in self._listeners:
+            one.socket.close()
             try:
-                st = os.lstat(path)
-                if (st.st_dev, st.st_ino) == identity:
-                    os.unlink(path)
+                st = os.stat(one.name, dir_fd=one.directory, follow_symlinks=False)
+                if (st.st_dev, st.st_ino) == one.identity:
+                    os.unlink(one.name, dir_fd=one.directory)
             except OSError:
                 pass
+            os.close(one.directory)
         self._listeners.clear()
 
     async def run(self) -> None:
         """Serve until cancelled."""
         async with trio.open_nursery() as nursery:
-            for listener, _, _ in self._listeners:
-                nursery.start_soon(self._accept, trio.socket.from_stdlib_socket(listener), nursery)
+            for one in self._listeners:
+                listener = trio.socket.from_stdlib_socket(one.socket)
+                nursery.start_soon(self._accept, listener, nursery)
 
     async def _accept(self, listener: trio.socket.SocketType, nursery: trio.Nursery) -> None:
         while True:
@@ -126,18 +141,25 @@ class ControlServer:
                     nursery.start_soon(client.notify, message)
 
 
-def _remove_stale(path: str) -> None:
-    """Remove a socket at *path* that nobody listens on any more."""
+def _reached(directory: int, name: str) -> str:
+    return f"/proc/self/fd/{directory}/{name}"
+
+
+def _remove_stale(path: str, directory: int, name: str) -> None:
+    """Remove a socket of ours at *path* that nobody listens on any more."""
     try:
-        if not stat.S_ISSOCK(os.lstat(path).st_mode):
-            raise ThrottlefsError(f"cannot make the socket {path}: there is a file of that name")
+        st = os.stat(name, dir_fd=directory, follow_symlinks=False)
     except FileNotFoundError:
         return
+    if not stat.S_ISSOCK(st.st_mode):
+        raise ThrottlefsError(f"cannot make the socket {path}: there is a file of that name")
+    if st.st_uid != os.geteuid():
+        raise ThrottlefsError(f"cannot make the socket {path}: another user's is there")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
         try:
-            probe.connect(os.fsencode(path))
+            probe.connect(os.fsencode(_reached(directory, name)))
         except ConnectionRefusedError:
-            os.unlink(path)
+            os.unlink(name, dir_fd=directory)
             return
         except BlockingIOError:
             pass  # somebody listens and is busy

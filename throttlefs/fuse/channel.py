@@ -317,14 +317,16 @@ class Channel:
             if not size:
                 return
             if not self._knows_max_write:
-                self._learn_max_write(reply[:size])
+                self._see_init(reply[:size])
             self._send(reply[:size])
 
-    def _learn_max_write(self, reply: memoryview) -> None:
-        """See what libfuse agrees to; its first reply is the one to INIT."""
+    def _see_init(self, reply: memoryview) -> None:
+        """See what libfuse agrees to, and take the umask over; its first reply is that to INIT."""
         if len(reply) < wire.MAX_WRITE_AT + wire.number.size:
             return  # it wants another version of the protocol; the kernel will ask again
         self._knows_max_write = True
+        (flags,) = wire.number.unpack_from(reply, wire.INIT_FLAGS_AT)
+        wire.number.pack_into(reply, wire.INIT_FLAGS_AT, flags | wire.DONT_MASK)
         (max_write,) = wire.number.unpack_from(reply, wire.MAX_WRITE_AT)
         if max_write > self._max_write:
             self._max_write = max_write

@@ -8,15 +8,16 @@ from collections.abc import Callable
 from contextlib import ExitStack
 
 
-def device_size(source: str, stack: ExitStack) -> Callable[[], int] | None:
-    """How to ask for the size of *source* in bytes if it is a block device, which may grow.
+def device_size(source_fd: int, stack: ExitStack) -> Callable[[], int] | None:
+    """How to ask for the size in bytes of *source_fd* (O_PATH) if it is a block device, which may
+    grow.
 
-    *stack* closes the descriptor that this needs. None if *source* is no block device; raises
+    *stack* closes the descriptor that this needs. None if it is no block device; raises
     `OSError` if it cannot be opened.
     """
-    if not stat.S_ISBLK(os.stat(source).st_mode):
+    if not stat.S_ISBLK(os.fstat(source_fd).st_mode):
         return None
-    device = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
+    device = os.open(b"/proc/self/fd/%d" % source_fd, os.O_RDONLY | os.O_CLOEXEC)
     stack.callback(os.close, device)
     return lambda: os.lseek(device, 0, os.SEEK_END)
 

@@ -10,6 +10,7 @@ import pyfuse3
 
 from .errors import replies_errno
 from .inodes import Inode
+from .shares import Shares
 from .tree import TreeOperations
 
 _LIST_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -26,11 +27,12 @@ _UNKNOWN.st_mode = pyfuse3.ModeT(0)
 class _Listing:
     """An open directory: its names as they were when the reading began."""
 
-    __slots__ = ("fd", "inode", "names")
+    __slots__ = ("fd", "inode", "names", "uid")
 
-    def __init__(self, inode: Inode, fd: int) -> None:
+    def __init__(self, inode: Inode, fd: int, uid: int) -> None:
         self.inode = inode
         self.fd = fd
+        self.uid = uid  # whose it is
         self.names: list[bytes] | None = None
 
     def read(self) -> None:
@@ -41,6 +43,7 @@ class DirectoryOperations(TreeOperations):
     """opendir to releasedir. A listing is a snapshot: nothing shows twice or is skipped."""
 
     _listings: dict[int, _Listing]
+    _shares: Shares
 
     @replies_errno
     async def opendir(
@@ -48,8 +51,13 @@ class DirectoryOperations(TreeOperations):
     ) -> pyfuse3.FileHandleT:
         """Open a directory; its handle is its descriptor."""
         found = self._inodes.get(inode)
-        fd = self._inodes.open_path(b".", self._inodes.fd(found), _LIST_FLAGS)
-        self._listings[fd] = _Listing(found, fd)
+        self._shares.take(ctx.uid)
+        try:
+            fd = self._inodes.open_path(b".", self._inodes.fd(found), _LIST_FLAGS)
+        except BaseException:
+            self._shares.give_back(ctx.uid)
+            raise
+        self._listings[fd] = _Listing(found, fd, ctx.uid)
         return pyfuse3.FileHandleT(fd)
 
     @replies_errno
@@ -102,4 +110,6 @@ class DirectoryOperations(TreeOperations):
     @replies_errno
     async def releasedir(self, fh: pyfuse3.FileHandleT) -> None:
         """Close the directory."""
-        os.close(self._listings.pop(fh).fd)
+        listing = self._listings.pop(fh)
+        self._shares.give_back(listing.uid)
+        os.close(listing.fd)

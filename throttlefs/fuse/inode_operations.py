@@ -29,19 +29,29 @@ class RunInThread(Protocol):
         """Await the result of ``fn(*args)``; an exception of its passes through."""
 
 
+_ACL_PREFIX = b"system.posix_acl_"
 _TOUCH_TOLERANCE_NS = 2_000_000_000
 
 
-def _set_mode(path: bytes, mode: int, is_symlink: bool) -> None:
-    if is_symlink:
+def _set_mode(path: bytes, mode: int, st: os.stat_result, ctx: pyfuse3.RequestContext) -> None:
+    if stat.S_ISLNK(st.st_mode):
         raise OSError(errno.EOPNOTSUPP, "symlinks have no mode")
-    with privileges.modes_kept():
+    # Others but the owner only take setuid and setgid away, which _check_owner has seen to.
+    uid, gid = (ctx.uid, ctx.gid) if ctx.uid == st.st_uid else (0, 0)
+    with privileges.acting_for(uid, gid, modes_kept=True):
         os.chmod(path, stat.S_IMODE(mode))
 
 
-def _set_xattr(path: bytes, name: bytes, value: bytes) -> None:
-    with privileges.modes_kept():  # an ACL is a mode as well
-        os.setxattr(path, name, value)
+def _change_xattr(
+    change: Callable[[], None], name: bytes, fd: int, ctx: pyfuse3.RequestContext
+) -> None:
+    if not name.startswith(_ACL_PREFIX):
+        change()
+        return
+    # An ACL is a mode as well, for its owner to change.
+    modes_kept = privileges.may_keep_setgid(ctx, os.fstat(fd).st_gid)
+    with privileges.acting_for(ctx.uid, ctx.gid, modes_kept=modes_kept):
+        change()
 
 
 def _set_times(path: bytes, atime_ns: int | None, mtime_ns: int | None) -> None:
@@ -55,6 +65,24 @@ def _set_times(path: bytes, atime_ns: int | None, mtime_ns: int | None) -> None:
             if value is not None and abs(now - value) > _TOUCH_TOLERANCE_NS:
                 raise
         syscalls.utimens_now(path, atime_ns is not None, mtime_ns is not None)
+
+
+def _check_owner(
+    st: os.stat_result,
+    attr: pyfuse3.EntryAttributes,
+    fields: pyfuse3.SetattrFields,
+    ctx: pyfuse3.RequestContext,
+) -> None:
+    """Only its owner may change who may use a file; the kernel may remember another owner.
+
+    Raises `PermissionError`. Whoever writes takes setuid and setgid away, as the kernel asks.
+    """
+    if ctx.uid in (0, st.st_uid):
+        return
+    old, new = stat.S_IMODE(st.st_mode), stat.S_IMODE(attr.st_mode)
+    only_takes_away = old == new | old & (stat.S_ISUID | stat.S_ISGID)
+    if fields.update_uid or fields.update_gid or not only_takes_away:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
 
 
 class InodeOperations(pyfuse3.Operations):
@@ -163,7 +191,7 @@ class InodeOperations(pyfuse3.Operations):
         size_fd = os.dup(self.handle_fd(fh)) if fields.update_size and fh is not None else -1
         try:
             with self._inodes.pinned(found) as fd:
-                st = await self._in_thread(self._apply, fd, attr, fields, size_fd)
+                st = await self._in_thread(self._apply, fd, attr, fields, size_fd, ctx)
         finally:
             if size_fd >= 0:
                 os.close(size_fd)
@@ -171,9 +199,15 @@ class InodeOperations(pyfuse3.Operations):
 
     @staticmethod
     def _apply(
-        fd: int, attr: pyfuse3.EntryAttributes, fields: pyfuse3.SetattrFields, size_fd: int
+        fd: int,
+        attr: pyfuse3.EntryAttributes,
+        fields: pyfuse3.SetattrFields,
+        size_fd: int,
+        ctx: pyfuse3.RequestContext,
     ) -> os.stat_result:
         path = b"/proc/self/fd/%d" % fd
+        if fields.update_uid or fields.update_gid or fields.update_mode:
+            _check_owner(os.fstat(fd), attr, fields, ctx)
         if fields.update_uid or fields.update_gid:
             os.chown(
                 path,
@@ -182,7 +216,7 @@ class InodeOperations(pyfuse3.Operations):
             )
         if fields.update_mode:
             # After chown, which takes setuid and setgid away.
-            _set_mode(path, attr.st_mode, stat.S_ISLNK(os.fstat(fd).st_mode))
+            _set_mode(path, attr.st_mode, os.fstat(fd), ctx)
         if fields.update_size and not device.is_device_of_size(fd, attr.st_size):
             if size_fd >= 0:
                 os.ftruncate(size_fd, attr.st_size)
@@ -207,7 +241,7 @@ class InodeOperations(pyfuse3.Operations):
         try:
             return os.getxattr(self._inodes.proc_path(found), name)
         except OSError as exc:
-            if exc.errno == errno.EOPNOTSUPP and name.startswith(b"system.posix_acl_"):
+            if exc.errno == errno.EOPNOTSUPP and name.startswith(_ACL_PREFIX):
                 # The kernel would pass this on as the verdict of a permission check; a
                 # filesystem without ACLs has simply none on this file.
                 raise OSError(errno.ENODATA, os.strerror(errno.ENODATA)) from None
@@ -219,7 +253,9 @@ class InodeOperations(pyfuse3.Operations):
     ) -> Sequence[bytes]:
         """The names of the file's extended attributes, but for its limits."""
         names = os.listxattr(self._inodes.proc_path(self._inodes.get(inode)))
-        return [n for n in map(os.fsencode, names) if not n.startswith(LIMIT_PREFIX)]
+        # trusted.* shows to those alone who may read it; xattr(7).
+        hidden = (LIMIT_PREFIX,) if ctx.uid == 0 else (LIMIT_PREFIX, b"trusted.")
+        return [n for n in map(os.fsencode, names) if not n.startswith(hidden)]
 
     @replies_errno
     async def setxattr(
@@ -231,7 +267,10 @@ class InodeOperations(pyfuse3.Operations):
             self._limit_attributes.set(found, name, value, ctx.uid)
             return
         with self._inodes.pinned(found) as fd:
-            await self._in_thread(_set_xattr, b"/proc/self/fd/%d" % fd, name, value)
+            path = b"/proc/self/fd/%d" % fd
+            await self._in_thread(
+                _change_xattr, lambda: os.setxattr(path, name, value), name, fd, ctx
+            )
 
     @replies_errno
     async def removexattr(
@@ -243,4 +282,5 @@ class InodeOperations(pyfuse3.Operations):
             self._limit_attributes.remove(found, name, ctx.uid)
             return
         with self._inodes.pinned(found) as fd:
-            await self._in_thread(os.removexattr, b"/proc/self/fd/%d" % fd, name)
+            path = b"/proc/self/fd/%d" % fd
+            await self._in_thread(_change_xattr, lambda: os.removexattr(path, name), name, fd, ctx)

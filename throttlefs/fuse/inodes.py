@@ -11,18 +11,32 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import time
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import pyfuse3
 
+from . import syscalls
+
 FileKey = tuple[int, int]
 """What identifies a file of SRC whatever its name: st_dev and st_ino."""
 
 _PATH_FLAGS = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _DEVICE_SHIFT = 48
+_REALTIME_COARSE = 5  # CLOCK_REALTIME_COARSE, which Python's time has no name for
 _FIRST_FALLBACK_NUMBER = 1 << 62
+
+
+def _clock_of_files() -> int:
+    """The clock that a filesystem's timestamps are taken from, in ns."""
+    return time.clock_gettime_ns(_REALTIME_COARSE)
+
+
+def _stale() -> OSError:
+    """Makes the kernel look the name up once more, if there is one (path_resolution(7))."""
+    return OSError(errno.ESTALE, os.strerror(errno.ESTALE))
 
 
 class Inode:
@@ -32,6 +46,7 @@ class Inode:
         "fd",
         "handle_fds",
         "key",
+        "left_ns",
         "lookups",
         "name",
         "number",
@@ -46,6 +61,7 @@ class Inode:
         self.parent = parent
         self.name = name
         self.fd = -1  # its O_PATH descriptor, -1 while none is open
+        self.left_ns = _clock_of_files()  # when it was last sure to be there, if fd is -1
         self.lookups = 0  # how often the kernel was told of it, less what it forgot
         self.pins = 0  # threads at work with its descriptor right now
         self.handle_fds: list[int] = []  # descriptors of open handles; any can stand in for fd
@@ -59,12 +75,20 @@ class Inode:
         """
         if self.parent is None:
             return self.name
-        names = []
-        inode: Inode | None = self
-        while inode is not None and inode.parent is not None:
-            names.append(inode.name)
+        return b"/".join(reversed([inode.name for inode in self.ancestry()]))
+
+    def ancestry(self) -> Iterator[Inode]:
+        """The inode itself and what it lies in, the root left out.
+
+        Each once: directories that were moved into one another below SRC are seen one at a time,
+        and for a while two may be known as each other's parent.
+        """
+        seen = set()
+        inode = self
+        while inode.parent is not None and inode not in seen:
+            seen.add(inode)
+            yield inode
             inode = inode.parent
-        return b"/".join(reversed(names))
 
 
 class InodeTable:
@@ -109,7 +133,7 @@ class InodeTable:
         try:
             return self._by_number[number]
         except KeyError:
-            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE)) from None
+            raise _stale() from None
 
     def fd(self, inode: Inode) -> int:
         """A descriptor of *inode*, opened again if it was closed to keep the bound.
@@ -175,6 +199,7 @@ class InodeTable:
         A directory of 100,000 entries would otherwise hold as many descriptors.
         """
         inode = self._known(st, parent, name)
+        inode.left_ns = _clock_of_files()
         inode.lookups += 1
         return inode
 
@@ -283,17 +308,36 @@ class InodeTable:
         return self._next_fallback
 
     def _reopen(self, inode: Inode) -> int:
+        """Open *inode* again, and before it what it lies in, from the first that is open."""
+        closed = []
+        for ancestor in inode.ancestry():
+            if ancestor.fd >= 0:
+                break
+            closed.append(ancestor)
+        if not closed:
+            raise _stale()
+        fd = -1
+        for found in reversed(closed):
+            fd = self._reopen_in_parent(found)
+        return fd
+
+    def _reopen_in_parent(self, inode: Inode) -> int:
         parent = inode.parent
-        if parent is None:
-            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        if parent is None or parent.fd < 0:
+            raise _stale()
+        parent.pins += 1  # must not be closed to make room for what lies in it
         try:
-            fd = self.open_path(inode.name, self.fd(parent))
+            fd = self.open_path(inode.name, parent.fd)
         except FileNotFoundError:
-            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE)) from None
+            raise _stale() from None
+        finally:
+            parent.pins -= 1
         st = os.fstat(fd)
-        if (st.st_dev, st.st_ino) != inode.key:
+        born = syscalls.birth_ns(fd)
+        if (st.st_dev, st.st_ino) != inode.key or (born is not None and born >= inode.left_ns):
+            # Another file, perhaps with the number of the old one, which is free again.
             os.close(fd)
-            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+            raise _stale()
         self._hold(inode, fd)
         return fd
 
@@ -321,6 +365,7 @@ class InodeTable:
                 inode.recently_used = False
                 self._held[inode] = None
                 continue
+            inode.left_ns = _clock_of_files()
             os.close(inode.fd)
             inode.fd = -1
             closed += 1

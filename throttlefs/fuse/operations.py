@@ -22,6 +22,7 @@ from throttlefs.governor import Governor
 from throttlefs.stats import ImageStatistics, Statistics
 from throttlefs.throttle import READ, WRITE, Image
 
+from . import privileges
 from .attributes import Attributes
 from .channel import Keep
 from .directories import DirectoryOperations
@@ -29,7 +30,7 @@ from .errors import replies_errno, to_fuse_error
 from .inode_operations import RunInThread
 from .inodes import FileKey, Inode, InodeTable
 from .limit_attributes import LimitAttributes
-from .tree import give_to_caller
+from .shares import Shares
 
 # What the kernel has already acted on, or what belongs to the program's descriptor alone.
 _NOT_PASSED_ON = os.O_CREAT | os.O_EXCL | os.O_NOCTTY | os.O_NOFOLLOW | os.O_DIRECT | os.O_NONBLOCK
@@ -54,6 +55,7 @@ class Handle:
         "read_now",
         "statistics",
         "try_admit",
+        "uid",
         "write_now",
     )
 
@@ -65,8 +67,10 @@ class Handle:
         file: BackingFile,
         statistics: ImageStatistics,
         in_full: bool,
+        uid: int,
     ) -> None:
         self.inode = inode
+        self.uid = uid  # who opened it
         self.fd = fd
         self.in_full = in_full
         self.image = image
@@ -107,6 +111,7 @@ class Operations(DirectoryOperations):
     ) -> None:
         super().__init__(inodes, attributes, limit_attributes, in_thread)
         self._listings = {}
+        self._shares = Shares()
         self._handles: dict[int, Handle] = {}
         self._governor = governor
         self._statistics = statistics
@@ -252,13 +257,28 @@ class Operations(DirectoryOperations):
         """Open a file of SRC under the limits of its image."""
         found = self._inodes.get(inode)
         with self._inodes.pinned(found) as path_fd:
+            self._check_contents(found, path_fd)
             path = b"/proc/self/fd/%d" % path_fd
             backing_flags = self._backing_flags(flags)
-            if flags & os.O_TRUNC:
-                fd = await self._in_thread(os.open, path, backing_flags)
-            else:
-                fd = self._inodes.open_path(path, -1, backing_flags)
-        return self._opened(found, fd, flags)
+            self._shares.take(ctx.uid)
+            try:
+                if flags & os.O_TRUNC:
+                    fd = await self._in_thread(os.open, path, backing_flags)
+                else:
+                    fd = self._inodes.open_path(path, -1, backing_flags)
+            except BaseException:
+                self._shares.give_back(ctx.uid)
+                raise
+        return self._opened(found, fd, flags, ctx.uid)
+
+    def _check_contents(self, inode: Inode, path_fd: int) -> None:
+        """Open nothing but images: a FIFO would hold up the loop, a device might do anything.
+
+        The kernel asks for none, but it may have seen another file of this number.
+        """
+        mode = os.fstat(path_fd).st_mode
+        if not stat.S_ISREG(mode) and not (inode is self._inodes.root and stat.S_ISBLK(mode)):
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
 
     @replies_errno
     async def create(
@@ -271,8 +291,13 @@ class Operations(DirectoryOperations):
     ) -> tuple[pyfuse3.FileInfo, pyfuse3.EntryAttributes]:
         """Create and open a file; it belongs to the caller where the daemon may say so."""
         parent = self._inodes.get(parent_inode)
-        with self._inodes.pinned(parent) as dir_fd:
-            fd = await self._in_thread(self._create_file, dir_fd, name, mode, flags, ctx)
+        self._shares.take(ctx.uid)
+        try:
+            with self._inodes.pinned(parent) as dir_fd:
+                fd = await self._in_thread(self._create_file, dir_fd, name, mode, flags, ctx)
+        except BaseException:
+            self._shares.give_back(ctx.uid)
+            raise
         try:
             inode, _ = self._inodes.lookup(parent, name)
             st = os.fstat(fd)
@@ -280,43 +305,44 @@ class Operations(DirectoryOperations):
                 self._inodes.forget(inode.number, 1)
                 raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
         except BaseException:
+            self._shares.give_back(ctx.uid)
             os.close(fd)
             raise
-        return self._opened(inode, fd, flags), self._attributes.entry(inode.number, st)
+        return self._opened(inode, fd, flags, ctx.uid), self._attributes.entry(inode.number, st)
 
     def _create_file(
         self,
         dir_fd: int,
         name: bytes,
-        mode: pyfuse3.ModeT,
-        flags: pyfuse3.FlagT,
+        mode: int,
+        flags: int,
         ctx: pyfuse3.RequestContext,
     ) -> int:
         backing_flags = self._backing_flags(flags) | os.O_NOFOLLOW
+        mode = privileges.mode_of_new(stat.S_IMODE(mode), ctx, dir_fd)
         try:
-            fd = self._inodes.open_path(
-                name, dir_fd, backing_flags | os.O_CREAT | os.O_EXCL, stat.S_IMODE(mode)
-            )
+            with privileges.acting_for(ctx.uid, ctx.gid, modes_kept=True):
+                return self._inodes.open_path(
+                    name, dir_fd, backing_flags | os.O_CREAT | os.O_EXCL, mode
+                )
         except FileExistsError:
             if flags & os.O_EXCL:
                 raise
-            # Somebody was quicker below SRC; as open(2) would, take the file as it is.
-            return self._inodes.open_path(name, dir_fd, backing_flags)
-        if self._gives_away and (ctx.uid or ctx.gid):
-            give_to_caller(fd, dir_fd, ctx.uid, ctx.gid, mode)
-        return fd
+            # Somebody was quicker below SRC. Only the kernel knows whether the caller may open
+            # that, and after ESTALE it looks once more (path_resolution(7)).
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE)) from None
 
     def _backing_flags(self, flags: int) -> int:
         return (flags & ~_NOT_PASSED_ON) | os.O_CLOEXEC | self._cache.open_flags
 
-    def _opened(self, inode: Inode, fd: int, flags: int) -> pyfuse3.FileInfo:
+    def _opened(self, inode: Inode, fd: int, flags: int, uid: int) -> pyfuse3.FileInfo:
         image = self._governor.image(inode.key, inode.path)
         statistics = self._statistics.opened(inode.key, inode.path)
         file = BackingFile(fd, self._engine, self._cache)
         # Of AIO, which has to be O_DIRECT, the kernel makes a short write EIO; so say what the
         # error is (QEMU stops a guest at ENOSPC). As XFS and ext4 have it with O_DIRECT.
         in_full = flags & (os.O_DIRECT | os.O_APPEND) == os.O_DIRECT
-        self._handles[fd] = Handle(inode, fd, image, file, statistics, in_full)
+        self._handles[fd] = Handle(inode, fd, image, file, statistics, in_full, uid)
         inode.handle_fds.append(fd)
         # The page cache of the mount would absorb what is to be limited, unless asked for.
         return pyfuse3.FileInfo(
@@ -343,6 +369,7 @@ class Operations(DirectoryOperations):
     async def release(self, fh: pyfuse3.FileHandleT) -> None:
         """The last close of a handle. Its image's debt outlives it."""
         handle = self._handles.pop(fh)
+        self._shares.give_back(handle.uid)
         handle.inode.handle_fds.remove(handle.fd)
         self._statistics.closed(handle.inode.key)
         await self._close_file(handle)

@@ -50,6 +50,21 @@ _mount.argtypes = [
 ]
 
 
+class _Statx(ctypes.Structure):
+    _fields_ = [
+        ("stx_mask", ctypes.c_uint32),
+        ("before", ctypes.c_uint8 * 76),
+        ("btime_sec", ctypes.c_int64),
+        ("btime_nsec", ctypes.c_uint32),
+        ("after", ctypes.c_uint8 * 164),
+    ]
+
+
+_statx = getattr(_libc, "statx", None)
+_AT_EMPTY_PATH = 0x1000
+_STATX_BTIME = 0x800
+
+
 def _check(result: int) -> None:
     if result != 0:
         error = ctypes.get_errno()
@@ -88,3 +103,13 @@ def umount(path: bytes, lazy: bool = False) -> None:
 def mount(source: bytes, target: bytes, fstype: bytes) -> None:
     """Mount a filesystem that needs no options (mount(2)); for root."""
     _check(_mount(source, target, fstype, 0, None))
+
+
+def birth_ns(fd: int) -> int | None:
+    """When the file was made, in ns since the epoch (statx(2)); None where nobody knows."""
+    found = _Statx()
+    if _statx is None or _statx(fd, b"", _AT_EMPTY_PATH, _STATX_BTIME, ctypes.byref(found)):
+        return None
+    if not found.stx_mask & _STATX_BTIME:
+        return None
+    return int(found.btime_sec) * 1_000_000_000 + int(found.btime_nsec)

@@ -36,6 +36,12 @@ FORGET_SIZE: Final = 16
 
 number: Final = struct.Struct("=I")
 
+INIT_FLAGS_AT: Final = 28
+"""Where the reply to INIT says which of the kernel's offers are taken."""
+
+DONT_MASK: Final = 1 << 6
+"""Of these: the umask is for the filesystem to apply, which knows of default ACLs."""
+
 MAX_WRITE_AT: Final = 36
 """Where the reply to INIT says how many bytes the largest write may have."""
 
