@@ -137,6 +137,7 @@ class TreeOperations(InodeOperations):
             def work() -> None:
                 remove(name, dir_fd=dir_fd)
 
+            self._inodes.keep_hold(dir_fd, name)
             await self._in_thread(work)
 
     @replies_errno
@@ -152,6 +153,7 @@ class TreeOperations(InodeOperations):
         """Rename, with RENAME_NOREPLACE and RENAME_EXCHANGE (renameat2(2))."""
         old, new = self._inodes.get(parent_inode_old), self._inodes.get(parent_inode_new)
         with self._inodes.pinned(old) as old_fd, self._inodes.pinned(new) as new_fd:
+            self._inodes.keep_hold(new_fd, name_new)
             await self._in_thread(
                 syscalls.renameat2, old_fd, name_old, new_fd, name_new, int(flags)
             )
