@@ -68,6 +68,12 @@ def forget_everything() -> None:
     Path("/proc/sys/vm/drop_caches").write_text("2")
 
 
+def known_images(mounted: Mounted) -> list[str]:
+    """The names of all images that the daemon knows something of."""
+    with RawClient(socket_of(mounted.entry)) as client:
+        return [image["device"] for image in client.run("x-throttlefs-query")["return"]["images"]]
+
+
 def at_rest(mounted: Mounted) -> Counts:
     """The counts when nothing has been asked for a while."""
     forget_everything()
