@@ -156,7 +156,9 @@ class _Mount:
         paths = request.paths
         facts = MountFacts(paths.source, paths.target, options.read_only, cache)
         statistics = Statistics()
-        self._control = Control(facts, inodes, governor, statistics, self._restore_policy)
+        self._control = Control(
+            facts, inodes, governor, statistics, self._restore_policy, self._counts
+        )
         self._metrics: MetricsServer | None = None
         self._operations = Operations(
             inodes,
@@ -171,6 +173,7 @@ class _Mount:
             max_inflight=options.max_inflight,
             on_init=self._started.set,
         )
+        self._loop: SessionLoop | None = None
         self._entry: MountEntry | None = None
         self._record: str | None = None
         self._status = 0
@@ -194,6 +197,11 @@ class _Mount:
         self._control.server.close()
         if self._metrics is not None:
             self._metrics.close()
+
+    def _counts(self) -> dict[str, int | None]:
+        """What the daemon holds. Sessions are the loop's; pyfuse3's own does not count its."""
+        sessions = None if self._loop is None else self._loop.sessions
+        return {**self._operations.counts(), "sessions": sessions}
 
     def _serve_sockets(self, nursery: trio.Nursery) -> None:
         if self._entry is not None:
@@ -275,7 +283,7 @@ class _Mount:
             sources = (self._throttle, self._engine, self._pool)
             operations, throttle = self._operations, self._throttle
             throttle.alarm_lead = ALARM_LEAD_NS
-            loop = SessionLoop(
+            self._loop = loop = SessionLoop(
                 sources, operations, operations.has_room, throttle.open_gates, throttle.next_due
             )
             await loop.run(_MAX_REQUESTS)

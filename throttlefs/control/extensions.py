@@ -1,8 +1,9 @@
 """What QEMU has no command for: ``x-throttlefs-...``.
 
 ``x-throttlefs-query``
-    The mount, its default, its groups and its images, each with the limits of its own and
-    with what it follows; ``device`` for one image alone, which need not be open.
+    The mount, what its daemon holds, its default, its groups and its images, each with the
+    limits of its own and with what it follows; ``device`` for one image alone, which need not be
+    open.
 ``x-throttlefs-query-config``
     The same as the text of a configuration file (``toml``).
 ``x-throttlefs-query-stats``
@@ -52,7 +53,10 @@ _AT_A_TIME: Final = 5
 
 
 class ExtensionCommands:
-    """The commands that QEMU lacks. *reload* raises `ThrottlefsError` if it changed nothing."""
+    """The commands that QEMU lacks.
+
+    *reload* raises `ThrottlefsError` if it changed nothing; *counts* says what the daemon holds.
+    """
 
     def __init__(
         self,
@@ -61,12 +65,14 @@ class ExtensionCommands:
         governor: Governor,
         tuner: Tuner,
         reload: Callable[[], None],
+        counts: Callable[[], Mapping[str, int | None]],
     ) -> None:
         self._facts = facts
         self._images = images
         self._governor = governor
         self._tuner = tuner
         self._reload = reload
+        self._counts = counts
 
     def register(self, table: CommandTable) -> None:
         """Add them all to *table*."""
@@ -111,6 +117,7 @@ class ExtensionCommands:
             "source": self._facts.source,
             "target": self._facts.target,
             "gates-open": throttle.gates_open,
+            "counts": dict(self._counts()),
             "default": _shown(default_state(self._governor.policy.default), "group"),
             "groups": [
                 {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from throttlefs.fuse.inodes import InodeTable
 from throttlefs.governor import Governor
@@ -32,13 +32,14 @@ class Control:
         governor: Governor,
         statistics: Statistics,
         reload: Callable[[], None],
+        counts: Callable[[], Mapping[str, int | None]],
     ) -> None:
         self.images = Images(inodes, governor, statistics)
         self.tuner = Tuner(governor, self.images.is_open)
         self._quit_asked = False
         table = CommandTable()
         QemuCommands(facts, self.images, self.tuner, self._quit).register(table)
-        ExtensionCommands(facts, self.images, governor, self.tuner, reload).register(table)
+        ExtensionCommands(facts, self.images, governor, self.tuner, reload, counts).register(table)
         self.server = ControlServer(table.run)
 
     def _quit(self) -> None:

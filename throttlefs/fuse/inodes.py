@@ -250,6 +250,22 @@ class InodeTable:
             inode.fd = -1
         return taken
 
+    def keep_hold(self, dir_fd: int, name: bytes) -> None:
+        """*name* is about to be removed: without a descriptor its file could not be found again.
+
+        Nor could `forget` hand one out, by which its caller sees that the file is gone for good.
+        """
+        try:
+            fd = self.open_path(name, dir_fd)
+        except OSError:
+            return  # the removal will say what is wrong
+        st = os.fstat(fd)
+        inode = self._by_key.get((st.st_dev, st.st_ino))
+        if inode is None or inode.fd >= 0:
+            os.close(fd)
+        else:
+            self._hold(inode, fd)
+
     def renamed(self, key: FileKey, parent: Inode, name: bytes) -> None:
         """Note where the file *key* is to be found from now on."""
         inode = self._by_key.get(key)

@@ -188,6 +188,11 @@ class SessionLoop:
 
     # -- sessions --------------------------------------------------------------------------
 
+    @property
+    def sessions(self) -> int:
+        """How many there are: what waits, and those that are idle."""
+        return self._live
+
     def start(self, session_loop: Callable[..., Coroutine[Any, Any, None]], *args: object) -> None:
         """Add a session; pyfuse3 does when none is idle."""
         self._live += 1

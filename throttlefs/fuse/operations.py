@@ -134,6 +134,14 @@ class Operations(DirectoryOperations):
         """The descriptor of the open handle *fh*."""
         return self._handles[fh].fd
 
+    def counts(self) -> dict[str, int]:
+        """What is held for the kernel and for requests under way; see docs/control.md."""
+        return {
+            "inodes": len(self._inodes),
+            "handles": len(self._handles) + len(self._listings),
+            "held-bytes": self._inflight,
+        }
+
     def file_removed(self, key: FileKey) -> None:
         """What was said of the file and counted is not for the next one of its number."""
         self._governor.removed(key)

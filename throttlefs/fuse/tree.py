@@ -134,6 +134,7 @@ class TreeOperations(InodeOperations):
                 with privileges.acting_for(ctx.uid, ctx.gid):
                     remove(name, dir_fd=dir_fd)
 
+            self._inodes.keep_hold(dir_fd, name)
             await self._in_thread(work)
 
     @replies_errno
@@ -154,6 +155,7 @@ class TreeOperations(InodeOperations):
                 with privileges.acting_for(ctx.uid, ctx.gid):
                     syscalls.renameat2(old_fd, name_old, new_fd, name_new, int(flags))
 
+            self._inodes.keep_hold(new_fd, name_new)
             await self._in_thread(work)
             self._note_name(new, name_new, new_fd)
             if flags & syscalls.RENAME_EXCHANGE:

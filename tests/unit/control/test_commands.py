@@ -67,7 +67,10 @@ class Mount:
         self.reload_error: ThrottlefsError | None = None
         self.table = CommandTable()
         QemuCommands(facts, images, tuner, self._end).register(self.table)
-        ExtensionCommands(facts, images, self.governor, tuner, self._reload).register(self.table)
+        self.counts: dict[str, int | None] = {"inodes": 1, "handles": 0}
+        ExtensionCommands(
+            facts, images, self.governor, tuner, self._reload, lambda: self.counts
+        ).register(self.table)
 
     def _end(self) -> None:
         self.ended += 1
