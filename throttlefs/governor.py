@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
-from .fuse.inodes import FileKey
+from .fuse.inode import FileKey
 from .policy import GroupPolicy, ImagePolicy, Policy
 from .throttle import NO_GROUP, Image, Throttle
 

@@ -40,7 +40,7 @@ from .governor import Governor
 from .mountflags import as_strict_as
 from .mountinfo import MountEntry, mounted_at
 from .notify import notify
-from .options import MountOptions, escape
+from .options import MountOptions, ascii_name, escape
 from .paths import MountPaths
 from .policy import Policy, make_policy
 from .stats import Statistics
@@ -220,7 +220,7 @@ class _Mount:
         """Mount the session. Raises `ThrottlefsError` with what libfuse said."""
         source = self._request.options.fsname or self._request.paths.source
         options = [
-            f"fsname={escape(_printable(source))}",
+            f"fsname={escape(ascii_name(source))}",
             f"subtype={_SUBTYPE}",
             *as_strict_as(self._inodes.root.fd, self._request.options.fuse_options()),
         ]
@@ -395,10 +395,3 @@ class _Mount:
         self._status = 1
         if self._entry is None or not kernel.abort_connection(self._entry):
             pyfuse3.terminate()
-
-
-def _printable(name: str) -> str:
-    """*name* in printable ASCII, which is all that pyfuse3 takes; other bytes as %XX."""
-    return "".join(
-        chr(byte) if 0x20 <= byte < 0x7F else f"%{byte:02X}" for byte in os.fsencode(name)
-    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -176,6 +177,13 @@ def parse_options(strings: Iterable[str]) -> MountOptions:
         for item in _split(string):
             items.add(item)
     return items.options()
+
+
+def ascii_name(name: str) -> str:
+    """*name* in printable ASCII, which is all that pyfuse3 takes; other bytes as %XX."""
+    return "".join(
+        chr(byte) if 0x20 <= byte < 0x7F else f"%{byte:02X}" for byte in os.fsencode(name)
+    )
 
 
 def escape(value: str) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .errors import ThrottlefsError
-from .fuse.inodes import FileKey
+from .fuse.inode import FileKey
 from .governor import Governor
 from .limits import (
     DEFAULT_WEIGHT,

@@ -9,7 +9,7 @@ import stat
 import pyfuse3
 
 from .errors import replies_errno
-from .inodes import Inode
+from .inode import Inode
 from .shares import Shares
 from .tree import TreeOperations
 

@@ -18,7 +18,8 @@ import pyfuse3
 from . import device, privileges, syscalls
 from .attributes import Attributes
 from .errors import replies_errno
-from .inodes import FileKey, InodeTable
+from .inode import FileKey
+from .inodes import InodeTable
 from .limit_attributes import LIMIT_PREFIX, LimitAttributes
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import time
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -19,76 +18,16 @@ from contextlib import contextmanager
 import pyfuse3
 
 from . import syscalls
-
-FileKey = tuple[int, int]
-"""What identifies a file of SRC whatever its name: st_dev and st_ino."""
+from .inode import FileKey, Inode, clock_of_files
 
 _PATH_FLAGS = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _DEVICE_SHIFT = 48
-_REALTIME_COARSE = 5  # CLOCK_REALTIME_COARSE, which Python's time has no name for
 _FIRST_FALLBACK_NUMBER = 1 << 62
-
-
-def _clock_of_files() -> int:
-    """The clock that a filesystem's timestamps are taken from, in ns."""
-    return time.clock_gettime_ns(_REALTIME_COARSE)
 
 
 def _stale() -> OSError:
     """Makes the kernel look the name up once more, if there is one (path_resolution(7))."""
     return OSError(errno.ESTALE, os.strerror(errno.ESTALE))
-
-
-class Inode:
-    """A file of SRC as the kernel knows it: by *number*, with a count of lookups."""
-
-    __slots__ = (
-        "fd",
-        "handle_fds",
-        "key",
-        "left_ns",
-        "lookups",
-        "name",
-        "number",
-        "parent",
-        "pins",
-        "recently_used",
-    )
-
-    def __init__(self, number: int, key: FileKey, parent: Inode | None, name: bytes) -> None:
-        self.number = number
-        self.key = key
-        self.parent = parent
-        self.name = name
-        self.fd = -1  # its O_PATH descriptor, -1 while none is open
-        self.left_ns = _clock_of_files()  # when it was last sure to be there, if fd is -1
-        self.lookups = 0  # how often the kernel was told of it, less what it forgot
-        self.pins = 0  # threads at work with its descriptor right now
-        self.handle_fds: list[int] = []  # descriptors of open handles; any can stand in for fd
-        self.recently_used = False
-
-    @property
-    def path(self) -> bytes:
-        """Where the file was last seen, relative to the mount.
-
-        Of the root b"", or the name of SRC if that is one file: limits by path match it.
-        """
-        if self.parent is None:
-            return self.name
-        return b"/".join(reversed([inode.name for inode in self.ancestry()]))
-
-    def ancestry(self) -> Iterator[Inode]:
-        """The inode itself and what it lies in, the root left out.
-
-        Each once: directories that were moved into one another below SRC are seen one at a time,
-        and for a while two may be known as each other's parent.
-        """
-        seen = set()
-        inode = self
-        while inode.parent is not None and inode not in seen:
-            seen.add(inode)
-            yield inode
-            inode = inode.parent
 
 
 class InodeTable:
@@ -199,7 +138,7 @@ class InodeTable:
         A directory of 100,000 entries would otherwise hold as many descriptors.
         """
         inode = self._known(st, parent, name)
-        inode.left_ns = _clock_of_files()
+        inode.left_ns = clock_of_files()
         inode.lookups += 1
         return inode
 
@@ -381,7 +320,7 @@ class InodeTable:
                 inode.recently_used = False
                 self._held[inode] = None
                 continue
-            inode.left_ns = _clock_of_files()
+            inode.left_ns = clock_of_files()
             os.close(inode.fd)
             inode.fd = -1
             closed += 1

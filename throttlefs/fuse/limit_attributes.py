@@ -16,7 +16,8 @@ from throttlefs.limits import Limits, canonical_name, format_limit
 from throttlefs.throttle import NO_GROUP
 from throttlefs.tuning import Change, State, Tuner, TuningError
 
-from .inodes import Inode, InodeTable
+from .inode import Inode
+from .inodes import InodeTable
 
 LIMIT_PREFIX: Final = b"user.throttlefs."
 

@@ -27,8 +27,9 @@ from .attributes import Attributes
 from .channel import Keep
 from .directories import DirectoryOperations
 from .errors import replies_errno, to_fuse_error
+from .inode import FileKey, Inode
 from .inode_operations import RunInThread
-from .inodes import FileKey, Inode, InodeTable
+from .inodes import InodeTable
 from .limit_attributes import LimitAttributes
 from .shares import Shares
 

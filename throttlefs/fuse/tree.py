@@ -10,8 +10,8 @@ import pyfuse3
 
 from . import privileges, syscalls
 from .errors import replies_errno
+from .inode import Inode
 from .inode_operations import InodeOperations
-from .inodes import Inode
 
 
 class TreeOperations(InodeOperations):
