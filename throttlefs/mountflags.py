@@ -108,7 +108,10 @@ def why_refused(name: str) -> str | None:
 
 def as_strict_as(source_fd: int, words: Sequence[str]) -> list[str]:
     """*words* for libfuse, without what is forbidden in SRC itself, such as setuid programs."""
-    flags = os.fstatvfs(source_fd).f_flag
+    try:
+        flags = os.fstatvfs(source_fd).f_flag
+    except OSError:
+        flags = 0  # a filesystem that cannot tell, or is broken just now
     strict = list(words)
     for flag, word, opposite in (
         (os.ST_NOSUID, "nosuid", "suid"),

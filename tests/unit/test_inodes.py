@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from pathlib import Path
 
 import pyfuse3
@@ -117,7 +118,8 @@ def test_another_file_of_the_same_name_is_not_taken_for_the_old_one(tmp_path: Pa
 
 def test_a_listed_file_opens_its_descriptor_when_first_used(tree: Path) -> None:
     inodes = table(tree)
-    inode = inodes.lookup_listed(inodes.root, b"b", os.stat(tree / "b"))
+    now = time.clock_gettime_ns(time.CLOCK_REALTIME)
+    inode = inodes.lookup_listed(inodes.root, b"b", os.stat(tree / "b"), now)
     assert (inode.fd, inodes.descriptors) == (-1, 0)
     assert os.fstat(inodes.fd(inode)).st_ino == os.stat(tree / "b").st_ino
     inodes.close()

@@ -9,9 +9,11 @@ import stat
 import pyfuse3
 
 from .errors import replies_errno
-from .inode import Inode
+from .inode import Inode, clock_of_files
 from .shares import Shares
 from .tree import TreeOperations
+
+_FIRST_LOOK = 32
 
 _LIST_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
@@ -27,16 +29,27 @@ _UNKNOWN.st_mode = pyfuse3.ModeT(0)
 class _Listing:
     """An open directory: its names as they were when the reading began."""
 
-    __slots__ = ("fd", "inode", "names", "uid")
+    __slots__ = ("fd", "inode", "names", "per_reply", "uid")
 
     def __init__(self, inode: Inode, fd: int, uid: int) -> None:
         self.inode = inode
         self.fd = fd
         self.uid = uid  # whose it is
         self.names: list[bytes] | None = None
+        self.per_reply = _FIRST_LOOK  # how many entries a reply has room for, as far as is known
 
     def read(self) -> None:
         self.names = [b".", b"..", *map(os.fsencode, os.listdir(self.fd))]
+
+    def look(self, names: list[bytes]) -> tuple[int, list[os.stat_result | OSError]]:
+        """What files these are, and since when that is known; may wait for the disk."""
+        return clock_of_files(), [self._stat(name) for name in names]
+
+    def _stat(self, name: bytes) -> os.stat_result | OSError:
+        try:
+            return os.stat(name, dir_fd=self.fd, follow_symlinks=False)
+        except OSError as exc:
+            return exc
 
 
 class DirectoryOperations(TreeOperations):
@@ -71,12 +84,24 @@ class DirectoryOperations(TreeOperations):
             await self._in_thread(listing.read)
         names = listing.names
         assert names is not None
-        for position in range(start_id, len(names)):
-            if not self._reply_entry(listing, token, names[position], position + 1):
-                break
+        position = start_id
+        while position < len(names):
+            wanted = names[position : position + listing.per_reply]
+            seen_ns, found = await self._in_thread(listing.look, wanted)
+            for name, st in zip(wanted, found, strict=True):
+                position += 1
+                if not self._reply_entry(listing, token, name, position, st, seen_ns):
+                    listing.per_reply = position - start_id
+                    return
 
     def _reply_entry(
-        self, listing: _Listing, token: pyfuse3.ReaddirToken, name: bytes, next_id: int
+        self,
+        listing: _Listing,
+        token: pyfuse3.ReaddirToken,
+        name: bytes,
+        next_id: int,
+        st: os.stat_result | OSError,
+        seen_ns: int,
     ) -> bool:
         """False when the reply is full."""
         inodes = self._inodes
@@ -88,14 +113,12 @@ class DirectoryOperations(TreeOperations):
             entry.st_ino = pyfuse3.InodeT(number)
             entry.st_mode = pyfuse3.ModeT(stat.S_IFDIR)
             return bool(pyfuse3.readdir_reply(token, name, entry, next_id))
-        try:
-            st = os.stat(name, dir_fd=listing.fd, follow_symlinks=False)
-        except OSError as exc:
-            if exc.errno in (errno.ENOENT, errno.EACCES):
+        if isinstance(st, OSError):
+            if st.errno in (errno.ENOENT, errno.EACCES):
                 return True  # removed since, or not to be seen at all: not in this listing
             # One broken file is not to hide its neighbours.
             return bool(pyfuse3.readdir_reply(token, name, _UNKNOWN, next_id))
-        inode = inodes.lookup_listed(listing.inode, name, st)
+        inode = inodes.lookup_listed(listing.inode, name, st, seen_ns)
         entry = self._attributes.entry(inode.number, st)
         if pyfuse3.readdir_reply(token, name, entry, next_id):
             return True

@@ -132,13 +132,14 @@ class InodeTable:
         inode.lookups += 1
         return inode, st
 
-    def lookup_listed(self, parent: Inode, name: bytes, st: os.stat_result) -> Inode:
+    def lookup_listed(self, parent: Inode, name: bytes, st: os.stat_result, seen_ns: int) -> Inode:
         """As `lookup`, for an entry of a listing: its descriptor is opened when first needed.
 
-        A directory of 100,000 entries would otherwise hold as many descriptors.
+        A directory of 100,000 entries would otherwise hold as many descriptors. *st* is how the
+        file was at *seen_ns* (`clock_of_files`) or after.
         """
         inode = self._known(st, parent, name)
-        inode.left_ns = clock_of_files()
+        inode.left_ns = seen_ns
         inode.lookups += 1
         return inode
 
