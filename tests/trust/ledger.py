@@ -102,8 +102,8 @@ def audit(
     """Compare the file with the ledger, byte for byte.
 
     After a crash of the whole machine only a part has to be there, and whatever was written
-    later may be: with *synced_only* what was acknowledged before the last fsync, else the first
-    *promised* entries.
+    later may be: with *synced_only* what was acknowledged before the last fsync, and in any case
+    no more than the first *promised* entries, those from before the crash.
     """
     blocks = blocks_of(layout, seed)
     data = ledger.read_bytes()
@@ -113,9 +113,9 @@ def audit(
     for place, (number, generation) in enumerate(_ENTRY.iter_unpack(data)):
         if number != _SYNCED:
             latest[number] = max(latest[number], generation)
-        if number == _SYNCED if synced_only else promised is None or place < promised:
+        if (number == _SYNCED or not synced_only) and (promised is None or place < promised):
             durable = list(latest)
-    found = file.read_bytes()
+    found = file.read_bytes() if file.exists() else b""  # after a crash it may never have been
     if len(found) > end_of(blocks):
         return Audit(len(data) // _ENTRY.size, 1, [f"{file.name} has {len(found)} bytes"])
     found = found.ljust(end_of(blocks), b"\0")

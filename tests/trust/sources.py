@@ -11,6 +11,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.support import wait_for
+
 MIB = 1 << 20
 
 ENVIRONMENT = {**os.environ, "PATH": f"/usr/sbin:/sbin:{os.environ['PATH']}"}
@@ -104,7 +106,15 @@ class Source:
     def mount_again(self) -> None:
         """After which only what was durable is there, if it had been shut down."""
         self.unmount()
+        self.wait_until_free()
         self.mount()
+
+    def wait_until_free(self) -> None:
+        """Wait until nobody holds the filesystem, or a new mount would only show it again.
+
+        Somebody may for a while: a mount namespace that was made meanwhile has copies of all.
+        """
+        wait_for(lambda: not run("losetup", "-j", self.image), 90)
 
 
 @contextmanager

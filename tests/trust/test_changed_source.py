@@ -144,6 +144,8 @@ def test_ext4_turns_read_only_by_itself(
         now = start_mixed(mounted.path, 4, seed, go_on=True, reopen=0)
         writers += now
         wait_until_written(now, 12)
+        for writer in now:
+            writer.promise()
         trigger_error(source)
         time.sleep(0.3)
         assert_refused(mounted.path, errno.EROFS)
@@ -153,6 +155,7 @@ def test_ext4_turns_read_only_by_itself(
         assert any("EROFS" in writer.errors for writer in now)
         mounted.umount()
         source.unmount()
+        source.wait_until_free()
         run("e2fsck", "-fy", source.image, check=False)
         source.mount()
         for writer in now:
@@ -160,7 +163,7 @@ def test_ext4_turns_read_only_by_itself(
         again = make_mount(mode, source=source.path)
         assert (again.path / "other").read_bytes() == contents
         for writer in now:
-            os.unlink(again.path / writer.file.name)
+            (again.path / writer.file.name).unlink(missing_ok=True)
         again.umount()
 
 
@@ -254,8 +257,7 @@ def test_srcs_filesystem_is_lazily_unmounted_beneath(
         for writer in [*before, *after]:
             assert not writer.end().errors
         mounted.umount()
-        # Nothing else holds it, so it is gone for good, and written back.
-        wait_for(lambda: str(source.image) not in run("losetup", "-a"))
+        source.wait_until_free()
         assert run("e2fsck", "-fn", source.image)
         source.mount()
         assert (source.path / "new").read_bytes() == b"made while SRC had no name"
