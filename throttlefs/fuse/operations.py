@@ -234,7 +234,10 @@ class Operations(DirectoryOperations):
             if written is None:
                 written = await handle.file.write(off, data)
             while written < len(data) and handle.in_full:
-                written += await handle.file.write(off + written, data[written:])
+                more = await handle.file.write(off + written, data[written:])
+                if not more:
+                    raise OSError(errno.EIO, os.strerror(errno.EIO))  # it does not say why
+                written += more
             handle.note_write(written, monotonic_ns() - began)
             return written
         except Exception as exc:
