@@ -12,7 +12,7 @@ import click
 from click.shell_completion import CompletionItem, get_completion_class
 
 from . import __version__
-from .cli_control import COMMANDS
+from .cli_control import COMMANDS, MountPath
 from .errors import ThrottlefsError, UsageError
 from .limits import LIMIT_HELP, RATES
 from .mount8 import with_subcommand
@@ -185,7 +185,7 @@ def mount(
 
 
 @cli.command(short_help="End a mount.")
-@click.argument("target", metavar="DST", type=click.Path())
+@click.argument("target", metavar="DST", type=MountPath())
 @click.option(
     "-l",
     "--lazy",

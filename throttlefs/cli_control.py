@@ -13,7 +13,25 @@ import click
 from .errors import ThrottlefsError, UsageError
 from .units import printable
 
-_PATH = click.argument("path", metavar="PATH", type=click.Path())
+
+class MountPath(click.Path):
+    """A path on a mount, taken as it stands.
+
+    click's own asks the file system for it, and so the mount: whoever wants to lift the limits of
+    one that has no room for another request would wait until it has.
+    """
+
+    def convert(
+        self,
+        value: str | os.PathLike[str],
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> str:
+        """The path."""
+        return os.fspath(value)
+
+
+_PATH = click.argument("path", metavar="PATH", type=MountPath())
 
 
 class _Interval(click.FloatRange):
@@ -166,7 +184,7 @@ def list_mounts(as_json: bool) -> None:
 
 
 @click.command(short_help="Watch images live.")
-@click.argument("path", metavar="[PATH]", required=False, type=click.Path())
+@click.argument("path", metavar="[PATH]", required=False, type=MountPath())
 @click.option(
     "--interval", metavar="S", type=_INTERVAL, default=1.0, help="Seconds between two looks."
 )

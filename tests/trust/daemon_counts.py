@@ -77,7 +77,7 @@ def known_images(mounted: Mounted) -> list[str]:
 def at_rest(mounted: Mounted) -> Counts:
     """The counts when nothing has been asked for a while."""
     forget_everything()
-    time.sleep(2)  # the daemon gives memory back after a second without requests
+    time.sleep(1.3)  # the daemon gives memory back after a second without requests
     return count(mounted)
 
 

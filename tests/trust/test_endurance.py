@@ -99,7 +99,7 @@ def mounted(
 
 def counts_at_rest(mounted: Mounted) -> Counts:
     """What it holds without anything going on, but with all loaded and open that it needs once."""
-    directory = mounted.path / "warm-up"
+    directory = mounted.path / "free" / "warm-up"
     directory.mkdir()
     churn = Churn(directory, seed=0)
     for _ in range(40):
@@ -117,7 +117,8 @@ def truncated(path: Path, mebibytes: int) -> None:
 def test_endurance(mounted: Mounted, tmp_path: Path, soak: Soak, tally: Tally) -> None:
     """Verified I/O under limits that change, among files that come and go and killed programs."""
     plain = "its own session loop" in mounted.log
-    seconds = soak.choose(6.0, 120.0 if plain else 600.0)
+    # A third and the rest; memory can be compared only if there was time for it to be used.
+    parts = soak.choose((1.0,), (40.0, 80.0) if plain else (200.0, 400.0))
     before = counts_at_rest(mounted)
     churns = []
     for seed in range(2):
@@ -126,14 +127,14 @@ def test_endurance(mounted: Mounted, tmp_path: Path, soak: Soak, tally: Tally) -
     trouble = Turmoil(mounted, tmp_path / "limits.toml", churns, seed=1)
     after: list[Counts] = []
     verified, longest_gap, probes = 0, 0.0, 0
-    for part in (seconds / 3, seconds * 2 / 3):
+    for part in parts:
         with Prober(mounted.path / "free" / "quiet") as probe:
             verified += verify_in_trouble(mounted, trouble, part, tmp_path)
         longest_gap, probes = max(longest_gap, probe.longest_s), probes + probe.rounds
         for number, churn in enumerate(churns):
             churn.verify(mounted.source / "churn" / str(number))
         after.append(settled(mounted, before))
-    third, end = after
+    third, end = after[0], after[-1]
     tally.note(
         checked=f"{verified / MIB:,.0f} MiB verified, {trouble.summary}; {probes:,} probes,"
         f" the longest {longest_gap * 1000:,.0f} ms; before: {before}; after a third: {third};"
@@ -149,7 +150,7 @@ def test_endurance(mounted: Mounted, tmp_path: Path, soak: Soak, tally: Tally) -
     for churn in churns:
         churn.remove_all()
     # What owed something when it was closed is dropped when something else is closed later.
-    time.sleep(1)
+    time.sleep(0.2)
     (mounted.path / "one more").write_bytes(b"x")
     (mounted.path / "one more").unlink()
     settled(mounted, before)
@@ -197,7 +198,7 @@ def make_waiting_mount(make_mount: MountFactory, tmp_path: Path) -> MakeWaitingM
         for number in range(IMAGES):
             truncated(source / f"image-{number}", 1)
         config = tmp_path / "limits.toml"
-        config.write_text('[[image]]\npath = "free/*"\ngroup = ""\nbps = "0"\n')
+        config.write_text('[[image]]\npath = "free/**"\ngroup = ""\nbps = "0"\n')
         options = f"bps=1,group=all,max_inflight={max_inflight}"
         return make_mount(options, "--config", str(config))
 
@@ -214,7 +215,7 @@ def lift_all(mounted: Mounted) -> None:
     assert result.returncode == 0, result.stderr
 
 
-def test_2000_waiting_programs_are_killed_at_once(
+def test_thousands_of_waiting_programs_are_killed_at_once(
     make_waiting_mount: MakeWaitingMount, soak: Soak, tally: Tally
 ) -> None:
     """A waiting request cannot be withdrawn; its program is gone as soon as limits are lifted."""
@@ -222,21 +223,22 @@ def test_2000_waiting_programs_are_killed_at_once(
     before = counts_at_rest(mounted)
     after: list[Counts] = []
     longest_gap = took = 0.0
+    half = soak.choose(250, 1000)
     for _ in range(soak.choose(1, 10)):
         reload(mounted)
         with (
             Prober(mounted.path / "free" / "quiet") as probe,
-            Waiters(mounted.path, 1005, "read") as readers,
-            Waiters(mounted.path, 1005, "write") as writers,
+            Waiters(mounted.path, half + 5, "read") as readers,
+            Waiters(mounted.path, half + 5, "write") as writers,
         ):
             readers.go()
             writers.go()
-            wait_for(lambda: count(mounted).waiting >= 2000, 60)
+            wait_for(lambda: count(mounted).waiting >= 2 * half, 60)
             waiting = count(mounted)
             readers.kill()
             writers.kill()
-            time.sleep(1)
-            assert count(mounted).waiting >= 2000, "they wait until they are due"
+            time.sleep(0.5)
+            assert count(mounted).waiting >= 2 * half, "they wait until they are due"
             began = time.monotonic()
             lift_all(mounted)
             readers.wait_until_gone(60)
@@ -244,7 +246,7 @@ def test_2000_waiting_programs_are_killed_at_once(
             took = max(took, time.monotonic() - began)
         longest_gap = max(longest_gap, probe.longest_s)
         after.append(settled(mounted, before))
-        tally.note(2000)
+        tally.note(2 * half)
     assert longest_gap < LONGEST_GAP_S
     assert after[-1].memory_kib <= after[0].memory_kib + 16 * 1024
     assert "internal error" not in mounted.log
@@ -256,16 +258,26 @@ def test_2000_waiting_programs_are_killed_at_once(
     )
 
 
+def reads_served(mounted: Mounted) -> int:
+    """How many reads of the images of `Waiters` the daemon has answered so far."""
+    with RawClient(socket_of(mounted.entry)) as client:
+        images = client.run("x-throttlefs-query-stats")["return"]["images"]
+    return sum(one["read"]["requests"] for one in images if one["device"].startswith("image-"))
+
+
 def test_requests_that_are_withdrawn_before_they_are_taken_do_no_harm(
     make_waiting_mount: MakeWaitingMount, soak: Soak, tally: Tally
 ) -> None:
-    """Waiting writes hold all the memory they may, so that reads stay in the kernel's queue."""
+    """Waiting writes hold all the memory they may, so that reads stay in the kernel's queue.
+
+    The killed programs live on until there is room: closing the file asks the daemon as well.
+    """
     mounted = make_waiting_mount("2M")
     before = counts_at_rest(mounted)
-    for _ in range(soak.choose(1, 20)):
+    for number in range(soak.choose(1, 20)):
         reload(mounted)
         with (
-            Waiters(mounted.path, 300, "read") as readers,
+            Waiters(mounted.path, 100, "read") as readers,
             Waiters(mounted.path, 50, "write") as writers,
         ):
             writers.go()
@@ -274,14 +286,19 @@ def test_requests_that_are_withdrawn_before_they_are_taken_do_no_harm(
             readers.go()
             time.sleep(0.5)
             readers.kill()
-            readers.wait_until_gone(60)  # at once, though no limit is lifted
+            time.sleep(1)
             assert count(mounted).waiting == held.waiting
             lift_all(mounted)
             with Prober(mounted.path / "free" / "quiet") as probe:
                 time.sleep(0.5)
             assert probe.rounds > 0
+            readers.wait_until_gone(60)
             writers.kill()
             writers.wait_until_gone(60)
         after = settled(mounted, before)
-        tally.note(300, checked=f"before: {before}; full: {held}; after: {after}")
+        reads = reads_served(mounted)
+        assert reads <= 10 * (number + 1), "most of the reads were withdrawn"
+        tally.note(
+            100, checked=f"{reads} reads served; before: {before}; full: {held}; after: {after}"
+        )
     assert "internal error" not in mounted.log

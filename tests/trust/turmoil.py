@@ -28,7 +28,7 @@ _MOST_DYING = 40
 CONFIGS = [
     """
 [[image]]
-path = "free/*"
+path = "free/**"
 group = ""
 bps = "0"
 [[image]]
@@ -39,7 +39,7 @@ bps = "256K"
 [defaults]
 iops = 4000
 [[image]]
-path = "free/*"
+path = "free/**"
 group = ""
 bps = "0"
 [[image]]
@@ -58,7 +58,7 @@ iops = 3000
 [defaults]
 bps = "20M"
 [[image]]
-path = "free/*"
+path = "free/**"
 group = ""
 bps = "0"
 [[image]]

@@ -39,7 +39,7 @@ class Waiters:
         if self._parent.poll() is None:
             self.kill()
             self._parent.kill()
-            self._parent.communicate()
+            self._parent.wait()
 
     def go(self) -> None:
         """Let each of them ask for its block."""
