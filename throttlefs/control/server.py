@@ -12,6 +12,7 @@ import socket
 import stat
 import struct
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 import trio
@@ -46,8 +47,11 @@ class ControlServer:
         self._listeners: list[tuple[socket.socket, str, tuple[int, int]]] = []
         self._clients: set[_Client] = set()
 
-    def listen(self, path: str) -> None:
-        """Add a socket at *path*, mode 0600. Raises `ThrottlefsError` if it cannot be made."""
+    def listen(self, path: str, *, take_over: bool = False) -> None:
+        """Add a socket at *path*, mode 0600. Raises `ThrottlefsError` if it cannot be made.
+
+        *take_over*: even if another process listens there.
+        """
         raw = os.fsencode(path)
         if len(raw) > _LONGEST_PATH:
             raise ThrottlefsError(
@@ -55,7 +59,7 @@ class ControlServer:
             )
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         try:
-            _remove_stale(path)
+            _remove_stale(path, take_over)
             # The umask alone makes the mode right from the first moment on.
             umask = os.umask(0o177)
             try:
@@ -126,12 +130,16 @@ class ControlServer:
                     nursery.start_soon(client.notify, message)
 
 
-def _remove_stale(path: str) -> None:
-    """Remove a socket at *path* that nobody listens on any more."""
+def _remove_stale(path: str, take_over: bool) -> None:
+    """Remove a socket at *path* that nobody listens on any more, or with *take_over* any."""
     try:
         if not stat.S_ISSOCK(os.lstat(path).st_mode):
             raise ThrottlefsError(f"cannot make the socket {path}: there is a file of that name")
     except FileNotFoundError:
+        return
+    if take_over:
+        with suppress(FileNotFoundError):
+            os.unlink(path)
         return
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
         try:
