@@ -7,7 +7,7 @@ import os
 import signal
 import tempfile
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -205,7 +205,9 @@ class _Mount:
 
     def _serve_sockets(self, nursery: trio.Nursery) -> None:
         if self._entry is not None:
-            self._control.server.listen(runtime.socket_path(self._entry))
+            # The kernel has given us the number in its name. A mount that had it before us may
+            # be gone while its daemon still has to close its socket.
+            self._control.server.listen(runtime.socket_path(self._entry), take_over=True)
         nursery.start_soon(self._control.server.run)
         if self._metrics is not None:
             from .metrics import MountMetrics
@@ -247,11 +249,11 @@ class _Mount:
 
     def detach(self) -> None:
         """Free the session; unmount too if serving ended before the mount did."""
-        if self._record is not None:
-            try:
-                os.unlink(self._record)
-            except OSError:
-                pass
+        if self._entry is not None and self._record is not None:
+            with suppress(OSError):
+                record = runtime.read_record(self._entry)
+                if record is not None and record.pid == os.getpid():  # else of a later mount
+                    os.unlink(self._record)
         pyfuse3.close(unmount=False)
         # Served to its end a mount is gone. Aborted it is still there, and dead.
         entry = self._mounted()

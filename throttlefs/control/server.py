@@ -12,6 +12,7 @@ import socket
 import stat
 import struct
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -58,8 +59,11 @@ class ControlServer:
         self._listeners: list[_Listener] = []
         self._clients: set[_Client] = set()
 
-    def listen(self, path: str) -> None:
-        """Add a socket at *path*, mode 0600. Raises `ThrottlefsError` if it cannot be made."""
+    def listen(self, path: str, *, take_over: bool = False) -> None:
+        """Add a socket at *path*, mode 0600. Raises `ThrottlefsError` if it cannot be made.
+
+        *take_over*: even if another process listens there.
+        """
         if len(os.fsencode(path)) > _LONGEST_PATH:
             raise ThrottlefsError(
                 f"the socket's path {path} is longer than {_LONGEST_PATH} bytes; choose another"
@@ -70,7 +74,7 @@ class ControlServer:
             raise ThrottlefsError(f"cannot make the socket {path}: {exc.strerror}") from None
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         try:
-            _remove_stale(path, directory, name)
+            _remove_stale(path, directory, name, take_over)
             # The mode of the socket not yet bound makes that of the file, from the first moment
             # on; a umask would be that of files, too, which others are just making.
             os.fchmod(listener.fileno(), 0o600)
@@ -145,8 +149,8 @@ def _reached(directory: int, name: str) -> str:
     return f"/proc/self/fd/{directory}/{name}"
 
 
-def _remove_stale(path: str, directory: int, name: str) -> None:
-    """Remove a socket of ours at *path* that nobody listens on any more."""
+def _remove_stale(path: str, directory: int, name: str, take_over: bool) -> None:
+    """Remove a socket of ours at *path* that nobody listens on, or with *take_over* any of ours."""
     try:
         st = os.stat(name, dir_fd=directory, follow_symlinks=False)
     except FileNotFoundError:
@@ -155,6 +159,10 @@ def _remove_stale(path: str, directory: int, name: str) -> None:
         raise ThrottlefsError(f"cannot make the socket {path}: there is a file of that name")
     if st.st_uid != os.geteuid():
         raise ThrottlefsError(f"cannot make the socket {path}: another user's is there")
+    if take_over:
+        with suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=directory)
+        return
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
         try:
             probe.connect(os.fsencode(_reached(directory, name)))

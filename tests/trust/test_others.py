@@ -1,0 +1,197 @@
+"""Tests that others wrote, on real mounts: stress-ng's file and I/O stressors, and dbench.
+
+docs/testing.md tells of the suites that are not Debian packages.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import resource
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.soak import Soak, Tally
+from tests.support import Mounted, MountFactory
+
+NAMES = "access chdir dentry dir dirdeep dirmany getdent mknod rename touch fstat"
+ATTRIBUTES = "chmod chown dnotify filename inotify link symlink utime xattr"
+CONTENTS = "aio aiol copy-file dup hdd iomix open readahead revio seek sync-file"
+HOLES = "fallocate fpunch"  # by writing zeros, where a filesystem has no fallocate
+LOCKS_AND_FLAGS = (
+    "chattr fcntl fiemap file-ioctl flock handle inode-flags lease locka lockf lockofd verity"
+)
+MAPPED = "mmap msync"  # only with auto_cache: there is no shared mmap past the page cache
+
+# The rest of stress-ng's classes filesystem and io, of which nothing reaches the mount, or
+# which fail whatever the filesystem is:
+#   bind-mount, binderfs, eventfd, fanotify, io, ioprio, procfs, rawdev: no file of the mount, or
+#       all files of the machine
+#   io-uring (stress-ng 0.15.06): its IORING_OP_STATX says ENOENT, on ext4 as well
+#   fsize (stress-ng 0.15.06): expects EFBIG from fallocate, which a FUSE filesystem without it
+#       cannot say; test_file_size_limits_hold has what it is about
+SKIP_THEMSELVES = {
+    "fiemap": "FS_IOC_FIEMAP is an ioctl, and pyfuse3 has none",
+    "inode-flags": "FS_IOC_GETFLAGS is an ioctl, and pyfuse3 has none; it says nothing of it",
+    "verity": "FS_IOC_ENABLE_VERITY is an ioctl, and pyfuse3 has none",
+}
+
+# So little that each stressor comes round within a few seconds.
+SIZES = {
+    "chdir-dirs": "64",
+    "copy-file-bytes": "128M",  # the least that it takes; copied in small pieces
+    "dirdeep-inodes": "200",
+    "fallocate-bytes": "1M",
+    "hdd-bytes": "4M",
+    "iomix-bytes": "4M",
+    "mmap-bytes": "1M",
+    "msync-bytes": "4M",
+    "readahead-bytes": "4M",
+    "seek-size": "4M",
+    "sync-file-bytes": "4M",
+}
+
+as_root = pytest.mark.skipif(
+    os.geteuid() != 0, reason="chown, mknod and open_by_handle_at are for root"
+)
+
+
+def stress(mounted: Mounted, stressors: str, seconds: int, workers: int) -> int:
+    """Run *stressors* all at once, verified; returns how many rounds they made together."""
+    names = stressors.split()
+    report = mounted.path.parent / f"{mounted.path.name}.yaml"
+    command = ["stress-ng", "--verify", "--oomable", "--timeout", f"{seconds}s"]
+    command += ["--temp-path", str(mounted.path), "--metrics", "--yaml", str(report)]
+    for name in names:
+        command += [f"--{name}", str(workers)]
+    for option, value in SIZES.items():
+        if any(option.startswith(name) for name in names):
+            command += [f"--{option}", value]
+    if "mmap" in names:
+        command += ["--mmap-file"]
+    result = subprocess.run(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=seconds + 300,
+        cwd=mounted.path.parent,
+        check=False,
+    )
+    output = result.stdout
+    # stress-ng does not count every failed check against its exit status.
+    wrong = [line for line in output.splitlines() if re.match(r"stress-ng: (fail|error):", line)]
+    assert (result.returncode, wrong) == (0, []), output
+    rounds = dict(
+        re.findall(r"^ *- stressor: (\S+)\n *bogo-ops: (\d+)$", report.read_text(), re.MULTILINE)
+    )
+    idle = {name for name in names if not int(rounds.get(name, 0))}
+    assert idle <= SKIP_THEMSELVES.keys(), f"{idle} did nothing\n{output}"
+    assert list(mounted.source.iterdir()) == [], "what stress-ng removes is gone in SRC, too"
+    assert "internal error" not in mounted.log
+    return sum(map(int, rounds.values()))
+
+
+@as_root
+@pytest.mark.parametrize(
+    ("stressors", "options"),
+    [
+        pytest.param(NAMES, ["", "bps=50M", "engine=threads"], id="names"),
+        pytest.param(ATTRIBUTES, ["", "bps=50M", "engine=threads"], id="attributes"),
+        pytest.param(
+            CONTENTS,
+            ["bps=100M", "cache=none", "engine=threads", "auto_cache", "engine=threads,cache=none"],
+            id="contents",
+        ),
+        pytest.param(HOLES, ["", "bps=50M", "cache=none"], id="holes"),
+        pytest.param(LOCKS_AND_FLAGS, ["", "auto_cache"], id="locks-and-flags"),
+        pytest.param(MAPPED, ["auto_cache", "auto_cache,cache=none,bps=50M"], id="mapped"),
+    ],
+)
+def test_stress_ng_finds_nothing_wrong(
+    make_mount: MountFactory, soak: Soak, tally: Tally, stressors: str, options: list[str]
+) -> None:
+    for chosen in soak.choose(options[:1], options):
+        mounted = make_mount(chosen)
+        rounds = stress(mounted, stressors, soak.choose(4, 45), soak.choose(1, 2))
+        mounted.umount()
+        tally.note(rounds, checked=f"{len(stressors.split())} stressors of stress-ng --verify")
+
+
+def dbench(mounted: Mounted, seconds: int, clients: int, *options: str) -> int:
+    """A file server's load, replayed; returns how many operations it made."""
+    result = subprocess.run(
+        [
+            "dbench",
+            f"--directory={mounted.path}",
+            f"--timelimit={seconds}",
+            "--loadfile=/usr/share/dbench/client.txt",
+            *options,
+            str(clients),
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=seconds + 300,
+        cwd=mounted.path.parent,
+        check=False,
+    )
+    output = result.stdout
+    assert result.returncode == 0, output
+    assert not re.search("fail|error", output, re.IGNORECASE), output
+    assert re.search(r"^Throughput [\d.]+ MB/sec", output, re.MULTILINE), output
+    # In the table's rows: the name, the count, the mean and the longest time.
+    counts = re.findall(r"^ +([A-Z]\w+) +(\d+) +[\d.]+ +[\d.]+$", output, re.MULTILINE)
+    assert {"NTCreateX", "ReadX", "WriteX", "Rename", "Unlink"} <= {name for name, _ in counts}
+    assert "internal error" not in mounted.log
+    return sum(int(count) for _, count in counts)
+
+
+@pytest.mark.parametrize("synchronous", [(), ("--sync", "--sync-dir")], ids=["plain", "sync"])
+def test_dbench_runs_through(
+    make_mount: MountFactory, soak: Soak, tally: Tally, synchronous: tuple[str, ...]
+) -> None:
+    for options in soak.choose(["bps=100M"], ["", "bps=20M", "cache=none", "auto_cache"]):
+        mounted = make_mount(options)
+        count = dbench(mounted, soak.choose(2, 45), soak.choose(2, 8), *synchronous)
+        mounted.umount()
+        tally.note(count, checked="dbench: every reply as its load file expects it")
+
+
+FILE_SIZE_LIMIT = 262_144
+
+
+@pytest.mark.parametrize("options", ["", "cache=none", "auto_cache"])
+def test_file_size_limits_hold(make_mount: MountFactory, options: str) -> None:
+    """What stress-ng's fsize is about, short of fallocate: RLIMIT_FSIZE cuts and refuses."""
+    path = make_mount(options).path / "f"
+    script = f"""
+import os, sys
+fd = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT)
+print(os.pwrite(fd, b"x" * 100, {FILE_SIZE_LIMIT} - 44))
+for offset in {FILE_SIZE_LIMIT}, 1 << 40, (1 << 62) - 1:
+    for call in lambda: os.pwrite(fd, b"x", offset), lambda: os.ftruncate(fd, offset + 1):
+        try:
+            print(call())
+        except OSError as exc:
+            print(exc.errno)
+"""
+
+    def limited() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (FILE_SIZE_LIMIT, FILE_SIZE_LIMIT))
+
+    result = subprocess.run(
+        [sys.executable, "-c", script, Path(path)],
+        capture_output=True,
+        text=True,
+        check=True,
+        preexec_fn=limited,
+    )
+    assert result.stdout.split() == ["44", *[str(errno.EFBIG)] * 6]
+    assert path.stat().st_size == FILE_SIZE_LIMIT
