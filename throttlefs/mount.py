@@ -27,7 +27,7 @@ from .config import NO_CONFIG, Config, ConfigError, load_config
 from .control.commands import MountFacts
 from .control.service import Control
 from .environment import check_environment, raise_descriptor_limit
-from .errors import ThrottlefsError
+from .errors import ThrottlefsError, unwrapped
 from .fuse import device, kernel, memory, privileges
 from .fuse.attributes import Attributes
 from .fuse.deleted import let_go_of_deleted
@@ -118,6 +118,8 @@ def serve_mount(request: MountRequest, ready: Callable[[], None]) -> int:
         mount.attach()
         try:
             return trio.run(mount.serve, ready, strict_exception_groups=True)
+        except BaseExceptionGroup as group:
+            raise unwrapped(group) from None
         finally:
             mount.detach()
 
