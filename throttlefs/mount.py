@@ -7,7 +7,7 @@ import os
 import signal
 import tempfile
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -177,7 +177,6 @@ class _Mount:
         )
         self._loop: SessionLoop | None = None
         self._entry: MountEntry | None = None
-        self._record: str | None = None
         self._status = 0
         self._draining = False
         self._gates_scope: trio.CancelScope | None = None
@@ -251,11 +250,8 @@ class _Mount:
 
     def detach(self) -> None:
         """Free the session; unmount too if serving ended before the mount did."""
-        if self._entry is not None and self._record is not None:
-            with suppress(OSError):
-                record = runtime.read_record(self._entry)
-                if record is not None and record.pid == os.getpid():  # else of a later mount
-                    os.unlink(self._record)
+        if self._entry is not None:
+            runtime.remove_record(self._entry)
         pyfuse3.close(unmount=False)
         # Served to its end a mount is gone. Aborted it is still there, and dead.
         entry = self._mounted()
@@ -306,7 +302,7 @@ class _Mount:
         self._serve_sockets(nursery)
         nursery.start_soon(let_go_of_deleted, self._inodes, self._operations.close_descriptor)
         if self._entry is not None:
-            self._record = runtime.write_record(self._entry, paths.source, paths.target)
+            runtime.write_record(self._entry, paths.source, paths.target)
         kernel.warn_of_request_timeouts()
         log.info("mounted %s on %s", paths.source, paths.target)
         ready()

@@ -130,8 +130,8 @@ def _directories_of(uid: int) -> list[str]:
     ]
 
 
-def write_record(mount: MountEntry, source: str, target: str) -> str:
-    """Leave the record of this process's *mount*; returns its path."""
+def write_record(mount: MountEntry, source: str, target: str) -> None:
+    """Leave the record of this process's *mount*."""
     pid = os.getpid()
     start_time = process_start_time(pid)
     assert start_time is not None
@@ -140,7 +140,16 @@ def write_record(mount: MountEntry, source: str, target: str) -> str:
     with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
         json.dump(asdict(MountRecord(pid, start_time, source, target)), file)
     os.rename(temporary, path)
-    return path
+
+
+def remove_record(mount: MountEntry) -> None:
+    """Remove this process's record of *mount*; one of a later mount of its number stays."""
+    try:
+        record = read_record(mount)
+        if record is not None and record.pid == os.getpid():
+            os.unlink(_record_path(mount))
+    except (OSError, ThrottlefsError):
+        pass  # somebody else has tidied up
 
 
 def clear_dead_records() -> None:

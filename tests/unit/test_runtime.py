@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -40,3 +41,17 @@ def test_a_record_reads_back(record: Path) -> None:
 def test_what_is_no_record_is_none(record: Path, text: str) -> None:
     record.write_text(text)
     assert runtime.read_record(ENTRY) is None
+
+
+def test_a_process_removes_its_own_record(record: Path) -> None:
+    runtime.write_record(ENTRY, "/src", "/mnt")
+    assert record.exists()
+    runtime.remove_record(ENTRY)
+    assert not record.exists()
+    runtime.remove_record(ENTRY)
+
+
+def test_the_record_of_a_later_mount_stays(record: Path) -> None:
+    record.write_text(json.dumps(SOUND | {"pid": os.getpid() + 1}))
+    runtime.remove_record(ENTRY)
+    assert record.exists()
