@@ -159,6 +159,7 @@ class Channel:
         self._buffer = ReceiveBuffer(self._max_write)
         self._free: list[ReceiveBuffer] = []
         self._reply_buffer = ReplyBuffer(_MAX_READ)
+        self._room = self._reply_buffer.rooms.get
         self._size = 0  # of the write that is being begun
         self._kept: ReceiveBuffer | None = None
         # Not a bytearray, which would be resident.
@@ -200,14 +201,17 @@ class Channel:
         return True
 
     def _read(self, unique: int, fh: int, offset: int, size: int) -> None:
-        room = self._reply_buffer.room(size)
+        room = self._room(size) or self._reply_buffer.make_room(size)
         try:
             data = self._begin_read(fh, offset, size, room)
         except Exception as exc:
             self.reply_error(unique, exc)
             return
-        if data is room and room is not None:
-            self._send(self._reply_buffer.reply(unique, size))
+        if data is room:  # which is not None: no read is answered by that
+            try:
+                os.write(self.fd, self._reply_buffer.reply(unique, size))
+            except OSError as exc:
+                self._not_wanted(exc)
         elif isinstance(data, CoroutineType):
             self._start(data, Reply(self, unique, True, None))
         else:
@@ -258,7 +262,10 @@ class Channel:
 
     def reply_written(self, unique: int, written: int) -> None:
         """How much was written."""
-        self._send(wire.write_reply(24, 0, unique, written))
+        try:
+            os.write(self.fd, wire.write_reply(24, 0, unique, written))
+        except OSError as exc:
+            self._not_wanted(exc)
 
     def reply_error(self, unique: int, error: Exception) -> None:
         """The errno of *error*."""

@@ -23,7 +23,8 @@ class ReplyBuffer:
     def __init__(self, max_data: int) -> None:
         self._max_data = max_data
         self._touched = 0  # how much of it was ever used, in bytes
-        self._rooms: dict[int, memoryview] = {}
+        self.rooms: dict[int, memoryview] = {}
+        """By size the places where data goes; `make_room` adds one."""
         self._replies: dict[int, memoryview] = {}
         self._memory = self._map()
 
@@ -31,23 +32,17 @@ class ReplyBuffer:
         size = mmap.PAGESIZE + self._max_data
         return memoryview(mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
 
-    def room(self, size: int) -> memoryview | None:
-        """Where *size* bytes of data go, always the same for one size; None if they are too many.
+    def make_room(self, size: int) -> memoryview | None:
+        """The place for *size* bytes of data, from now on in ``rooms``.
 
-        What was there before is overwritten.
+        None if they are too many, or if there are too many sizes already (until `tidy`).
         """
-        return self._rooms.get(size) or self._make(size)
-
-    def _make(self, size: int) -> memoryview | None:
-        if not 0 < size <= self._max_data:
+        if not 0 < size <= self._max_data or len(self.rooms) >= _MOST_SIZES:
             return None
-        if len(self._rooms) >= _MOST_SIZES:
-            self._rooms.clear()
-            self._replies.clear()
         self._touched = max(self._touched, size)
         page = mmap.PAGESIZE
         self._replies[size] = self._memory[page - wire.OUT_HEADER_SIZE : page + size]
-        room = self._rooms[size] = self._memory[page : page + size]
+        room = self.rooms[size] = self._memory[page : page + size]
         return room
 
     def reply(self, unique: int, size: int) -> memoryview:
@@ -62,9 +57,9 @@ class ReplyBuffer:
         return self._replies[size]
 
     def tidy(self) -> None:
-        """Let go of memory if much was used."""
+        """Forget the sizes, and let go of memory if much was used."""
+        self.rooms.clear()
+        self._replies.clear()
         if self._touched > _TOUCHED_MAX:
-            self._rooms.clear()
-            self._replies.clear()
             self._memory = self._map()
             self._touched = 0
