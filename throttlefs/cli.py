@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Iterable
@@ -19,6 +20,7 @@ from .mount8 import with_subcommand
 from .units import printable
 
 _PROGRAM = "throttlefs"
+_OUTPUT_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
 
 
 class _OptionString(click.ParamType):  # type: ignore[type-arg]  # generic only in newer click
@@ -123,7 +125,7 @@ def cli() -> None:
     "--config",
     metavar="FILE",
     type=click.Path(dir_okay=False),
-    help="Limits by path, and groups, from this TOML file; the same as -o config=FILE.",
+    help="Limits by path, and groups, from this TOML file; wins over -o config=FILE.",
 )
 @click.option(
     "--qmp",
@@ -217,9 +219,12 @@ for command in COMMANDS:
 
 def main() -> NoReturn:
     """Run the command line; every mistake becomes one line on stderr and an exit status."""
+    if sys.stdout is None:  # closed by whoever started us
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  (for the rest of our life)
     try:
         arguments = with_subcommand(sys.argv[1:], cli.commands)
         cli.main(arguments, prog_name=_PROGRAM, standalone_mode=False)
+        sys.stdout.flush()
     except ThrottlefsError as exc:
         _fail(str(exc), exc.exit_status)
     except click.exceptions.Abort:
@@ -236,9 +241,19 @@ def main() -> NoReturn:
         _fail(exc.format_message().rstrip(".") + hint, exc.exit_code)
     except BrokenPipeError:
         # The reader of our output has gone, as with `| head`.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        _drop_output()
         sys.exit(1)
+    except OSError as exc:
+        if exc.errno not in _OUTPUT_ERRORS or exc.filename is not None:
+            raise
+        _drop_output()
+        _fail(f"cannot write the output: {exc.strerror}", 1)
     sys.exit(0)
+
+
+def _drop_output() -> None:
+    """Let what is still to be written to stdout go nowhere, or Python would complain at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def _fail(message: str, status: int) -> NoReturn:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import logging.handlers
 import os
+from typing import Any
 
 from . import trusted
 from .errors import ThrottlefsError
@@ -26,6 +27,9 @@ class _Formatter(logging.Formatter):
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
         record.message = printable(record.message)
         return super().formatMessage(record)
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802
+        return "\n".join(map(printable, super().formatException(ei).split("\n")))
 
 
 class _JournalFormatter(_Formatter):
@@ -82,6 +86,8 @@ def set_up_logging(foreground: bool, log_file: str | None, verbose: bool) -> Non
         handler.setFormatter(_Formatter("%(name)s[%(process)d]: %(levelname)s: %(message)s"))
     else:
         handler = logging.NullHandler()
+    # A full disk is no reason to write tracebacks to wherever stderr goes.
+    logging.raiseExceptions = False
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)

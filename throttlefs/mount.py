@@ -230,7 +230,7 @@ class _Mount:
         target = self._request.paths.target
         with ExitStack() as stack:
             by_fusermount = os.geteuid() != 0 or self._request.options.auto_unmount
-            # fusermount3, which knows no descriptor of ours, looks after its path itself.
+            # fusermount3 knows no descriptor of ours: it goes by the path, and for root unchecked.
             point = target if by_fusermount else self._request.paths.pinned_target(stack)
             said = stack.enter_context(tempfile.TemporaryFile())
             saved = os.dup(2)
@@ -300,7 +300,9 @@ class _Mount:
         if self._entry is not None:
             kernel.raise_queue_limits(self._entry, self._request.options.max_background)
         self._serve_sockets(nursery)
-        nursery.start_soon(let_go_of_deleted, self._inodes, self._operations.close_descriptor)
+        nursery.start_soon(
+            let_go_of_deleted, self._inodes, self._pool.run, self._operations.close_descriptor
+        )
         if self._entry is not None:
             runtime.write_record(self._entry, paths.source, paths.target)
         kernel.warn_of_request_timeouts()

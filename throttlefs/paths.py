@@ -55,13 +55,14 @@ def check_paths(source: str, target: str, nonempty: bool) -> MountPaths:
     Raises `ThrottlefsError` that names the culprit and the cure.
     """
     is_file = _source_is_file(source)
-    try:
-        trusted.check(target)
-    except trusted.ForeignLinkError as exc:
-        raise ThrottlefsError(f"DST {target}: {exc.strerror}; name where it leads") from None
-    paths = MountPaths(
-        os.path.realpath(source), os.fsdecode(resolve_mount_point(os.fsencode(target))), is_file
-    )
+    resolved = os.fsdecode(resolve_mount_point(os.fsencode(target)))
+    led_to: str | None = resolved
+    if os.geteuid() == 0:
+        try:
+            led_to = trusted.destination(target)
+        except trusted.ForeignLinkError as exc:
+            raise ThrottlefsError(f"DST {target}: {exc.strerror}; name where it leads") from None
+    paths = MountPaths(os.path.realpath(source), resolved, is_file)
     _check_not_mounted(target, paths.target)
     command = "touch" if is_file else "mkdir"
     target_stat = _stat(target, "DST", f"; make it with: {command} {target}")
@@ -79,6 +80,8 @@ def check_paths(source: str, target: str, nonempty: bool) -> MountPaths:
             f"DST {target} is not empty, and a mount would hide what is in it;"
             f" choose an empty {'file' if is_file else 'directory'}, or give -o nonempty"
         )
+    if led_to != resolved:  # a symlink of another user's has come and gone between the two
+        raise ThrottlefsError(f"DST {target} has become another file meanwhile; try again")
     return paths
 
 

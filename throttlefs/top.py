@@ -87,15 +87,29 @@ def watch(mounts: Sequence[Located], interval: float, count: int | None) -> None
     *count* looks at most. Raises `ThrottlefsError`, also when the last of the mounts is gone.
     """
     with ExitStack() as stack:
-        watched = [
-            _Watched(mount, Sampler(stack.enter_context(mount.session()), mount.device))
-            for mount in mounts
-        ]
+        watched = []
+        for mount in mounts:
+            try:
+                session = stack.enter_context(mount.session())
+            except ThrottlefsError as exc:
+                # One dead mount is not to hide the others.
+                if len(mounts) == 1:
+                    raise
+                print(f"throttlefs: {plain(str(exc))}", file=sys.stderr)
+            else:
+                watched.append(_Watched(mount, Sampler(session, mount.device)))
+        if not watched:
+            raise ThrottlefsError("none of the mounts answers")
         _look(watched)  # what was before the first interval does not count
         if sys.stdin.isatty() and sys.stdout.isatty():
             _watch_live(watched, interval, count)
         else:
             _watch_plain(watched, interval, count)
+
+
+def _unlimited(row: Row) -> str:
+    """What is said of an image that no limit is known of: of a closed one nothing is known."""
+    return "no limit" if row.handles else "not open"
 
 
 def _look(watched: list[_Watched]) -> Rows:
@@ -123,7 +137,11 @@ def _watch_plain(watched: list[_Watched], interval: float, count: int | None) ->
 
 
 def _plain_line(point: str, row: Row) -> str:
-    use = f"{row.tightest.share:.0%} of {_limit_text(row.tightest)}" if row.tightest else "no limit"
+    use = (
+        f"{row.tightest.share:.0%} of {_limit_text(row.tightest)}"
+        if row.tightest
+        else _unlimited(row)
+    )
     waits = " ".join(
         f"{name} {duration_text(row.wait_quantile(part))}"
         for name, part in (("p50", 0.5), ("p99", 0.99))
@@ -228,7 +246,7 @@ def _use(row: Row, length: int) -> Text:
     """A bar of how much of its tightest limit an image uses, and which that is."""
     use = row.tightest
     if use is None:
-        return Text("no limit", style="dim")
+        return Text(_unlimited(row), style="dim")
     filled = min(length, round(use.share * length))
     style = "red" if use.share > 0.9 else "green"
     return Text.assemble(

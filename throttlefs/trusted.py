@@ -45,15 +45,21 @@ def open_directory_of(path: str) -> tuple[int, str]:
     return os.open(head, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC), name
 
 
-def check(path: str) -> None:
-    """Raise `ForeignLinkError` if root would be led by another user's symlink."""
-    if os.geteuid() == 0:
-        try:
-            os.close(_walk(path, follow_last=True)[0])
-        except ForeignLinkError:
-            raise
-        except OSError:
-            pass  # not there, or a dead mount: others say so better
+def destination(path: str) -> str | None:
+    """Where *path* leads root, without symlinks; None if it leads nowhere, or to a dead mount.
+
+    Raises `ForeignLinkError` if that takes another user's symlink.
+    """
+    try:
+        directory, name = _walk(path, follow_last=True)
+    except ForeignLinkError:
+        raise
+    except OSError:
+        return None
+    try:
+        return os.path.normpath(os.path.join(os.readlink(f"/proc/self/fd/{directory}"), name))
+    finally:
+        os.close(directory)
 
 
 def _walk(path: str, follow_last: bool) -> tuple[int, str]:

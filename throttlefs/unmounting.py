@@ -135,6 +135,11 @@ def umount_command(target: str, lazy: bool, grace_s: float = GRACE_S) -> None:
         raise ThrottlefsError(
             f"{target} is a mount of type {mount.fstype}, not of throttlefs; use umount"
         )
+    if mount.user_id is not None and os.geteuid() not in (0, mount.user_id):
+        raise ThrottlefsError(
+            f"{os.fsdecode(mount.point)} is another user's mount; only that user and root may"
+            " unmount it"
+        )
     record = read_record(mount)
     if record is not None and not record.is_alive():
         # The daemon was killed: every access fails with ENOTCONN, so nothing can be lost.

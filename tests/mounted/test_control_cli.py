@@ -109,7 +109,7 @@ def test_a_socket_that_is_gone_is_one_line(mount: Mounted) -> None:
         assert "the control socket of" in fails("show", mount.path)
         with socket.socket(socket.AF_UNIX) as dead:
             dead.bind(path)
-        assert "Connection refused" in fails("show", mount.path)
+        assert "is gone; clear the mount" in fails("show", mount.path)
         os.unlink(path)
     finally:
         os.rename(path + ".away", path)
@@ -119,7 +119,20 @@ def test_a_socket_that_is_gone_is_one_line(mount: Mounted) -> None:
 def test_a_dead_daemon_is_one_line(mount: Mounted) -> None:
     os.kill(mount.pid, signal.SIGKILL)
     wait_for(lambda: not os.path.exists(f"/proc/{mount.pid}/fd"))
-    assert "control socket" in fails("show", mount.path / "disk.img")
+    assert f"throttlefs umount {mount.path}" in fails("show", mount.path / "disk.img")
+
+
+def test_a_dead_mount_does_not_hide_the_others_from_top(
+    mount: Mounted, make_mount: MountFactory, tmp_path: Path
+) -> None:
+    os.kill(mount.pid, signal.SIGKILL)
+    wait_for(lambda: not os.path.exists(f"/proc/{mount.pid}/fd"))
+    other = make_mount(target=tmp_path / "other")
+    with open(other.path / "disk.img", "rb"):
+        result = run_throttlefs("top", "--count", "1", "--interval", "0.1")
+    assert result.returncode == 0
+    assert f"throttlefs umount {mount.path}" in result.stderr
+    assert f"{other.path}/disk.img" in result.stdout
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="takes another user's part, as root alone can")

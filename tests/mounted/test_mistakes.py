@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import THROTTLEFS, Mounted, fails
+from tests.support import THROTTLEFS, Mounted, clear_away, fails, run_throttlefs
 from throttlefs.mountinfo import mounted_at
 
 
@@ -120,3 +120,32 @@ def test_without_dev_fuse(directories: tuple[Path, Path], tmp_path: Path) -> Non
     assert (result.returncode, len(result.stderr.splitlines())) == (1, 1), result.stderr
     assert "/dev/fuse is missing" in result.stderr
     assert "modprobe fuse" in result.stderr
+
+
+@pytest.mark.parametrize("command", [["list", "--json"], ["--help"], ["mount", "--help"]])
+def test_output_that_cannot_be_written(command: list[str]) -> None:
+    with open("/dev/full", "w") as full:
+        result = subprocess.run(
+            [*THROTTLEFS, *command], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert result.returncode == 1
+    assert result.stderr == "throttlefs: cannot write the output: No space left on device\n"
+
+
+def test_closed_output_is_no_mistake() -> None:
+    result = subprocess.run(
+        ["sh", "-c", 'exec "$@" >&-', "sh", *THROTTLEFS, "list"],
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_a_full_disk_of_the_log_stops_nothing(directories: tuple[Path, Path]) -> None:
+    source, target = directories
+    result = run_throttlefs("mount", source, target, "--log-file", "/dev/full")
+    try:
+        assert (result.returncode, result.stderr) == (0, "")
+    finally:
+        clear_away(target)

@@ -186,6 +186,15 @@ def test_a_user_without_the_right_to_dev_fuse(user_directories: Path) -> None:
     )
 
 
+def test_roots_mount_is_not_a_users_to_unmount(
+    make_mount: MountFactory, user_directories: Path
+) -> None:
+    mounted = make_mount("allow_other", target=user_directories / "mnt")
+    line = fails(as_user(user_directories, *THROTTLEFS, "umount", "mnt"))
+    assert "another user's mount" in line
+    assert mounted.is_mounted()
+
+
 def test_what_a_user_may_not_mount_on(user_directories: Path) -> None:
     directory = user_directories
     os.chmod(directory / "mnt", 0o500)

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from throttlefs.fuse.deleted import deleted_among
 from throttlefs.fuse.inodes import InodeTable
 
 NAMES = [b"a", b"b", b"d/x", b"d/y", b"d/e/z"]
@@ -164,15 +165,21 @@ def test_what_was_deleted_below_is_let_go(tmp_path: Path) -> None:
     os.rmdir(tmp_path / "directory")
     gone, held_open = found[b"gone"], found[b"open"]
     held_open.handle_fds.append(os.dup(held_open.fd))
+
+    def sweep() -> list[int]:
+        with inodes.all_pinned(inodes.held()) as looked_at:
+            deleted, _ = deleted_among(looked_at)
+        return inodes.take_deleted(deleted)
+
     with inodes.pinned(found[b"pinned"]):
         fd = gone.fd
-        assert inodes.take_deleted(inodes.held()) == [fd]
+        assert sweep() == [fd]
     os.close(fd)
     with pytest.raises(OSError) as info:
         inodes.fd(gone)
     assert info.value.errno == errno.ESTALE
     pinned = found[b"pinned"].fd
-    assert inodes.take_deleted(inodes.held()) == [pinned]
+    assert sweep() == [pinned]
     os.close(pinned)
     (tmp_path / "kept").rename(tmp_path / "gone")
     assert inodes.lookup(inodes.root, b"gone")[0] is found[b"kept"]

@@ -44,7 +44,7 @@ SLOW_WRITE = 15e-6
 # folios (26 us for 4 KiB; queue depth 32: 22 k/s here, 32 k/s there).
 COPYING = 1e-10
 # One write in so many goes the other way, to see whether that is still true.
-PROBE_EVERY = 64
+PROBE_EVERY = 512
 
 # After so many reads in a row that were not in the page cache it is not asked again ...
 MISSES_TO_PAUSE = 4

@@ -120,6 +120,11 @@ class QmpClient:
             return ThrottlefsError(
                 f"{self._where} is another user's mount; only that user and root may control it"
             )
+        if exc.errno == errno.ECONNREFUSED:
+            return ThrottlefsError(
+                f"the daemon of {self._where} is gone; clear the mount away with:"
+                f" throttlefs umount {self._where}"
+            )
         reason = os.strerror(exc.errno) if exc.errno else str(exc)
         return ThrottlefsError(
             f"cannot reach the control socket of {self._where}: {reason}; is the mount ending?"

@@ -168,10 +168,13 @@ def _cells(activity: Activity, seconds: float) -> list[str]:
 
 
 def print_table(table: Table) -> None:
-    """Print *table* to stdout; whole, if that is no terminal."""
+    """Print *table* to stdout, whole: on a terminal that is too narrow its lines go on below."""
     from rich.console import Console
 
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else _WIDE
+    width = _WIDE
+    if sys.stdout.isatty():
+        needed = Console(width=_WIDE).measure(table).maximum
+        width = max(shutil.get_terminal_size().columns, needed)
     console = Console(width=width, highlight=False, soft_wrap=False)
     if console.is_terminal:
         console.print(table)

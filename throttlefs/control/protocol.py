@@ -22,6 +22,7 @@ from typing import Any, Final
 
 from throttlefs import __version__
 from throttlefs.errors import ThrottlefsError
+from throttlefs.units import printable
 
 MAX_REQUEST: Final = 1 << 20
 """The longest command, in bytes."""
@@ -277,7 +278,7 @@ _STRICT: Final[dict[str, Any]] = {"parse_constant": _refuse, "parse_float": _fin
 def shown(name: str, longest: int = 80) -> str:
     """What a client has written, for a message: printable and not too long."""
     text = name if len(name) <= longest else f"{name[:longest]}..."
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+    return printable(text)
 
 
 # -- answers -------------------------------------------------------------------------------

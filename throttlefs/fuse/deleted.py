@@ -7,11 +7,15 @@ descriptor that holds the inode would keep the space of a whole disk image taken
 
 from __future__ import annotations
 
+import os
+import stat
 import time
 from collections.abc import Awaitable, Callable
 
 import trio
 
+from .inode import Inode
+from .inode_operations import RunInThread
 from .inodes import InodeTable
 
 SWEEP_S = 2.0
@@ -20,12 +24,14 @@ SWEEP_S = 2.0
 # Of a mount that is idle, sweeps take no more than this share of a CPU.
 _SHARE = 0.0005
 
-# A look at one file takes about 2 us, and requests are not to wait for it.
+# The thread holds the interpreter lock for about 2 us a file; requests are not to wait for it.
 _AT_A_TIME = 200
 _BREAK_S = 0.01
 
 
-async def let_go_of_deleted(inodes: InodeTable, close: Callable[[int], Awaitable[None]]) -> None:
+async def let_go_of_deleted(
+    inodes: InodeTable, in_thread: RunInThread, close: Callable[[int], Awaitable[None]]
+) -> None:
     """Look through the held descriptors now and then, and *close* those of deleted files.
 
     Every `SWEEP_S` as long as these are few; of 10,000 every 40 s or so.
@@ -36,10 +42,28 @@ async def let_go_of_deleted(inodes: InodeTable, close: Callable[[int], Awaitable
         held = inodes.held()
         spent = 0.0
         for start in range(0, len(held), _AT_A_TIME):
-            began = time.perf_counter()
-            deleted = inodes.take_deleted(held[start : start + _AT_A_TIME])
-            spent += time.perf_counter() - began
-            for fd in deleted:
+            with inodes.all_pinned(held[start : start + _AT_A_TIME]) as looked_at:
+                # In a thread, for a network filesystem may take its time to answer.
+                deleted, seconds = await in_thread(deleted_among, looked_at)
+            spent += seconds
+            for fd in inodes.take_deleted(deleted):
                 await close(fd)
             await trio.sleep(_BREAK_S)
         pause = max(SWEEP_S, spent / _SHARE)
+
+
+def deleted_among(inodes: list[Inode]) -> tuple[list[Inode], float]:
+    """The deleted ones, and how long it took (s of CPU).
+
+    Regular files alone: a directory may be somebody's working directory.
+    """
+    began = time.thread_time()
+    deleted = []
+    for inode in inodes:
+        try:
+            st = os.fstat(inode.fd)
+        except OSError:
+            continue
+        if not st.st_nlink and stat.S_ISREG(st.st_mode):
+            deleted.append(inode)
+    return deleted, time.thread_time() - began

@@ -39,19 +39,20 @@ def _set_mode(path: bytes, mode: int, st: os.stat_result, ctx: pyfuse3.RequestCo
         raise OSError(errno.EOPNOTSUPP, "symlinks have no mode")
     # Others but the owner only take setuid and setgid away, which _check_owner has seen to.
     uid, gid = (ctx.uid, ctx.gid) if ctx.uid == st.st_uid else (0, 0)
-    with privileges.acting_for(uid, gid, modes_kept=True):
+    with privileges.acting_for(uid, gid, keep_modes=True):
         os.chmod(path, stat.S_IMODE(mode))
 
 
 def _change_xattr(
     change: Callable[[], None], name: bytes, fd: int, ctx: pyfuse3.RequestContext
 ) -> None:
-    if not name.startswith(_ACL_PREFIX):
+    if not name.startswith(b"system."):
         change()
         return
-    # An ACL is a mode as well, for its owner to change.
-    modes_kept = privileges.may_keep_setgid(ctx, os.fstat(fd).st_gid)
-    with privileges.acting_for(ctx.uid, ctx.gid, modes_kept=modes_kept):
+    # An ACL, of whatever kind, is a mode as well, for its owner to change; the kernel checks only
+    # POSIX ones before it asks.
+    keep_modes = privileges.may_keep_setgid(ctx, os.fstat(fd).st_gid)
+    with privileges.acting_for(ctx.uid, ctx.gid, keep_modes=keep_modes):
         change()
 
 

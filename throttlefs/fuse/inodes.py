@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import errno
 import os
-import stat
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -166,26 +165,32 @@ class InodeTable:
         """The inodes that have a descriptor of their own, but for the root."""
         return list(self._held)
 
+    @contextmanager
+    def all_pinned(self, inodes: Iterable[Inode]) -> Iterator[list[Inode]]:
+        """Those of *inodes* that have a descriptor and are not in use, for a thread to look at."""
+        pinned = [inode for inode in inodes if inode.fd >= 0 and not inode.handle_fds]
+        for inode in pinned:
+            inode.pins += 1
+        try:
+            yield pinned
+        finally:
+            for inode in pinned:
+                inode.pins -= 1
+
     def take_deleted(self, inodes: Iterable[Inode]) -> list[int]:
-        """Take their descriptors from those of *inodes* that are deleted and nobody has open.
+        """Take the descriptors from those of *inodes*, all deleted, that nobody uses.
 
         The caller closes them, which may free blocks and take long. The inodes are ESTALE then,
-        until the kernel forgets them. Directories stay: one may be somebody's working directory.
+        until the kernel forgets them.
         """
         taken = []
         for inode in inodes:
             if inode.fd < 0 or inode.pins or inode.handle_fds:
                 continue
-            try:
-                st = os.fstat(inode.fd)
-            except OSError:
-                continue
-            if st.st_nlink or not stat.S_ISREG(st.st_mode):
-                continue
             # Its number in SRC may soon be another file's.
             if self._by_key.get(inode.key) is inode:
                 del self._by_key[inode.key]
-            del self._held[inode]
+            self._held.pop(inode, None)
             taken.append(inode.fd)
             inode.fd = -1
         return taken
@@ -199,7 +204,11 @@ class InodeTable:
             fd = self.open_path(name, dir_fd)
         except OSError:
             return  # the removal will say what is wrong
-        st = os.fstat(fd)
+        try:
+            st = os.fstat(fd)
+        except OSError:
+            os.close(fd)
+            return
         inode = self._by_key.get((st.st_dev, st.st_ino))
         if inode is None or inode.fd >= 0:
             os.close(fd)
@@ -218,11 +227,17 @@ class InodeTable:
         try:
             return os.open(name, flags, mode, dir_fd=dir_fd)
         except OSError as exc:
-            if exc.errno not in (errno.EMFILE, errno.ENFILE) or not self._evict(
-                max(1, len(self._held) // 2)
-            ):
+            if not self.makes_room(exc):
                 raise
         return os.open(name, flags, mode, dir_fd=dir_fd)
+
+    def makes_room(self, error: OSError) -> bool:
+        """Whether *error* says that descriptors are short and some have now been closed.
+
+        For the thread of the loop alone, as everything here.
+        """
+        short = error.errno in (errno.EMFILE, errno.ENFILE)
+        return short and self._evict(max(1, len(self._held) // 2)) > 0
 
     def close(self) -> None:
         """Close every descriptor, the root's included."""
@@ -288,12 +303,15 @@ class InodeTable:
             raise _stale() from None
         finally:
             parent.pins -= 1
-        st = os.fstat(fd)
-        born = syscalls.birth_ns(fd)
-        if (st.st_dev, st.st_ino) != inode.key or (born is not None and born >= inode.left_ns):
-            # Another file, perhaps with the number of the old one, which is free again.
+        try:
+            st = os.fstat(fd)
+            born = syscalls.birth_ns(fd)
+            if (st.st_dev, st.st_ino) != inode.key or (born is not None and born >= inode.left_ns):
+                # Another file, perhaps with the number of the old one, which is free again.
+                raise _stale()
+        except BaseException:
             os.close(fd)
-            raise _stale()
+            raise
         self._hold(inode, fd)
         return fd
 

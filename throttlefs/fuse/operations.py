@@ -112,7 +112,7 @@ class Operations(DirectoryOperations):
     ) -> None:
         super().__init__(inodes, attributes, limit_attributes, in_thread)
         self._listings = {}
-        self._shares = Shares()
+        self._shares = Shares(handle_descriptors=2 if cache.direct else 1)
         self._handles: dict[int, Handle] = {}
         self._governor = governor
         self._statistics = statistics
@@ -306,7 +306,13 @@ class Operations(DirectoryOperations):
         self._shares.take(ctx.uid)
         try:
             with self._inodes.pinned(parent) as dir_fd:
-                fd = await self._in_thread(self._create_file, dir_fd, name, mode, flags, ctx)
+                arguments = (dir_fd, name, mode, flags, ctx)
+                try:
+                    fd = await self._in_thread(self._create_file, *arguments)
+                except OSError as exc:
+                    if not self._inodes.makes_room(exc):
+                        raise
+                    fd = await self._in_thread(self._create_file, *arguments)
         except BaseException:
             self._shares.give_back(ctx.uid)
             raise
@@ -314,7 +320,9 @@ class Operations(DirectoryOperations):
             inode, _ = self._inodes.lookup(parent, name)
             st = os.fstat(fd)
             if (st.st_dev, st.st_ino) != inode.key:
-                self._inodes.forget(inode.number, 1)
+                stray = self._inodes.forget(inode.number, 1)
+                if stray >= 0:
+                    await self.close_descriptor(stray)
                 raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
         except BaseException:
             self._shares.give_back(ctx.uid)
@@ -333,7 +341,7 @@ class Operations(DirectoryOperations):
         backing_flags = self._backing_flags(flags) | os.O_NOFOLLOW
         mode = privileges.mode_of_new(stat.S_IMODE(mode), ctx, dir_fd)
         try:
-            with privileges.acting_for(ctx.uid, ctx.gid, modes_kept=True):
+            with privileges.acting_for(ctx.uid, ctx.gid, keep_modes=True):
                 return self._inodes.open_path(
                     name, dir_fd, backing_flags | os.O_CREAT | os.O_EXCL, mode
                 )
@@ -348,9 +356,14 @@ class Operations(DirectoryOperations):
         return (flags & ~_NOT_PASSED_ON) | os.O_CLOEXEC | self._cache.open_flags
 
     def _opened(self, inode: Inode, fd: int, flags: int, uid: int) -> pyfuse3.FileInfo:
+        try:
+            file = BackingFile(fd, self._engine, self._cache)
+        except BaseException:
+            self._shares.give_back(uid)
+            os.close(fd)
+            raise
         image = self._governor.image(inode.key, inode.path)
         statistics = self._statistics.opened(inode.key, inode.path)
-        file = BackingFile(fd, self._engine, self._cache)
         # Of AIO, which has to be O_DIRECT, the kernel makes a short write EIO; so say what the
         # error is (QEMU stops a guest at ENOSPC). As XFS and ext4 have it with O_DIRECT.
         in_full = flags & (os.O_DIRECT | os.O_APPEND) == os.O_DIRECT

@@ -21,7 +21,7 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 
 import pyfuse3
 
@@ -99,23 +99,23 @@ def modes_kept() -> Iterator[None]:
 
 
 @contextmanager
-def acting_for(uid: int, gid: int, *, modes_kept: bool = False) -> Iterator[None]:
+def acting_for(uid: int, gid: int, *, keep_modes: bool = False) -> Iterator[None]:
     """Do as the user *uid* and his group *gid* what follows, if this is root's daemon.
 
     Permissions of files and directories are taken as checked; that only owners may change modes
-    and, in a sticky directory, names, is not. *modes_kept*: with CAP_FSETID.
+    and, in a sticky directory, names, is not. *keep_modes*: with CAP_FSETID.
 
     Raises `PermissionError` if the daemon may not become that user.
     """
     if os.geteuid() != 0 or (uid == 0 and gid == 0):
-        with _modes_kept_if(modes_kept):
+        with modes_kept() if keep_modes else nullcontext():
             yield
         return
     before = _rights()
     try:
         _become(uid, gid)
         now = _rights()
-        wanted = (_KEPT if uid else now[0].effective) | (_FSETID if modes_kept else 0)
+        wanted = (_KEPT if uid else now[0].effective) | (_FSETID if keep_modes else 0)
         now[0].effective = now[0].permitted & wanted
         _call("capset", now)
         yield
@@ -157,10 +157,6 @@ def may_keep_setgid(caller: pyfuse3.RequestContext, gid: int) -> bool:
         return gid in pyfuse3.get_sup_groups(caller.pid)
     except (OSError, RuntimeError):
         return False  # gone, or in a namespace that we do not see
-
-
-def _modes_kept_if(wanted: bool) -> AbstractContextManager[None]:
-    return modes_kept() if wanted else nullcontext()
 
 
 def _become(uid: int, gid: int) -> None:

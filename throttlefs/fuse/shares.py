@@ -16,9 +16,11 @@ _SHARE = 3
 class Shares:
     """Counts open handles by user. Root, and the user who mounted, are not held to a share."""
 
-    def __init__(self, most: int | None = None) -> None:
+    def __init__(self, most: int | None = None, *, handle_descriptors: int = 1) -> None:
+        """*handle_descriptors*: how many descriptors an open file may come to use."""
         if most is None:
-            most = resource.getrlimit(resource.RLIMIT_NOFILE)[0] // _SHARE
+            limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+            most = limit // (_SHARE * handle_descriptors)
         self._most = most
         self._free = {0, os.geteuid()}
         self._open: dict[int, int] = {}

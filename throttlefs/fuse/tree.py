@@ -75,7 +75,7 @@ class TreeOperations(InodeOperations):
         with self._inodes.pinned(parent) as dir_fd:
 
             def work() -> None:
-                with privileges.acting_for(ctx.uid, ctx.gid, modes_kept=True):
+                with privileges.acting_for(ctx.uid, ctx.gid, keep_modes=True):
                     make(dir_fd)
 
             await self._in_thread(work)
