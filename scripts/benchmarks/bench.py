@@ -80,12 +80,13 @@ class Bench:
         with self.interrupts.held():
             self._stack.close()
 
-    def image(self, name: str, mebibytes: int) -> Path:
+    def image(self, name: str, mebibytes: int, chunk: int = 4 * MIB) -> Path:
         """Return an image of the scratch directory: filled with data, clean and in memory.
 
         So no measurement pays for what an earlier one wrote, or what another program evicted.
+        ``chunk`` are the bytes of a request that it is written with (see Scratch.image).
         """
-        path = self.scratch.image(name, mebibytes * MIB)
+        path = self.scratch.image(name, mebibytes * MIB, chunk)
         warm_up(path)
         return path
 

@@ -54,15 +54,19 @@ class Scratch:
                 "choose another directory with --dir"
             )
 
-    def image(self, name: str, size: int) -> Path:
-        """Return an image of ``size`` bytes, written once with data (no holes) and kept."""
+    def image(self, name: str, size: int, chunk: int = _CHUNK) -> Path:
+        """Return an image of ``size`` bytes, written once with data (no holes) and kept.
+
+        Written in requests of ``chunk`` bytes (at most 4 MiB): the page cache of ext4, XFS and
+        btrfs keeps each in folios as large as itself, as long as it is not dropped.
+        """
         path = self.images / name
         if not path.exists() or path.stat().st_size != size:
             self.require_space(size + 256 * MIB)
             pattern = os.urandom(_CHUNK)
-            with path.open("wb") as file:
-                for start in range(0, size, _CHUNK):
-                    file.write(pattern[: min(_CHUNK, size - start)])
+            with path.open("wb", buffering=0) as file:
+                for start in range(0, size, chunk):
+                    file.write(pattern[: min(chunk, size - start)])
                 file.flush()
                 os.fsync(file.fileno())
         return path

@@ -30,6 +30,10 @@ from throttlefs.backing.ring import Ring, RingUnavailableError
 # cores; scripts/benchmarks/backing_io.py has the engine alone).
 SUBMIT_BATCH = 8
 
+# From this size on, in bytes, a request is submitted at once: it keeps the disk, or the worker that
+# copies it, busy for longer than a system call takes.
+SUBMIT_AT_ONCE = 128 << 10
+
 # As many calls of `poll` may pass before fewer than that are submitted.
 SUBMIT_PATIENCE = 8
 
@@ -170,7 +174,11 @@ class UringEngine:
         else:
             ring.push(number, opcode, fd, offset, address, length, op_flags, sqe_flags)
         # A single request has nothing to wait for: 5 us earlier on the disk at queue depth 1.
-        if ring.queued >= SUBMIT_BATCH or ring.in_flight == ring.queued == 1:
+        if (
+            ring.queued >= SUBMIT_BATCH
+            or ring.in_flight == ring.queued == 1
+            or length >= SUBMIT_AT_ONCE
+        ):
             self._submit()
         return request
 

@@ -28,10 +28,12 @@ WORKLOADS: Mapping[str, Job] = {
     "write-1m-qd4": Job(Path(), "write", "1m", 4),
 }
 MODES = {
-    "warm": "the image in the page cache",
+    "warm": "the image in the page cache, page by page, as a guest's small requests leave it",
+    "folios": "the image in the page cache, in large folios, as copying it leaves it",
     "cold": "the image dropped from the page cache before each run",
     "none": "the image opened past the page cache (cache=none; QSD: cache.direct=on)",
 }
+PAGE = 4096
 STARTING = 1.3
 """Seconds that mounting, preparing the cache and unmounting take beside a run (an estimate)."""
 
@@ -40,10 +42,13 @@ def measure(
     bench: Bench, variant: Variant, mode: str, workload: str, seconds: float, mebibytes: int
 ) -> Figures:
     """Run one workload through a fresh mount."""
-    image = bench.image("image", mebibytes)
+    if mode == "warm":
+        image = bench.image("pages", mebibytes, chunk=PAGE)
+    else:
+        image = bench.image("image", mebibytes)
     direct = mode == "none"
     with bench.serve(variant.peer, setup(variant, [image], direct)) as served:
-        if mode != "warm":
+        if mode in ("cold", "none"):
             drop_cache(image)
         job = replace(
             fitted(WORKLOADS[workload], variant, direct),
