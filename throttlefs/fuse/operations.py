@@ -19,14 +19,15 @@ import pyfuse3
 
 from throttlefs.backing import BackingFile, CacheMode, Data, Engine
 from throttlefs.governor import Governor
-from throttlefs.stats import ImageStatistics, Statistics
-from throttlefs.throttle import READ, WRITE, Image
+from throttlefs.stats import Statistics
+from throttlefs.throttle import READ, WRITE
 
 from . import privileges
 from .attributes import Attributes
 from .channel import Keep
 from .directories import DirectoryOperations
 from .errors import replies_errno, to_fuse_error
+from .handle import Handle
 from .inode import FileKey, Inode
 from .inode_operations import RunInThread
 from .inodes import InodeTable
@@ -36,60 +37,8 @@ from .shares import Shares
 # What the kernel has already acted on, or what belongs to the program's descriptor alone.
 _NOT_PASSED_ON = os.O_CREAT | os.O_EXCL | os.O_NOCTTY | os.O_NOFOLLOW | os.O_DIRECT | os.O_NONBLOCK
 
-
 _COPIES_HELD = 2
 """With pyfuse3 a waiting write's data is in a bytes object and in the buffer it came in."""
-
-
-class Handle:
-    """An open file: its image in the limiter and its backing file, ready for the hot path."""
-
-    __slots__ = (
-        "admit",
-        "fd",
-        "file",
-        "image",
-        "in_full",
-        "inode",
-        "note_read",
-        "note_write",
-        "read_now",
-        "statistics",
-        "try_admit",
-        "uid",
-        "write_now",
-    )
-
-    def __init__(
-        self,
-        inode: Inode,
-        fd: int,
-        image: Image,
-        file: BackingFile,
-        statistics: ImageStatistics,
-        in_full: bool,
-        uid: int,
-    ) -> None:
-        self.inode = inode
-        self.uid = uid  # who opened it
-        self.fd = fd
-        self.in_full = in_full
-        self.image = image
-        self.file = file
-        self.statistics = statistics
-        # Bound once here, so that a read or write looks nothing up on its way.
-        self.try_admit = image.try_admit
-        self.admit = image.admit
-        self.read_now = file.read_now
-        self.write_now = file.write_now
-        self.note_read = statistics.read.served
-        self.note_write = statistics.write.served
-
-    async def wait_for_limit(self, direction: int, size: int) -> None:
-        """Let the limiter hold a request that is not due yet, and count how long it did."""
-        waited = await self.admit(direction, size)
-        statistics = self.statistics.read if direction == READ else self.statistics.write
-        statistics.waited(waited, self.image.waiting_most[direction])
 
 
 class Operations(DirectoryOperations):
