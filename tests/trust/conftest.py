@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.soak import Soak, Tally
+from tests.trust.sources import MakeSource, maker_of_sources
+from tests.trust.writers import Writer, kill_all
 
 _LONG_TIMEOUT_S = 2 * 3600
 
@@ -49,3 +52,18 @@ def pytest_terminal_summary(
     for tally in tallies:
         counts = f"{tally.runs:>9,} runs  {tally.lost:>3} lost"
         terminalreporter.write_line(f"{tally.scenario:{width}}  {counts}  {tally.checked}")
+
+
+@pytest.fixture
+def make_source(tmp_path: Path) -> Iterator[MakeSource]:
+    """Makes filesystems for SRC, which are gone after the test."""
+    with maker_of_sources(tmp_path) as make:
+        yield make
+
+
+@pytest.fixture
+def writers() -> Iterator[list[Writer]]:
+    """Writers that the test started; ended whatever became of it."""
+    started: list[Writer] = []
+    yield started
+    kill_all(started)

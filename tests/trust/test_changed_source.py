@@ -7,7 +7,6 @@ import os
 import random
 import shutil
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,14 +16,12 @@ from tests.support import MountFactory, wait_for
 from tests.trust.sources import (
     MakeSource,
     Source,
-    is_known_to_the_kernel,
-    maker_of_sources,
     run,
+    skip_unless_known,
 )
 from tests.trust.writers import (
     Writer,
     assert_nothing_lost,
-    kill_all,
     path_of,
     start_mixed,
     wait_until_written,
@@ -38,19 +35,6 @@ MODES = [
     "engine=uring,cache=writeback",
     "engine=threads,cache=none",
 ]
-
-
-@pytest.fixture
-def make_source(tmp_path: Path) -> Iterator[MakeSource]:
-    with maker_of_sources(tmp_path) as make:
-        yield make
-
-
-@pytest.fixture
-def writers() -> Iterator[list[Writer]]:
-    started: list[Writer] = []
-    yield started
-    kill_all(started)
 
 
 def assert_refused(mount: Path, number: int) -> None:
@@ -240,8 +224,7 @@ def test_srcs_filesystem_is_lazily_unmounted_beneath(
     tally: Tally,
 ) -> None:
     """The mount goes on with what it holds; with its end the filesystem is free and whole."""
-    if not is_known_to_the_kernel("ext4"):
-        pytest.skip("this kernel has no ext4")
+    skip_unless_known("ext4")
     source = make_source("ext4")
     for seed, mode in enumerate(MODES * 4 if soak.long else MODES[:1]):
         mounted = make_mount(mode, source=source.path)

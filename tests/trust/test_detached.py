@@ -18,7 +18,6 @@ from tests.support import THROTTLEFS, Mounted, MountFactory, clear_away, run_thr
 from tests.trust.writers import (
     Writer,
     assert_nothing_lost,
-    kill_all,
     start_mixed,
     wait_until_written,
 )
@@ -37,13 +36,6 @@ MODES = [
     "engine=uring,cache=writethrough",
     "engine=threads,cache=directsync",
 ]
-
-
-@pytest.fixture
-def writers() -> Iterator[list[Writer]]:
-    started: list[Writer] = []
-    yield started
-    kill_all(started)
 
 
 def modes(soak: Soak, quick: int) -> list[str]:

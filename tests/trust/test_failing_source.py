@@ -19,14 +19,12 @@ from tests.trust.kernel_aio import aligned_memory
 from tests.trust.sources import (
     MIB,
     MakeSource,
-    is_known_to_the_kernel,
-    maker_of_sources,
     run,
+    skip_unless_known,
 )
 from tests.trust.writers import (
     Writer,
     assert_nothing_lost,
-    kill_all,
     start_mixed,
     wait_until_written,
 )
@@ -39,24 +37,6 @@ MODES = [
     "engine=uring,cache=none",
     "engine=threads,cache=writeback",
 ]
-
-
-@pytest.fixture
-def make_source(tmp_path: Path) -> Iterator[MakeSource]:
-    with maker_of_sources(tmp_path) as make:
-        yield make
-
-
-@pytest.fixture
-def writers() -> Iterator[list[Writer]]:
-    started: list[Writer] = []
-    yield started
-    kill_all(started)
-
-
-def skip_unless_known(kind: str) -> None:
-    if not is_known_to_the_kernel(kind):
-        pytest.skip(f"this kernel has no {kind}")
 
 
 # -- one file that fails ------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import os
 import random
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,11 +18,10 @@ from tests.trust.kernel_aio import KernelAio, aligned_memory
 from tests.trust.sources import (
     MIB,
     MakeSource,
-    is_known_to_the_kernel,
-    maker_of_sources,
     run,
+    skip_unless_known,
 )
-from tests.trust.writers import Writer, assert_nothing_lost, kill_all, wait_until_written
+from tests.trust.writers import Writer, assert_nothing_lost, wait_until_written
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount filesystems")
 
@@ -34,24 +33,6 @@ MODES = [
     "engine=uring,cache=writethrough",
     "engine=threads,cache=directsync",
 ]
-
-
-@pytest.fixture
-def make_source(tmp_path: Path) -> Iterator[MakeSource]:
-    with maker_of_sources(tmp_path) as make:
-        yield make
-
-
-@pytest.fixture
-def writers() -> Iterator[list[Writer]]:
-    started: list[Writer] = []
-    yield started
-    kill_all(started)
-
-
-def skip_unless_known(kind: str) -> None:
-    if kind != "tmpfs" and not is_known_to_the_kernel(kind):
-        pytest.skip(f"this kernel has no {kind}")
 
 
 def growing_and_steady(

@@ -6,7 +6,6 @@ import os
 import random
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,6 @@ from tests.support import Mounted, MountFactory, fails, run_throttlefs, wait_for
 from tests.trust.writers import (
     Writer,
     assert_nothing_lost,
-    kill_all,
     start_mixed,
     wait_until_written,
 )
@@ -38,14 +36,6 @@ CASES = [
     "engine=uring,cache=none",
 ]
 QUICK = 2
-
-
-@pytest.fixture
-def writers() -> Iterator[list[Writer]]:
-    """Writers that the test started; ended whatever became of it."""
-    started: list[Writer] = []
-    yield started
-    kill_all(started)
 
 
 def kill(mounted: Mounted) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 
 import trio
 
-from tests.unit.control.test_commands import Mount
+from tests.unit.control.bare_mount import Mount
 from throttlefs import cli
 from throttlefs.config import parse_config
 from throttlefs.control import locate

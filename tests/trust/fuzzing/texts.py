@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-from tests.unit.control.test_commands import NoAlarm
+from tests.unit.control.bare_mount import NoAlarm
 from throttlefs.config import Config, ConfigError, parse_config
 from throttlefs.config_text import write_config
 from throttlefs.globs import Glob, GlobError
