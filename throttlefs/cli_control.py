@@ -154,6 +154,8 @@ def stats(path: str, as_json: bool, interval: float | None, count: int | None) -
     from .control.presentation import print_stats
     from .control.sampling import Sampler, rows
 
+    if count is not None and interval is None:
+        raise UsageError("--count is a number of intervals: say with --interval how long they are")
     found = locate(path)
     with found.session() as client:
         sampler = Sampler(client, found.device)

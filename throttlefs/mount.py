@@ -329,7 +329,7 @@ class _Mount:
                         self._end_at_once()
                     else:
                         self._draining = True
-                        nursery.start_soon(self._drain, signal.Signals(number).name)
+                        nursery.start_soon(self._drain, signal.Signals(number))
 
     def _reload(self) -> None:
         """SIGHUP."""
@@ -362,11 +362,12 @@ class _Mount:
         if not self._draining:
             self._throttle.close_gates()
 
-    async def _drain(self, reason: str) -> None:
+    async def _drain(self, number: signal.Signals) -> None:
         """Let everything go, then unmount, lazily if programs stay on it past the grace.
 
         The session is served to its end, so nothing that was asked is dropped.
         """
+        reason = "quit" if self._control.quit_asked else number.name
         log.info("%s: opening the gates and unmounting %s", reason, self._request.paths.target)
         notify("STOPPING=1")
         self._throttle.open_gates()

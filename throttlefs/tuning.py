@@ -216,8 +216,8 @@ def _existing(governor: Governor, name: str) -> Group:
     names = {group.name: group for group in governor.throttle.groups()}
     if name not in names:
         best = nearest(name, names)
-        hint = f"; did you mean {quoted(best)}?" if best else ""
-        raise TuningError(f"there is no group {quoted(name)}{hint}")
+        hint = f"did you mean {quoted(best)}?" if best else "throttlefs set --group makes one"
+        raise TuningError(f"there is no group {quoted(name)}; {hint}")
     return names[name]
 
 

@@ -130,6 +130,7 @@ def test_quit_lets_everything_go(make_mount: MountFactory) -> None:
         assert client.run("quit") == {"return": {}}
         assert writer.wait(20) == 0
     mounted.wait_until_ended()
+    assert "quit: opening the gates" in mounted.log
     assert (mounted.source / "disk.img").stat().st_blocks * 512 == 4 * MIB
 
 

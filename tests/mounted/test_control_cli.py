@@ -194,6 +194,12 @@ def test_reload_restores_what_was_mounted(mount: Mounted) -> None:
         assert json.loads(shown("show", "--json", path))["limits"] == {"bps": 4 * MIB}
 
 
+def test_stats_cannot_count_intervals_without_a_length(mount: Mounted) -> None:
+    result = run_throttlefs("stats", "--count", "2", mount.path)
+    assert result.returncode == 2
+    assert result.stderr.startswith("throttlefs: --count is a number of intervals: say with ")
+
+
 def test_stats_count_what_was_done(mount: Mounted) -> None:
     disk = mount.path / "disk.img"
     with disk.open("r+b", buffering=0) as file:

@@ -125,6 +125,8 @@ class QmpClient:
                 f"the daemon of {self._where} is gone; clear the mount away with:"
                 f" throttlefs umount {self._where}"
             )
+        if exc.errno in (errno.EPIPE, errno.ECONNRESET):
+            return ThrottlefsError(f"{self._where} has just been unmounted, or is being unmounted")
         reason = os.strerror(exc.errno) if exc.errno else str(exc)
         return ThrottlefsError(
             f"cannot reach the control socket of {self._where}: {reason}; is the mount ending?"

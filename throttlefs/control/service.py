@@ -36,19 +36,20 @@ class Control:
     ) -> None:
         self.images = Images(inodes, governor, statistics)
         self.tuner = Tuner(governor, self.images.is_open)
-        self._quit_asked = False
+        self.quit_asked = False
+        """Whether a client has ended the mount."""
         table = CommandTable()
         QemuCommands(facts, self.images, self.tuner, self._quit).register(table)
         ExtensionCommands(facts, self.images, governor, self.tuner, reload, counts).register(table)
         self.server = ControlServer(table.run)
 
     def _quit(self) -> None:
-        self._quit_asked = True
+        self.quit_asked = True
         os.kill(os.getpid(), signal.SIGTERM)  # whatever that does, this does
 
     async def announce_end(self, by_signal: bool) -> None:
         """Send ``SHUTDOWN`` to the clients."""
         reason = BY_SIGNAL if by_signal else BY_UNMOUNT
-        if self._quit_asked:
+        if self.quit_asked:
             reason = BY_COMMAND
         await self.server.announce_end(reason)
