@@ -58,7 +58,7 @@ def _mount_help() -> str:
     limits = [(name, LIMIT_HELP[name]) for name in RATES]
     limits += [
         ("NAME_max", "rate allowed in a burst, for each of the six; at least the rate"),
-        ("NAME_max_length", "seconds that a burst at NAME_max may last; 1 if not given"),
+        ("NAME_max_length", "a burst's volume is NAME_max x so many seconds; 1 if not given"),
         ("iops_size", LIMIT_HELP["iops_size"]),
     ]
     return f"""Show the files of SRC at DST and hold them to limits.
@@ -77,7 +77,7 @@ Other options (-o ...):
 {_table(OPTION_HELP.items())}
 
 mount(8)'s options (ro, noatime, nodev, noexec, ...) are understood too. -o may be repeated; of
-two values for one option the later wins.
+two values for one option the later wins. A comma in a value is written \\, (with a backslash).
 
 Examples:
 

@@ -44,7 +44,7 @@ OPTION_HELP: Final = {
     "attr_timeout=SECONDS": "how long the kernel may keep attributes (default 1)",
     "entry_timeout=SECONDS": "how long the kernel may keep names (default 1)",
     "nonempty": "mount over a directory or file that is not empty",
-    "auto_cache": "use the page cache, which mmap needs; only what misses it is limited",
+    "auto_cache": "use the page cache, which mmap needs; writes and what misses it are limited",
     "cache=MODE": "how the images behind are cached: "
     + ", ".join(CACHE_MODES)
     + f" (default {CACHE_MODES[0]})",
@@ -54,6 +54,10 @@ OPTION_HELP: Final = {
     "max_inflight=BYTES": "bound on the data of requests waiting or under way (default 256M)",
     "max_background=N": "the kernel's bound on asynchronous requests (default 10000)",
     "metrics=HOST:PORT": "serve Prometheus metrics there",
+    "allow_other": "other users may use the mount, as the permissions in SRC have it",
+    "allow_root": "root may, as well as the user who mounts",
+    "auto_unmount": "fusermount3 unmounts if the daemon dies",
+    "fsname=NAME": "the source that mount(8) and df(1) show (default SRC)",
 }
 """What throttlefs' own options mean, the limits aside; for ``--help``."""
 

@@ -21,7 +21,7 @@ def main(arguments: list[str] | None = None) -> int:
         prog="guest",
         description="Boot a small Linux in QEMU with its disk on a throttled image: dd in the "
         "guest shows the limit, the limit is changed while it reads, and the filesystem is "
-        "checked at the end.",
+        "checked at the end. Needs Debian on amd64, whose kernel the guest boots.",
     )
     parser.add_argument("--limit", default="4M", metavar="RATE", help="bps at first (%(default)s)")
     parser.add_argument("--then", default="16M", metavar="RATE", help="bps later (%(default)s)")

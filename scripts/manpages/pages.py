@@ -20,8 +20,8 @@ limits allow it. Whatever opens the file, a virtual machine, dd, fio or a databa
 nothing of this.
 
 SRC and DST are two directories, or two files: SRC may then be a disk image or a block device,
-whose contents DST shows as a regular file of its size. DST has to be there; what is in it is
-hidden while the mount lasts.
+whose contents DST shows as a regular file of its size. DST has to be there and to be
+empty, unless `-o nonempty` is given; neither may lie inside the other.
 
 A request goes as soon as all earlier ones of its image are paid for, and its own cost delays the
 next. Idle time earns nothing (2 ms, for late timers) unless a `_max` allows a burst. fsync,
@@ -31,7 +31,7 @@ truncate and metadata are free.
 _MOUNT8 = """
 `mount -t fuse.throttlefs SRC DST -o bps=1M` works as well, and so does a line of fstab(5):
 
-  /srv/images /srv/slow fuse.throttlefs bps=10M,allow_other,nofail 0 0
+  /srv/images /srv/slow fuse.throttlefs bps=10M,allow_other,nodev,nosuid,nofail 0 0
 
 mount(8) passes no PATH on: throttlefs has to be in /usr/local/bin or /usr/bin. As mount(8) has it,
 root's mounts allow devices and setuid programs unless `nodev` and `nosuid` say otherwise, which
@@ -39,8 +39,17 @@ those of `throttlefs mount` do not unless `dev` and `suid` are given. `remount` 
 `throttlefs set` changes limits.
 """
 
+_CACHE_MODES = """
+  writeback     The page cache is used, and a write is answered when it is cached; the default.
+  none          The page cache is passed by (O_DIRECT); a write is answered when it is written.
+  writethrough  The page cache is used, and a write is answered when it is durable (O_DSYNC).
+  directsync    The page cache is passed by, and a write is answered when it is durable.
+  unsafe        As writeback, and fsync does nothing: data are lost when the host goes down.
+"""
+
 _SIGNALS = """
-  SIGHUP           Read the config file again: restores what it and -o say.
+  SIGHUP           Read the config file again: restores what it and -o say, and undoes what
+                   throttlefs set has changed. `throttlefs show --json` names the daemon's pid.
   SIGTERM, SIGINT  Let everything through that waits, and unmount. If the mount stays in use for
                    10 seconds, detach it and serve what is open to the end. A second one ends the
                    daemon at once, and requests under way fail.
@@ -58,9 +67,11 @@ _FILES = """
 """
 
 _EXIT = """
-  0  It went well.
-  1  Something failed; one line on stderr says what, and what to do. Nothing stays mounted.
-  2  The command line was wrong.
+  0    It went well.
+  1    Something failed, or the daemon refused it; one line on stderr says what, and what to do. A
+       mount that failed leaves nothing mounted.
+  2    The command line was wrong.
+  130  Interrupted.
 """
 
 _BUGS = """
@@ -76,8 +87,10 @@ SIGHUP: limits for images by their path, for groups of images, and for all the r
 file that is wrong is refused whole: at the mount that is an error, at SIGHUP the limits stay as
 they are and the log says why.
 
-For an image counts the latest of: `-o`, `[defaults]` where -o is silent, the first `[[image]]`
-table whose path matches, and what `throttlefs set` has said since.
+For an image counts what `throttlefs set` has said since, else the first `[[image]]` table whose
+path matches, else the default: `-o`, or `[defaults]` where -o is silent. Limits do not add up. A
+table with a limit of its own, or with a group, says all of its images' own limits; one with neither
+keeps the default's. Any limit in `-o` silences those of `[defaults]`.
 """
 
 _CONFIG_TABLES = """
@@ -136,6 +149,9 @@ def throttlefs_1() -> str:
         command.get_help(click.Context(command, context, name))  # mount makes its help then
         page.text(inspect.cleandoc(command.help or ""))
         page.terms(_options(context, command))
+    page.section("CACHE MODES")
+    page.text("What `-o cache=` says of the images behind, as QEMU has it:")
+    page.text(_rows_joined(_CACHE_MODES))
     page.section("MOUNT(8) AND FSTAB(5)")
     page.text(_MOUNT8)
     for name, text in (

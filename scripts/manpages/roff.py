@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 _CODE = re.compile(r"`([^`]+)`")
 _ROW = re.compile(r" *(\S.*?)  +(\S.*)")
-_REFERENCE = re.compile(r"\b([a-z][a-z0-9_.-]*)(\([1-9]\))")
+_REFERENCE = re.compile(r"\b([a-z](?:[a-z0-9_.]|\\-)*)(\([1-9]\))")
 
 
 def escape(text: str) -> str:
