@@ -300,9 +300,7 @@ class _Mount:
         if self._entry is not None:
             kernel.raise_queue_limits(self._entry, self._request.options.max_background)
         self._serve_sockets(nursery)
-        nursery.start_soon(
-            let_go_of_deleted, self._inodes, self._pool.run, self._operations.close_descriptor
-        )
+        nursery.start_soon(let_go_of_deleted, self._inodes, self._operations.close_descriptor)
         if self._entry is not None:
             runtime.write_record(self._entry, paths.source, paths.target)
         kernel.warn_of_request_timeouts()

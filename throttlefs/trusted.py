@@ -63,7 +63,7 @@ def destination(path: str) -> str | None:
 
 
 def _walk(path: str, follow_last: bool) -> tuple[int, str]:
-    pending = _parts(os.path.join(os.getcwd(), path))
+    pending = _parts(path if os.path.isabs(path) else os.path.join(os.getcwd(), path))
     links = 0
     here = _root()
     try:
@@ -72,7 +72,7 @@ def _walk(path: str, follow_last: bool) -> tuple[int, str]:
             if not pending and name != ".." and not follow_last:
                 return os.dup(here), name
             try:
-                found = os.open(name, _STEP, dir_fd=here)
+                found = _step(name, here, bool(pending))
             except FileNotFoundError:
                 if pending or name == "..":
                     raise
@@ -84,8 +84,8 @@ def _walk(path: str, follow_last: bool) -> tuple[int, str]:
                         return os.dup(here), name
                     here, found = found, here
                     continue
-                if st.st_uid not in (0, os.geteuid()):
-                    raise ForeignLinkError(path)
+                if st.st_uid != 0:
+                    raise ForeignLinkError(os.path.join(os.readlink(f"/proc/self/fd/{here}"), name))
                 if not pending and _is_in_proc(here):
                     return os.dup(here), name
                 links += 1
@@ -101,6 +101,17 @@ def _walk(path: str, follow_last: bool) -> tuple[int, str]:
         return os.dup(here), "."
     finally:
         os.close(here)
+
+
+def _step(name: str, directory: int, goes_on: bool) -> int:
+    """*name* in *directory*, O_PATH, a symlink itself."""
+    if goes_on:
+        try:
+            # As a directory, which makes an automount happen (open(2), O_PATH).
+            return os.open(name, _STEP | os.O_DIRECTORY, dir_fd=directory)
+        except NotADirectoryError:
+            pass
+    return os.open(name, _STEP, dir_fd=directory)
 
 
 def _parts(path: str) -> list[str]:

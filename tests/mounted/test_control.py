@@ -361,6 +361,7 @@ def test_a_stale_socket_is_replaced_and_a_live_one_is_not(
         ("unix:", 2, "--qmp unix: is not unix:PATH"),
         ("unix:/nope/x.sock", 1, "cannot make the socket /nope/x.sock: No such file or directory"),
         ("unix:/" + "x" * 200, 1, "is longer than 107 bytes"),
+        ("unix:/tmp/" + "x" * 95, 1, "x is too long; choose a shorter one"),
     ],
 )
 def test_a_socket_that_cannot_be(tmp_path: Path, value: str, status: int, message: str) -> None:

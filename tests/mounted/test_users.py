@@ -252,6 +252,26 @@ def test_who_changes_a_setuid_file_of_another_user_takes_the_bits_away(
         assert stat.S_IMODE(program.stat().st_mode) == 0o777, directory
 
 
+def test_no_setgid_of_a_group_that_the_file_has_got_meanwhile(
+    make_mount: MountFactory, user_directories: Path
+) -> None:
+    """The kernel compares the caller's groups with the one that it remembers."""
+    source, target = user_directories / "src", user_directories / "mnt"
+    for directory in (source, target):
+        os.chmod(directory, 0o755)
+    mount = make_mount("allow_other,attr_timeout=600", source=source, target=target)
+    programs = [mount.source / "given", mount.source / "kept"]
+    for program in programs:
+        program.write_text("")
+        os.chown(program, 65534, 65534)
+        os.chmod(program, 0o755)
+        os.stat(mount.path / program.name)
+    os.chown(programs[0], 65534, 6)
+    for program in programs:
+        subprocess.run([*AS_NOBODY, "chmod", "2755", mount.path / program.name], check=True)
+    assert [stat.S_IMODE(program.stat().st_mode) for program in programs] == [0o755, 0o2755]
+
+
 def test_setuid_and_setgid_can_be_given(make_mount: MountFactory) -> None:
     mount = make_mount()
     directory, program = mount.path / "directory", mount.path / "program"

@@ -260,6 +260,17 @@ def test_no_line_of_the_log_is_made_by_a_name(tmp_path: Path) -> None:
     assert line.endswith(r"busy: x\nthrottlefs: ERROR: \x1b]0;y\x07")
 
 
+def test_an_absolute_path_needs_no_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    os.close(trusted.open_file(str(tmp_path / "f"), os.O_CREAT | os.O_WRONLY))
+    assert (tmp_path / "f").exists()
+
+
 def test_a_path_is_walked_as_the_kernel_does(tmp_path: Path) -> None:
     (tmp_path / "d" / "e").mkdir(parents=True)
     (tmp_path / "d" / "up").symlink_to("..")

@@ -25,6 +25,8 @@ class NoSuchImageError(ThrottlefsError):
 class QmpClient:
     """A session with the daemon behind *socket_path*; *where* names the mount in messages.
 
+    Nobody but root, ourselves and *owner*, a user id, is believed to be that daemon.
+
     Raises `ThrottlefsError`, one line, for whatever goes wrong.
     """
 
@@ -126,7 +128,10 @@ class QmpClient:
                 f" throttlefs umount {self._where}"
             )
         if exc.errno in (errno.EPIPE, errno.ECONNRESET):
-            return ThrottlefsError(f"{self._where} has just been unmounted, or is being unmounted")
+            return ThrottlefsError(
+                f"the daemon of {self._where} has closed the connection:"
+                " the mount has just ended, or too many clients are connected"
+            )
         reason = os.strerror(exc.errno) if exc.errno else str(exc)
         return ThrottlefsError(
             f"cannot reach the control socket of {self._where}: {reason}; is the mount ending?"

@@ -72,17 +72,22 @@ class ControlServer:
             directory, name = trusted.open_directory_of(path)
         except OSError as exc:
             raise ThrottlefsError(f"cannot make the socket {path}: {exc.strerror}") from None
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        reached = os.fsencode(_reached(directory, name))
+        listener = None
         try:
+            listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+            if len(reached) > _LONGEST_PATH:
+                raise ThrottlefsError(f"the socket's name {name} is too long; choose a shorter one")
             _remove_stale(path, directory, name, take_over)
             # The mode of the socket not yet bound makes that of the file, from the first moment
             # on; a umask would be that of files, too, which others are just making.
             os.fchmod(listener.fileno(), 0o600)
-            listener.bind(os.fsencode(_reached(directory, name)))
+            listener.bind(reached)
             listener.listen(_BACKLOG)
             st = os.stat(name, dir_fd=directory, follow_symlinks=False)
         except (OSError, ThrottlefsError) as exc:
-            listener.close()
+            if listener is not None:
+                listener.close()
             os.close(directory)
             if isinstance(exc, ThrottlefsError):
                 raise

@@ -15,7 +15,6 @@ from collections.abc import Awaitable, Callable
 import trio
 
 from .inode import Inode
-from .inode_operations import RunInThread
 from .inodes import InodeTable
 
 SWEEP_S = 2.0
@@ -29,9 +28,7 @@ _AT_A_TIME = 200
 _BREAK_S = 0.01
 
 
-async def let_go_of_deleted(
-    inodes: InodeTable, in_thread: RunInThread, close: Callable[[int], Awaitable[None]]
-) -> None:
+async def let_go_of_deleted(inodes: InodeTable, close: Callable[[int], Awaitable[None]]) -> None:
     """Look through the held descriptors now and then, and *close* those of deleted files.
 
     Every `SWEEP_S` as long as these are few; of 10,000 every 40 s or so.
@@ -43,8 +40,11 @@ async def let_go_of_deleted(
         spent = 0.0
         for start in range(0, len(held), _AT_A_TIME):
             with inodes.all_pinned(held[start : start + _AT_A_TIME]) as looked_at:
-                # In a thread, for a network filesystem may take its time to answer.
-                deleted, seconds = await in_thread(deleted_among, looked_at)
+                # In a thread, for a network filesystem may take its time to answer; if it takes
+                # for ever, the daemon's end is not to wait for it.
+                deleted, seconds = await trio.to_thread.run_sync(
+                    deleted_among, looked_at, abandon_on_cancel=True
+                )
             spent += seconds
             for fd in inodes.take_deleted(deleted):
                 await close(fd)

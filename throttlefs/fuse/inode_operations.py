@@ -39,7 +39,9 @@ def _set_mode(path: bytes, mode: int, st: os.stat_result, ctx: pyfuse3.RequestCo
         raise OSError(errno.EOPNOTSUPP, "symlinks have no mode")
     # Others but the owner only take setuid and setgid away, which _check_owner has seen to.
     uid, gid = (ctx.uid, ctx.gid) if ctx.uid == st.st_uid else (0, 0)
-    with privileges.acting_for(uid, gid, keep_modes=True):
+    # The kernel has compared the caller's groups with the file's, but perhaps with a former one.
+    keep_modes = uid == 0 or privileges.may_keep_setgid(ctx, st.st_gid)
+    with privileges.acting_for(uid, gid, keep_modes=keep_modes):
         os.chmod(path, stat.S_IMODE(mode))
 
 

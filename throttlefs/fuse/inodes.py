@@ -3,7 +3,7 @@
 A descriptor, not a remembered path, stands for a file: a rename below SRC can then not
 move a handle to another file. Descriptors are bounded in number: past the bound the least
 used are closed and opened again on demand by parent and name, and believed only if device
-and inode number are still the same.
+and inode number are still the same, and the file was there before that.
 """
 
 from __future__ import annotations
@@ -352,6 +352,9 @@ class InodeTable:
         parent = inode.parent
         if parent is None:
             return False
+        born = syscalls.birth_ns(inode.fd)
+        if born is not None and born >= clock_of_files():
+            return False  # by another clock: it would seem to be made after it was left
         if parent.fd < 0:
             return True  # as sure as the parent was when its own descriptor went
         try:

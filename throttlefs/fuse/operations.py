@@ -158,6 +158,7 @@ class Operations(DirectoryOperations):
         handle = self._handles[fh]
         try:
             began = 0  # ns; not yet admitted
+            written = None
             if handle.try_admit(WRITE, len(data)):
                 began = monotonic_ns()
                 written = handle.write_now(off, data)
@@ -167,15 +168,17 @@ class Operations(DirectoryOperations):
         except Exception as exc:
             handle.statistics.write.errors += 1
             raise to_fuse_error(exc, "write") from None
-        return self._write_later(handle, off, *keep(), began)
+        return self._write_later(handle, off, *keep(), began, written)
 
     async def _write_later(
-        self, handle: Handle, off: int, data: Data, held: int, began: int
+        self, handle: Handle, off: int, data: Data, held: int, began: int, written: int | None
     ) -> int:
-        """A write that waits, and is counted among the memory that waiting writes hold."""
+        """A write that waits, and is counted among the memory that waiting writes hold.
+
+        *written*: how much of it is there already; None if it was not yet begun.
+        """
         self._inflight += held
         try:
-            written = None
             if not began:
                 await handle.wait_for_limit(WRITE, len(data))
                 began = monotonic_ns()
@@ -224,13 +227,23 @@ class Operations(DirectoryOperations):
             self._shares.take(ctx.uid)
             try:
                 if flags & os.O_TRUNC:
-                    fd = await self._in_thread(os.open, path, backing_flags)
+                    fd = await self._open_in_thread(os.open, path, backing_flags)
                 else:
                     fd = self._inodes.open_path(path, -1, backing_flags)
             except BaseException:
                 self._shares.give_back(ctx.uid)
                 raise
         return self._opened(found, fd, flags, ctx.uid)
+
+    async def _open_in_thread(self, opened: Callable[..., int], *args: object) -> int:
+        """``opened(*args)``, tried once more if descriptors were short and some can be closed."""
+        try:
+            fd = await self._in_thread(opened, *args)
+        except OSError as exc:
+            if not self._inodes.makes_room(exc):
+                raise
+            fd = await self._in_thread(opened, *args)
+        return int(fd)
 
     def _check_contents(self, inode: Inode, path_fd: int) -> None:
         """Open nothing but images: a FIFO would hold up the loop, a device might do anything.
@@ -255,13 +268,7 @@ class Operations(DirectoryOperations):
         self._shares.take(ctx.uid)
         try:
             with self._inodes.pinned(parent) as dir_fd:
-                arguments = (dir_fd, name, mode, flags, ctx)
-                try:
-                    fd = await self._in_thread(self._create_file, *arguments)
-                except OSError as exc:
-                    if not self._inodes.makes_room(exc):
-                        raise
-                    fd = await self._in_thread(self._create_file, *arguments)
+                fd = await self._open_in_thread(self._create_file, dir_fd, name, mode, flags, ctx)
         except BaseException:
             self._shares.give_back(ctx.uid)
             raise
@@ -291,9 +298,7 @@ class Operations(DirectoryOperations):
         mode = privileges.mode_of_new(stat.S_IMODE(mode), ctx, dir_fd)
         try:
             with privileges.acting_for(ctx.uid, ctx.gid, keep_modes=True):
-                return self._inodes.open_path(
-                    name, dir_fd, backing_flags | os.O_CREAT | os.O_EXCL, mode
-                )
+                return os.open(name, backing_flags | os.O_CREAT | os.O_EXCL, mode, dir_fd=dir_fd)
         except FileExistsError:
             if flags & os.O_EXCL:
                 raise

@@ -16,12 +16,10 @@ _SHARE = 3
 class Shares:
     """Counts open handles by user. Root, and the user who mounted, are not held to a share."""
 
-    def __init__(self, most: int | None = None, *, handle_descriptors: int = 1) -> None:
+    def __init__(self, *, handle_descriptors: int = 1) -> None:
         """*handle_descriptors*: how many descriptors an open file may come to use."""
-        if most is None:
-            limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-            most = limit // (_SHARE * handle_descriptors)
-        self._most = most
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        self._most = limit // (_SHARE * handle_descriptors)
         self._free = {0, os.geteuid()}
         self._open: dict[int, int] = {}
 
