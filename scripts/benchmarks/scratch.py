@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 import os
 import shutil
 import sys
@@ -106,16 +105,6 @@ def warm_up(path: Path) -> None:
             offset += got
     finally:
         os.close(descriptor)
-
-
-def have_memory(size: int) -> None:
-    """Make the next ``size`` bytes of memory that anybody asks for cost what memory costs.
-
-    A virtual machine gives free memory back to its host after 2 s (free page reporting) and gets
-    it again page by page: reading 1 MiB into the page cache then took 1.5 ms of CPU, not 0.2 ms.
-    """
-    with mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE):
-        pass
 
 
 def drop_cache(path: Path) -> None:

@@ -16,7 +16,7 @@ from benchmarks.bench import Bench
 from benchmarks.fio import OVERHEAD, Job
 from benchmarks.measures import median
 from benchmarks.results import Figures, Result, Section, Step, cases, of, peers
-from benchmarks.scratch import drop_cache, have_memory
+from benchmarks.scratch import drop_cache
 from benchmarks.speed.variants import VARIANTS, Variant, chosen, fitted, run, setup
 
 WORKLOADS: Mapping[str, Job] = {
@@ -50,7 +50,6 @@ def measure(
     with bench.serve(variant.peer, setup(variant, [image], direct)) as served:
         if mode in ("cold", "none"):
             drop_cache(image)
-            have_memory(image.stat().st_size)
         job = replace(
             fitted(WORKLOADS[workload], variant, direct),
             file=served.file,
