@@ -137,7 +137,7 @@ class Glob:
 
 
 def _parse(text: str) -> list[_Step]:
-    rest = text.removeprefix("/")
+    rest = text.removeprefix("/").removeprefix("./")
     if not rest:
         raise GlobError("the pattern is empty; '**' matches every file")
     if len(rest) > LONGEST_PATTERN:

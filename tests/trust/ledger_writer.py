@@ -80,7 +80,10 @@ class LedgerWriter:
                 os.ftruncate(self.fd, ledger.end_of(self.blocks))
         except OSError as error:
             self.failed(error)
-            return
+            if self.args.go_on:
+                self.reopen_if_closed()  # it may be that another one has just taken all room
+            if self.fd < 0:
+                return
         if self.args.how == "aio":
             self.write_by_aio()
         else:
