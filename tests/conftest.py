@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.support import Mounted, MountFactory, clear_away, run_throttlefs
-from throttlefs import runtime
-from throttlefs.mountinfo import mounted_at
+from throttlefs.host import runtime
+from throttlefs.host.mountinfo import mounted_at
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 
 from qemu.qmp import QMPClient
 
-from throttlefs import runtime
-from throttlefs.mountinfo import MountEntry
+from throttlefs.host import runtime
+from throttlefs.host.mountinfo import MountEntry
 
 T = TypeVar("T")
 

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from throttlefs import runtime
-from throttlefs.mountinfo import MountEntry, mounted_at
+from throttlefs.host import runtime
+from throttlefs.host.mountinfo import MountEntry, mounted_at
 
 THROTTLEFS = [sys.executable, "-m", "throttlefs"]
 

@@ -11,7 +11,7 @@ import time
 import timeit
 from collections.abc import Callable, Sequence
 
-from throttlefs.limits import NO_LIMITS, Limits
+from throttlefs.settings.limits import NO_LIMITS, Limits
 from throttlefs.throttle import READ, Image, Throttle
 
 LARGE = 10**14

@@ -21,8 +21,9 @@ from dataclasses import dataclass
 
 import trio
 
-from throttlefs.backing import BackingFile, BlockingPool, CacheMode, create_engine, uring
+from throttlefs.backing import BackingFile, BlockingPool, create_engine, uring
 from throttlefs.backing import file as file_module
+from throttlefs.settings.cachemode import CacheMode
 
 KIB, MIB = 1 << 10, 1 << 20
 SIZES = (4 * KIB, 16 * KIB, 64 * KIB, 128 * KIB, 256 * KIB, 1 * MIB)

@@ -15,7 +15,7 @@ from pathlib import Path
 from guests.initramfs import make_initramfs
 from guests.machine import Guest, boot
 from guests.packages import guest_files
-from throttlefs.units import parse_bytes
+from throttlefs.settings.units import parse_bytes
 
 _MIB = 1 << 20
 _THROTTLEFS = (sys.executable, "-m", "throttlefs")

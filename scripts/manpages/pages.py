@@ -8,8 +8,8 @@ import click
 
 from manpages.roff import Page
 from throttlefs import __version__
-from throttlefs.cli import cli
-from throttlefs.limits import LIMIT_HELP, LIMIT_NAMES
+from throttlefs.cli.main import cli
+from throttlefs.settings.limits import LIMIT_HELP, LIMIT_NAMES
 
 _DATE = "2026-11-23"
 

@@ -21,7 +21,7 @@ from qemu.qmp import ExecuteError, QMPClient
 
 from tests.qmp import RawClient, socket_of, with_qemus_client
 from tests.support import Mounted, MountFactory, run_throttlefs, wait_for
-from throttlefs.limits import RATES
+from throttlefs.settings.limits import RATES
 
 MIB = 1 << 20
 NO_LIMIT = dict.fromkeys(RATES, 0)

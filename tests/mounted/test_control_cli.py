@@ -23,7 +23,7 @@ import pytest
 from tests.mounted.test_control import image, load
 from tests.qmp import RawClient, socket_of
 from tests.support import THROTTLEFS, Mounted, MountFactory, run_throttlefs, wait_for
-from throttlefs.config import parse_config
+from throttlefs.settings.config import parse_config
 
 MIB = 1 << 20
 

@@ -20,8 +20,8 @@ from tests.support import (
     run_throttlefs,
     wait_for,
 )
-from throttlefs import runtime
-from throttlefs.mountinfo import mounted_at
+from throttlefs.host import runtime
+from throttlefs.host.mountinfo import mounted_at
 
 MIB = 1 << 20
 
@@ -174,7 +174,7 @@ def test_waiting_writes_go_through_at_the_end(make_mount: MountFactory, how: str
 def test_a_busy_mount_stays_and_names_who_keeps_it(make_mount: MountFactory) -> None:
     mounted = make_mount()
     with open(mounted.path / "f", "wb", buffering=0) as file:
-        from throttlefs.unmounting import BusyError, umount_command
+        from throttlefs.host.unmounting import BusyError, umount_command
 
         with pytest.raises(BusyError) as info:
             umount_command(str(mounted.path), lazy=False, grace_s=0.3)
@@ -191,7 +191,7 @@ def test_a_busy_mount_stays_and_names_who_keeps_it(make_mount: MountFactory) -> 
 
 def test_after_a_failed_umount_the_limits_hold_again(make_mount: MountFactory) -> None:
     mounted = make_mount("bps=1M")
-    from throttlefs.unmounting import BusyError, umount_command
+    from throttlefs.host.unmounting import BusyError, umount_command
 
     with open(mounted.path / "f", "wb", buffering=0) as file:
         with pytest.raises(BusyError):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import THROTTLEFS, Mounted, clear_away, fails, run_throttlefs
-from throttlefs.mountinfo import mounted_at
+from throttlefs.host.mountinfo import mounted_at
 
 
 @pytest.fixture

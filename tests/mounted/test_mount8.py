@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.support import THROTTLEFS
-from throttlefs.mount8 import with_subcommand
-from throttlefs.mountinfo import MountEntry, parse_mountinfo
+from throttlefs.cli.mount8 import with_subcommand
+from throttlefs.host.mountinfo import MountEntry, parse_mountinfo
 
 pytestmark = pytest.mark.skipif(
     os.geteuid() != 0 or shutil.which("mount.fuse3", path="/usr/sbin:/sbin") is None,

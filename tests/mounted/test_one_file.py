@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import Mounted, MountFactory, run_throttlefs
-from throttlefs.mountinfo import mounted_at
+from throttlefs.host.mountinfo import mounted_at
 
 KIB, MIB = 1 << 10, 1 << 20
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from tests.support import THROTTLEFS, clear_away, run_throttlefs
-from throttlefs.mountinfo import mounted_at
-from throttlefs.notify import notify
+from throttlefs.host.mountinfo import mounted_at
+from throttlefs.host.notify import notify
 
 UNIT = Path(__file__).resolve().parents[2] / "docs" / "examples" / "throttlefs@.service"
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import Mounted, MountFactory, clear_away, wait_for
-from throttlefs.fuse import syscalls
+from throttlefs.host import syscalls
 
 NOBODY = 65534
 

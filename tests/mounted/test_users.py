@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import THROTTLEFS, MountFactory, clear_away
-from throttlefs.mountinfo import mounted_at
+from throttlefs.host.mountinfo import mounted_at
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 

@@ -16,7 +16,7 @@ import pytest
 
 from tests.qmp import RawClient, socket_of
 from tests.support import MountFactory, wait_for
-from throttlefs.limits import RATES
+from throttlefs.settings.limits import RATES
 
 LIMITS = dict.fromkeys(RATES, 0) | {"bps": 1 << 20}
 BURSTS = LIMITS | {"bps_max": 1 << 21, "bps_max_length": 3, "iops": 100, "iops_size": 4096}

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import THROTTLEFS, clear_away
-from throttlefs.mountinfo import read_mounts
+from throttlefs.host.mountinfo import read_mounts
 
 README = Path(__file__).resolve().parents[2] / "README.md"
 TOLERANCE = 0.15

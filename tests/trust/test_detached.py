@@ -21,10 +21,10 @@ from tests.trust.writers import (
     start_mixed,
     wait_until_written,
 )
-from throttlefs import runtime
 from throttlefs.control.client import QmpClient
-from throttlefs.mountinfo import mounted_at
-from throttlefs.unmounting import BusyError, umount_command
+from throttlefs.host import runtime
+from throttlefs.host.mountinfo import mounted_at
+from throttlefs.host.unmounting import BusyError, umount_command
 
 ENDED = {"ENOTCONN", "ECONNABORTED", "EIO", "ENOENT"}
 

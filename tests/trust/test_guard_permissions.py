@@ -20,7 +20,7 @@ import pytest
 from tests.soak import Soak, Tally
 from tests.support import MountFactory
 from tests.trust.users import ANNA, BERT, CARL, PEOPLE, Failed, acl, directories, outcome, workers
-from throttlefs.fuse import syscalls
+from throttlefs.host import syscalls
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 

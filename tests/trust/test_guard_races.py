@@ -26,7 +26,7 @@ from tests.trust.users import (
     outcome,
     workers,
 )
-from throttlefs.fuse import syscalls
+from throttlefs.host import syscalls
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 

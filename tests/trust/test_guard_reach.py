@@ -23,7 +23,7 @@ from tests.trust.users import ANNA, BERT, ROOT, Failed, directories, outcome, wo
 from throttlefs.control.client import QmpClient
 from throttlefs.control.locate import own_mounts
 from throttlefs.errors import ThrottlefsError
-from throttlefs.units import printable
+from throttlefs.settings.units import printable
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 

@@ -15,10 +15,11 @@ from pathlib import Path
 import pytest
 
 from tests.support import MountFactory, clear_away, fails, run_throttlefs
-from throttlefs import logs, runtime, trusted, unmounting
+from throttlefs.daemon import logs
 from throttlefs.errors import ThrottlefsError
-from throttlefs.mountinfo import mounted_at
-from throttlefs.paths import MountPaths, check_paths
+from throttlefs.host import runtime, trusted, unmounting
+from throttlefs.host.mountinfo import mounted_at
+from throttlefs.host.paths import MountPaths, check_paths
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root is led astray")
 

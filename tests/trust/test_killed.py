@@ -18,7 +18,7 @@ from tests.trust.writers import (
     start_mixed,
     wait_until_written,
 )
-from throttlefs import runtime
+from throttlefs.host import runtime
 
 DEAD = {"ENOTCONN", "ECONNABORTED", "EIO"}
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from throttlefs.cli import cli
-from throttlefs.limits import LIMIT_NAMES
-from throttlefs.options import OPTION_HELP
+from throttlefs.cli.main import cli
+from throttlefs.settings.limits import LIMIT_NAMES
+from throttlefs.settings.options import OPTION_HELP
 
 ROOT = Path(__file__).resolve().parents[2]
 DIRECTORY = ROOT / "docs" / "man"

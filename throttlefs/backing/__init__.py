@@ -4,16 +4,12 @@
 `BlockingPool` runs everything else that may block.
 """
 
-from throttlefs.backing.buffers import Data
-from throttlefs.backing.cachemode import CacheMode
-from throttlefs.backing.engine import (
-    Engine,
-    EngineChoice,
-    EngineUnavailableError,
-    create_engine,
-)
-from throttlefs.backing.file import BackingFile
-from throttlefs.backing.threads import BlockingPool
+from throttlefs.settings.cachemode import CacheMode
+
+from .buffers import Data
+from .engine import Engine, EngineChoice, EngineUnavailableError, create_engine
+from .file import BackingFile
+from .threads import BlockingPool
 
 __all__ = [
     "BackingFile",

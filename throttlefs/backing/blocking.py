@@ -9,7 +9,7 @@ import ctypes
 import errno
 import os
 
-from throttlefs.backing.buffers import Data
+from .buffers import Data
 
 # sync_file_range(2): wait for write-back under way, start it for what is dirty, wait for that.
 WRITE_BACK_AND_WAIT = 1 | 2 | 4

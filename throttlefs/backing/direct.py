@@ -4,18 +4,10 @@ import fcntl
 import mmap
 import os
 
-from throttlefs.backing.alignment import Alignment
-from throttlefs.backing.buffers import (
-    SLOT_SIZE,
-    Data,
-    address_of,
-    copy_aligned,
-    give_slot,
-    new_aligned,
-    take_slot,
-)
-from throttlefs.backing.engine import Engine
-from throttlefs.backing.gate import gate_of
+from .alignment import Alignment
+from .buffers import SLOT_SIZE, Data, address_of, copy_aligned, give_slot, new_aligned, take_slot
+from .engine import Engine
+from .gate import gate_of
 
 
 class DirectIo:

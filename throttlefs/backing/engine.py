@@ -3,7 +3,7 @@
 import logging
 from typing import Literal, Protocol
 
-from throttlefs.backing.buffers import Data
+from .buffers import Data
 
 EngineChoice = Literal["auto", "uring", "threads"]
 
@@ -87,7 +87,7 @@ def create_engine(choice: EngineChoice, log: logging.Logger) -> Engine:
 
     Raises EngineUnavailableError if ``uring`` was asked for and cannot work.
     """
-    from throttlefs.backing.threads import ThreadEngine
+    from .threads import ThreadEngine
 
     if choice == "threads":
         log.info("backing I/O through threads, as asked for")
@@ -95,8 +95,8 @@ def create_engine(choice: EngineChoice, log: logging.Logger) -> Engine:
     if choice not in ("auto", "uring"):
         raise ValueError(f"no engine is called {choice!r}: auto, uring or threads")
 
-    from throttlefs.backing.ring import RingUnavailableError
-    from throttlefs.backing.uring import UringEngine
+    from .ring import RingUnavailableError
+    from .uring import UringEngine
 
     try:
         engine = UringEngine()

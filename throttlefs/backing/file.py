@@ -16,13 +16,14 @@ import os
 import stat
 from time import monotonic
 
-from throttlefs.backing import blocking
-from throttlefs.backing.alignment import direct_alignment
-from throttlefs.backing.buffers import Data, new_bytearray
-from throttlefs.backing.cachemode import CacheMode
-from throttlefs.backing.direct import DirectIo
-from throttlefs.backing.engine import Engine
-from throttlefs.backing.inline import STALL, is_in_memory, write_habit_of
+from throttlefs.settings.cachemode import CacheMode
+
+from . import blocking
+from .alignment import direct_alignment
+from .buffers import Data, new_bytearray
+from .direct import DirectIo
+from .engine import Engine
+from .inline import STALL, is_in_memory, write_habit_of
 
 log = logging.getLogger(__name__)
 

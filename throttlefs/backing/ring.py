@@ -26,7 +26,7 @@ import platform
 import threading
 from collections.abc import Callable
 
-from throttlefs.backing import uring_abi as abi
+from . import uring_abi as abi
 
 _COUNTER = 0xFFFF_FFFF
 

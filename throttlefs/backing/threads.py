@@ -12,8 +12,9 @@ import trio
 from trio.lowlevel import Abort, RaiseCancelT, Task, TrioToken
 
 from throttlefs import waiting
-from throttlefs.backing import blocking
-from throttlefs.backing.buffers import Data
+
+from . import blocking
+from .buffers import Data
 
 Result = TypeVar("Result")
 Arguments = TypeVarTuple("Arguments")

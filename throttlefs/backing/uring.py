@@ -18,10 +18,11 @@ import trio
 from trio.lowlevel import Abort, RaiseCancelT, Task
 
 from throttlefs import waiting
-from throttlefs.backing import uring_abi as abi
-from throttlefs.backing.blocking import WRITE_BACK_AND_WAIT
-from throttlefs.backing.buffers import Data, address_of, addresses_are_known, new_bytes
-from throttlefs.backing.ring import Ring, RingUnavailableError
+
+from . import uring_abi as abi
+from .blocking import WRITE_BACK_AND_WAIT
+from .buffers import Data, address_of, addresses_are_known, new_bytes
+from .ring import Ring, RingUnavailableError
 
 # How many requests may queue up before they are submitted although the loop is busy. Eager
 # submission feeds the disk early; late submission saves CPU, as one system call and one kick of

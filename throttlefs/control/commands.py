@@ -13,11 +13,11 @@ from typing import Any, Final
 
 import trio
 
-from throttlefs.backing import CacheMode
-from throttlefs.limits import LIMIT_NAMES, NO_LIMITS, RATES, Limits
+from throttlefs.policy.tuning import Change, Tuner
+from throttlefs.settings.cachemode import CacheMode
+from throttlefs.settings.limits import LIMIT_NAMES, NO_LIMITS, RATES, Limits
 from throttlefs.stats import DirectionStatistics
 from throttlefs.throttle import NO_GROUP
-from throttlefs.tuning import Change, Tuner
 
 from .arguments import Parameter, Signature, check_arguments
 from .images import Images, KnownImage

@@ -27,12 +27,10 @@ from typing import Any, Final
 import trio
 
 from throttlefs import __version__
-from throttlefs.config_text import ImageWord, write_config
-from throttlefs.governor import Governor
-from throttlefs.policy import GroupPolicy
-from throttlefs.stats import QUANTILES, DirectionStatistics, ImageStatistics, quantile_ns
-from throttlefs.throttle import READ, WRITE, Image
-from throttlefs.tuning import (
+from throttlefs.policy.config_writer import ImageWord, write_config
+from throttlefs.policy.governor import Governor
+from throttlefs.policy.policy import GroupPolicy
+from throttlefs.policy.tuning import (
     Change,
     Changed,
     State,
@@ -42,6 +40,8 @@ from throttlefs.tuning import (
     image_state,
     limits_of,
 )
+from throttlefs.stats import QUANTILES, DirectionStatistics, ImageStatistics, quantile_ns
+from throttlefs.throttle import READ, WRITE, Image
 
 from .arguments import Parameter
 from .commands import Arguments, CommandTable, MountFacts

@@ -16,9 +16,9 @@ from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 import trio
 
-from throttlefs.fuse.inode import FileKey
 from throttlefs.fuse.inodes import InodeTable
-from throttlefs.governor import Governor
+from throttlefs.host.files import FileKey
+from throttlefs.policy.governor import Governor
 from throttlefs.stats import ImageStatistics, Statistics
 from throttlefs.throttle import Image
 

@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from throttlefs import runtime
+from throttlefs import FILESYSTEM_TYPE
 from throttlefs.errors import ThrottlefsError
-from throttlefs.mountinfo import MountEntry, read_mounts
-from throttlefs.unmounting import FILESYSTEM_TYPE
+from throttlefs.host import runtime
+from throttlefs.host.mountinfo import MountEntry, read_mounts
 
 from .client import NoSuchImageError, QmpClient
 from .images import device_name

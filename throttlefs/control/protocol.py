@@ -22,7 +22,7 @@ from typing import Any, Final
 
 from throttlefs import __version__
 from throttlefs.errors import ThrottlefsError
-from throttlefs.units import printable
+from throttlefs.settings.units import printable
 
 MAX_REQUEST: Final = 1 << 20
 """The longest command, in bytes."""

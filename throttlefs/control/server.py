@@ -18,8 +18,8 @@ from typing import Any, Final
 
 import trio
 
-from throttlefs import trusted
 from throttlefs.errors import ThrottlefsError
+from throttlefs.host import trusted
 
 from . import protocol
 from .protocol import BadRequestError, Framer, QmpError, Request

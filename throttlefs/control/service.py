@@ -7,9 +7,9 @@ import signal
 from collections.abc import Callable, Mapping
 
 from throttlefs.fuse.inodes import InodeTable
-from throttlefs.governor import Governor
+from throttlefs.policy.governor import Governor
+from throttlefs.policy.tuning import Tuner
 from throttlefs.stats import Statistics
-from throttlefs.tuning import Tuner
 
 from .commands import CommandTable, MountFacts, QemuCommands
 from .extensions import ExtensionCommands

@@ -8,8 +8,10 @@ import stat
 
 import pyfuse3
 
+from throttlefs.host.files import clock_of_files
+
 from .errors import replies_errno
-from .inode import Inode, clock_of_files
+from .inode import Inode
 from .shares import Shares
 from .tree import TreeOperations
 

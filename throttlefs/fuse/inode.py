@@ -2,19 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 
-FileKey = tuple[int, int]
-"""What identifies a file of SRC whatever its name: st_dev and st_ino."""
-
-
-_REALTIME_COARSE = 5  # CLOCK_REALTIME_COARSE, which Python's time has no name for
-
-
-def clock_of_files() -> int:
-    """The clock that a filesystem's timestamps are taken from, in ns."""
-    return time.clock_gettime_ns(_REALTIME_COARSE)
+from throttlefs.host.files import FileKey, clock_of_files
 
 
 class Inode:

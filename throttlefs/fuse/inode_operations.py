@@ -15,10 +15,13 @@ from typing import Any, Protocol
 
 import pyfuse3
 
-from . import device, privileges, syscalls
+from throttlefs.backing import block_device
+from throttlefs.host import syscalls
+from throttlefs.host.files import FileKey
+
+from . import privileges
 from .attributes import Attributes
 from .errors import replies_errno
-from .inode import FileKey
 from .inodes import InodeTable
 from .limit_attributes import LIMIT_PREFIX, LimitAttributes
 
@@ -221,7 +224,7 @@ class InodeOperations(pyfuse3.Operations):
         if fields.update_mode:
             # After chown, which takes setuid and setgid away.
             _set_mode(path, attr.st_mode, os.fstat(fd), ctx)
-        if fields.update_size and not device.is_device_of_size(fd, attr.st_size):
+        if fields.update_size and not block_device.is_device_of_size(fd, attr.st_size):
             if size_fd >= 0:
                 os.ftruncate(size_fd, attr.st_size)
             else:

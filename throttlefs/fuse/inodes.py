@@ -16,8 +16,10 @@ from contextlib import contextmanager
 
 import pyfuse3
 
-from . import syscalls
-from .inode import FileKey, Inode, clock_of_files
+from throttlefs.host import syscalls
+from throttlefs.host.files import FileKey, clock_of_files
+
+from .inode import Inode
 
 _PATH_FLAGS = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _DEVICE_SHIFT = 48

@@ -12,9 +12,9 @@ import os
 import stat
 from typing import Final
 
-from throttlefs.limits import Limits, canonical_name, format_limit
+from throttlefs.policy.tuning import Change, State, Tuner, TuningError
+from throttlefs.settings.limits import Limits, canonical_name, format_limit
 from throttlefs.throttle import NO_GROUP
-from throttlefs.tuning import Change, State, Tuner, TuningError
 
 from .inode import Inode
 from .inodes import InodeTable

@@ -31,8 +31,9 @@ import pyfuse3
 import trio
 
 from throttlefs import waiting
+from throttlefs.host import memory
 
-from . import memory, seam
+from . import seam
 from .channel import Channel, Contents, Reply
 from .session import Session, Transfer
 

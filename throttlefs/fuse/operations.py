@@ -17,8 +17,10 @@ from typing import Any
 
 import pyfuse3
 
-from throttlefs.backing import BackingFile, CacheMode, Data, Engine
-from throttlefs.governor import Governor
+from throttlefs.backing import BackingFile, Data, Engine
+from throttlefs.host.files import FileKey
+from throttlefs.policy.governor import Governor
+from throttlefs.settings.cachemode import CacheMode
 from throttlefs.stats import Statistics
 from throttlefs.throttle import READ, WRITE
 
@@ -28,7 +30,7 @@ from .channel import Keep
 from .directories import DirectoryOperations
 from .errors import replies_errno, to_fuse_error
 from .handle import Handle
-from .inode import FileKey, Inode
+from .inode import Inode
 from .inode_operations import RunInThread
 from .inodes import InodeTable
 from .limit_attributes import LimitAttributes

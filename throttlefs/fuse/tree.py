@@ -8,7 +8,9 @@ from collections.abc import Callable
 
 import pyfuse3
 
-from . import privileges, syscalls
+from throttlefs.host import syscalls
+
+from . import privileges
 from .errors import replies_errno
 from .inode import Inode
 from .inode_operations import InodeOperations

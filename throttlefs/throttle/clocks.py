@@ -24,6 +24,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from throttlefs.settings.limits import DEFAULT_WEIGHT
+
 from .recent import RecentMaximum
 
 if TYPE_CHECKING:
@@ -32,8 +34,6 @@ if TYPE_CHECKING:
 
 TOTAL: Final = 2
 """The clock that counts reads and writes together; `READ` and `WRITE` are the other two."""
-
-DEFAULT_WEIGHT: Final = 100
 
 _FEMTO_PER_NANO: Final = 1_000_000
 _MOST_COSTS: Final = 256

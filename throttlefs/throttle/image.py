@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from throttlefs import waiting
-from throttlefs.limits import Limits
+from throttlefs.settings.limits import Limits
 
 from .leaf import Leaf, Request
 from .meter import DIRECTIONS

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from throttlefs.limits import NO_LIMITS, Limits
+from throttlefs.settings.limits import NO_LIMITS, Limits
 
 from .bucket import NANO, Bucket
 

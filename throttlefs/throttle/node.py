@@ -23,9 +23,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from throttlefs.limits import Limits
+from throttlefs.settings.limits import DEFAULT_WEIGHT, Limits
 
-from .clocks import DEFAULT_WEIGHT
 from .meter import Meter
 
 if TYPE_CHECKING:

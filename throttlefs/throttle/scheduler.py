@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from heapq import heappop, heappush
 from typing import Final
 
-from throttlefs.limits import Limits
+from throttlefs.settings.limits import Limits
 
 from .group import Group
 from .leaf import Leaf, Request

@@ -6,13 +6,11 @@ import time
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from heapq import heappop, heappush
-from typing import Final
 
 from throttlefs import waiting
-from throttlefs.limits import Limits
+from throttlefs.settings.limits import DEFAULT_WEIGHT, MAX_WEIGHT, Limits
 
 from .alarm import Alarm
-from .clocks import DEFAULT_WEIGHT
 from .errors import (
     GroupCycleError,
     GroupExistsError,
@@ -26,9 +24,6 @@ from .leaf import Request
 from .meter import DIRECTIONS
 from .node import Node
 from .scheduler import NEVER, Scheduler
-
-HEAVIEST: Final = 10_000
-"""The largest weight; the smallest is 1."""
 
 
 class Throttle:
@@ -364,5 +359,5 @@ class Throttle:
     @staticmethod
     def check_weight(weight: int) -> None:
         """Raise `WeightError` unless *weight* is a whole number from 1 to 10,000."""
-        if isinstance(weight, bool) or not isinstance(weight, int) or not 1 <= weight <= HEAVIEST:
+        if isinstance(weight, bool) or not isinstance(weight, int) or not 1 <= weight <= MAX_WEIGHT:
             raise WeightError(weight)

@@ -23,7 +23,7 @@ ROUNDS = 3
 
 def measure(_bench: Bench, images: int, blocked: int) -> Figures:
     """Return the CPU time (us) of releasing a request, and of queueing the next in its place."""
-    from throttlefs.limits import Limits
+    from throttlefs.settings.limits import Limits
     from throttlefs.throttle.group import Group
     from throttlefs.throttle.leaf import Leaf, Request
     from throttlefs.throttle.meter import READ

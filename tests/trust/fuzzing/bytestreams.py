@@ -13,8 +13,6 @@ import trio
 import trio.testing
 
 from tests.unit.test_channel import Rig, in_header, keeping, read_request, write_request
-from throttlefs import metrics as metrics_module
-from throttlefs import runtime
 from throttlefs.control.protocol import (
     BadRequestError,
     Framer,
@@ -23,7 +21,9 @@ from throttlefs.control.protocol import (
     parse_request,
     success,
 )
-from throttlefs.mountinfo import MountEntry, parse_mountinfo
+from throttlefs.daemon import metrics as metrics_module
+from throttlefs.host import runtime
+from throttlefs.host.mountinfo import MountEntry, parse_mountinfo
 
 from .target import Check, Target, check_line, plain
 

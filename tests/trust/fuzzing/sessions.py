@@ -19,8 +19,7 @@ from typing import Any
 import trio
 
 from tests.unit.control.bare_mount import Mount
-from throttlefs import cli
-from throttlefs.config import parse_config
+from throttlefs.cli.main import main
 from throttlefs.control import locate
 from throttlefs.control.client import NoSuchImageError
 from throttlefs.control.images import Images
@@ -28,9 +27,10 @@ from throttlefs.control.locate import Located
 from throttlefs.control.server import _Client
 from throttlefs.errors import ThrottlefsError
 from throttlefs.fuse.limit_attributes import LIMIT_PREFIX, LimitAttributes
-from throttlefs.limits import LIMIT_NAMES
-from throttlefs.mountinfo import MountEntry
-from throttlefs.tuning import Tuner, group_state, image_state
+from throttlefs.host.mountinfo import MountEntry
+from throttlefs.policy.tuning import Tuner, group_state, image_state
+from throttlefs.settings.config import parse_config
+from throttlefs.settings.limits import LIMIT_NAMES
 
 from .target import Check, Target, check_line
 
@@ -212,7 +212,7 @@ def command_line() -> Iterator[Check]:
             before = world.state()
             with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
                 try:
-                    cli.main()
+                    main()
                 except SystemExit as end:
                     status = end.code
             if status == 0:

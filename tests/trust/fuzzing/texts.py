@@ -6,11 +6,13 @@ import re
 from functools import lru_cache
 
 from tests.unit.control.bare_mount import NoAlarm
-from throttlefs.config import Config, ConfigError, parse_config
-from throttlefs.config_text import write_config
-from throttlefs.globs import Glob, GlobError
-from throttlefs.governor import Governor
-from throttlefs.limits import (
+from throttlefs.cli.mount8 import with_subcommand
+from throttlefs.policy.config_writer import write_config
+from throttlefs.policy.governor import Governor
+from throttlefs.policy.policy import make_policy
+from throttlefs.settings.config import Config, ConfigError, parse_config
+from throttlefs.settings.globs import Glob, GlobError
+from throttlefs.settings.limits import (
     LIMIT_NAMES,
     Limits,
     LimitsError,
@@ -18,11 +20,8 @@ from throttlefs.limits import (
     format_limit,
     parse_limit,
 )
-from throttlefs.mount8 import with_subcommand
-from throttlefs.options import OptionError, escape, parse_options
-from throttlefs.policy import make_policy
-from throttlefs.throttle import Throttle
-from throttlefs.units import (
+from throttlefs.settings.options import OptionError, escape, parse_options
+from throttlefs.settings.units import (
     MAX_VALUE,
     UnitError,
     format_bytes,
@@ -31,6 +30,7 @@ from throttlefs.units import (
     parse_requests,
     quoted,
 )
+from throttlefs.throttle import Throttle
 
 from .target import check_line, plain
 

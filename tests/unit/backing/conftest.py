@@ -13,9 +13,10 @@ from unittest import mock
 import pytest
 import trio
 
-from throttlefs.backing import BackingFile, CacheMode, Engine, ring
+from throttlefs.backing import BackingFile, Engine, ring
 from throttlefs.backing.threads import ThreadEngine
 from throttlefs.backing.uring import UringEngine
+from throttlefs.settings.cachemode import CacheMode
 
 # Each way in which a kernel hands over completions, as an older one would.
 RING_KINDS = {

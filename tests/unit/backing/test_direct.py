@@ -12,9 +12,10 @@ import pytest
 import trio
 
 from tests.unit.backing.conftest import drop_from_cache, open_file, running
-from throttlefs.backing import BackingFile, CacheMode, buffers, file
+from throttlefs.backing import BackingFile, buffers, file
 from throttlefs.backing.alignment import Alignment, direct_alignment
 from throttlefs.backing.gate import gate_of
+from throttlefs.settings.cachemode import CacheMode
 
 SIZE = 200_000
 DATA = random.Random(1).randbytes(SIZE)

@@ -14,7 +14,7 @@ import trio
 import trio.testing
 
 from tests.unit.backing.conftest import drop_from_cache, open_file, running
-from throttlefs.backing import BackingFile, CacheMode, file
+from throttlefs.backing import BackingFile, file
 from throttlefs.backing.file import (
     INLINE_READ_MAX,
     INLINE_WRITE_MAX,
@@ -23,6 +23,7 @@ from throttlefs.backing.file import (
     PAUSE_READS,
     PROBE_EVERY,
 )
+from throttlefs.settings.cachemode import CacheMode
 
 SIZE = 1 << 20
 DATA = random.Random(1).randbytes(SIZE)

@@ -14,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.unit.backing.conftest import drop_from_cache, open_file, running
-from throttlefs.backing import BackingFile, CacheMode, file
+from throttlefs.backing import BackingFile, file
 from throttlefs.backing.alignment import Alignment, direct_alignment
+from throttlefs.settings.cachemode import CacheMode
 
 # Places near the edges of sectors, pages and large folios, and anywhere.
 edges = st.sampled_from([0, 512, 4096, 8192, 65536, 131072])

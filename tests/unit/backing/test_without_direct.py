@@ -13,8 +13,9 @@ import pytest
 import trio
 
 from tests.unit.backing.conftest import open_file, running
-from throttlefs.backing import BackingFile, CacheMode, Engine, alignment, file
+from throttlefs.backing import BackingFile, Engine, alignment, file
 from throttlefs.backing.alignment import Alignment, direct_alignment
+from throttlefs.settings.cachemode import CacheMode
 
 DATA = random.Random(1).randbytes(200_000)
 

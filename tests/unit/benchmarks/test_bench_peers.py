@@ -12,8 +12,8 @@ from benchmarks.peers import Image, Setup
 from benchmarks.peers.qsd import command_line, throttle_limits
 from benchmarks.peers.throttlefs import config_text, is_uniform, mount_options
 
-from throttlefs.config import parse_config
-from throttlefs.limits import Limits
+from throttlefs.settings.config import parse_config
+from throttlefs.settings.limits import Limits
 
 A, B = Path("/images/a"), Path("/images/b")
 

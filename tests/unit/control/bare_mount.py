@@ -9,19 +9,19 @@ from typing import Any
 import pytest
 import trio
 
-from throttlefs.config import parse_config
 from throttlefs.control.commands import CommandTable, MountFacts, QemuCommands
 from throttlefs.control.extensions import ExtensionCommands
 from throttlefs.control.images import Images
 from throttlefs.errors import ThrottlefsError
 from throttlefs.fuse.inodes import InodeTable
-from throttlefs.governor import Governor
-from throttlefs.limits import RATES
-from throttlefs.options import parse_options
-from throttlefs.policy import make_policy
+from throttlefs.policy.governor import Governor
+from throttlefs.policy.policy import make_policy
+from throttlefs.policy.tuning import Tuner
+from throttlefs.settings.config import parse_config
+from throttlefs.settings.limits import RATES
+from throttlefs.settings.options import parse_options
 from throttlefs.stats import ImageStatistics, Statistics
 from throttlefs.throttle import Image, Throttle
-from throttlefs.tuning import Tuner
 
 NO_LIMIT = dict.fromkeys(RATES, 0)
 TOML = """

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from tests.unit.control.bare_mount import Mount
-from throttlefs.config import parse_config
 from throttlefs.errors import ThrottlefsError
-from throttlefs.options import parse_options
-from throttlefs.policy import make_policy
+from throttlefs.policy.policy import make_policy
+from throttlefs.settings.config import parse_config
+from throttlefs.settings.options import parse_options
 
 
 def test_a_change_says_what_has_changed(mount: Mount) -> None:

@@ -10,7 +10,7 @@ import pytest
 from throttlefs.control import locate as module
 from throttlefs.control.locate import locate, own_mounts
 from throttlefs.errors import ThrottlefsError
-from throttlefs.mountinfo import MountEntry
+from throttlefs.host.mountinfo import MountEntry
 
 
 def entry(

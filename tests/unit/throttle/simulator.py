@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import repeat
 
-from throttlefs.limits import NO_LIMITS, Limits
+from throttlefs.settings.limits import NO_LIMITS, Limits
 from throttlefs.throttle.group import Group
 from throttlefs.throttle.leaf import Leaf, Request
 from throttlefs.throttle.meter import READ, WRITE

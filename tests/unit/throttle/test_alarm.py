@@ -7,7 +7,7 @@ import time
 import pytest
 import trio
 
-from throttlefs.limits import Limits
+from throttlefs.settings.limits import Limits
 from throttlefs.throttle import READ, Throttle, TimerfdAlarm
 
 MS = 1_000_000

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from tests.unit.throttle.fluid import shuffled
 from tests.unit.throttle.simulator import KIB, MIB, READ, SECOND, WRITE, Release, Simulator
-from throttlefs.limits import Limits
+from throttlefs.settings.limits import Limits
 from throttlefs.throttle.meter import DIRECTIONS
 from throttlefs.throttle.node import SLACK, Node
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.unit.throttle.simulator import KIB, MIB, READ, SECOND, START, Simulator
-from throttlefs.limits import MAX_VALUE, Limits
+from throttlefs.settings.limits import MAX_VALUE, Limits
 from throttlefs.throttle.bucket import NANO, Bucket
 from throttlefs.throttle.meter import Meter
 from throttlefs.throttle.node import SLACK

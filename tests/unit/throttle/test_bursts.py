@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.unit.throttle.simulator import KIB, READ, SECOND, START, Client, Simulator
-from throttlefs.limits import Limits
+from throttlefs.settings.limits import Limits
 
 STEP = 10_000_000
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.unit.throttle.simulator import KIB, MIB, READ, SECOND, WRITE, Simulator
-from throttlefs.limits import NO_LIMITS, Limits
+from throttlefs.settings.limits import NO_LIMITS, Limits
 from throttlefs.throttle.node import SLACK
 
 

@@ -7,7 +7,7 @@ import sys
 from trio.testing import wait_all_tasks_blocked
 
 from tests.unit.throttle.virtual import SECOND, World, play
-from throttlefs.limits import NO_LIMITS, Limits
+from throttlefs.settings.limits import NO_LIMITS, Limits
 from throttlefs.throttle import READ
 
 # Refunds.

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from tests.unit.throttle.virtual import SECOND, World, play
-from throttlefs.config import NO_CONFIG
-from throttlefs.governor import Governor
-from throttlefs.limits import NO_LIMITS, Limits
-from throttlefs.options import parse_options
-from throttlefs.policy import make_policy
-from throttlefs.tuning import Change, Tuner
+from throttlefs.policy.governor import Governor
+from throttlefs.policy.policy import make_policy
+from throttlefs.policy.tuning import Change, Tuner
+from throttlefs.settings.config import NO_CONFIG
+from throttlefs.settings.limits import NO_LIMITS, Limits
+from throttlefs.settings.options import parse_options
 
 
 def test_a_new_limit_acts_at_once_on_what_waits_and_the_debt_stays_in_bytes() -> None:

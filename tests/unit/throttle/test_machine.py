@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from tests.unit.throttle.simulator import KIB, MIB, SECOND, START
-from throttlefs.limits import NO_LIMITS, Limits
+from throttlefs.settings.limits import NO_LIMITS, Limits
 from throttlefs.throttle.group import Group
 from throttlefs.throttle.leaf import Leaf, Request
 from throttlefs.throttle.meter import DIRECTIONS

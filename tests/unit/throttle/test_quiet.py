@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from throttlefs.limits import Limits
+from throttlefs.settings.limits import Limits
 from throttlefs.throttle import READ, WRITE, Image, Throttle
 
 from .virtual import VirtualAlarm

@@ -16,7 +16,7 @@ from tests.unit.throttle.fluid import (
     usage,
 )
 from tests.unit.throttle.simulator import KIB, MIB, READ, WRITE, Client, Simulator
-from throttlefs.limits import Limits
+from throttlefs.settings.limits import Limits
 
 SECONDS = 5
 

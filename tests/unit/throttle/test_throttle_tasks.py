@@ -9,7 +9,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from tests.unit.throttle.virtual import SECOND, START, World, play
-from throttlefs.limits import NO_LIMITS, Limits
+from throttlefs.settings.limits import NO_LIMITS, Limits
 from throttlefs.throttle import READ, WRITE, Throttle, TimerfdAlarm
 
 # Waiting.

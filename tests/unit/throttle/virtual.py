@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from throttlefs.limits import NO_LIMITS, Limits
+from throttlefs.settings.limits import NO_LIMITS, Limits
 from throttlefs.throttle import READ, Image, Throttle
 
 SECOND = 1_000_000_000

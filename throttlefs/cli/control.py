@@ -1,0 +1,221 @@
+"""The commands that tune and watch a running mount: show, set, stats, list, top."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from typing import Any
+
+import click
+
+from throttlefs.errors import ThrottlefsError, UsageError
+from throttlefs.settings.units import printable
+
+
+class MountPath(click.Path):
+    """A path on a mount, taken as it stands.
+
+    click's own asks the file system for it, and so the mount: whoever wants to lift the limits of
+    one that has no room for another request would wait until it has.
+    """
+
+    def convert(
+        self,
+        value: str | os.PathLike[str],
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> str:
+        """The path."""
+        return os.fspath(value)
+
+
+_PATH = click.argument("path", metavar="PATH", type=MountPath())
+
+
+class _Interval(click.FloatRange):
+    """Seconds; click lets "nan" through any range."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        seconds: float = super().convert(value, param, ctx)
+        if math.isnan(seconds):
+            self.fail(f"{value!r} is not a number of seconds", param, ctx)
+        return seconds
+
+
+_INTERVAL = _Interval(min=0.1, max=3600)
+
+
+@click.command(short_help="Show the limits of a mount or of a file in it.")
+@_PATH
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@click.option("--toml", "as_toml", is_flag=True, help="What is in force, as a config file.")
+def show(path: str, as_json: bool, as_toml: bool) -> None:
+    """Show what holds at PATH: a mount point, or a file in the mount.
+
+    \b
+    Examples:
+      throttlefs show mnt
+      throttlefs show --json mnt/disk.img
+      throttlefs show --toml mnt > limits.toml
+    """
+    from throttlefs.control.locate import locate
+
+    from .presentation import mount_text, print_table, show_table
+
+    if as_json and as_toml:
+        raise UsageError("--json and --toml: give one of them")
+    found = locate(path)
+    if as_toml and found.device is not None:
+        raise UsageError(f"--toml needs a mount point, and {path} is a file: use {found.point}")
+    arguments = {} if found.device is None else {"device": found.device}
+    with found.session() as client:
+        if as_toml:
+            click.echo(client.run("x-throttlefs-query-config")["toml"], nl=False)
+            return
+        status = client.run("x-throttlefs-query", **arguments)
+    if as_json:
+        _print_json(status if found.device is None else status["images"][0])
+    else:
+        if found.device is None:
+            click.echo(mount_text(status))
+        print_table(show_table(status, found.device is not None))
+
+
+@click.command(name="set", short_help="Change limits in flight.")
+@_PATH
+@click.argument("words", metavar="NAME=VALUE|off...", nargs=-1, required=True)
+@click.option("--all", "every", is_flag=True, help="PATH is a mount point: every image as well.")
+@click.option("--group", metavar="NAME", help="Change the group NAME of the mount, or make it.")
+def set_limits(path: str, words: tuple[str, ...], every: bool, group: str | None) -> None:
+    """Change the limits at PATH, all that is given or nothing; prints what has changed.
+
+    PATH is a file in a mount or, for the default of all files, a mount point. What already waits
+    is held to the new limits at once. NAME is any limit of throttlefs mount -o, group, weight or,
+    with --group, parent. NAME=0 lifts one limit, off all of them (a group's by leaving it). With
+    group=NAME the limits are the group's, as in QEMU.
+
+    \b
+    Examples:
+      throttlefs set mnt/disk.img bps=2M iops_wr=500
+      throttlefs set mnt bps=10M
+      throttlefs set mnt/disk.img group=db bps=50M
+      throttlefs set --group db mnt weight=200 parent=tenant
+      throttlefs set --all mnt off
+    """
+    from throttlefs.control.locate import locate
+
+    from .presentation import changes_text, parse_assignments
+
+    values, off = parse_assignments(words)
+    found = locate(path)
+    if every and group is not None:
+        raise UsageError("--all and --group: give one of them")
+    if found.device is not None and (every or group is not None):
+        option = "--all" if every else "--group"
+        raise UsageError(f"{option} needs a mount point, and {path} is a file: use {found.point}")
+    arguments: dict[str, Any] = {"values": values}
+    if off:
+        arguments["off"] = True
+    if group is not None:
+        arguments["group-name"] = group
+    elif every:
+        arguments["all"] = True
+    elif found.device is not None:
+        arguments["device"] = found.device
+    with found.session() as client:
+        changed = client.run("x-throttlefs-set", **arguments)
+    click.echo(changes_text(changed, found.point), nl=False)
+
+
+@click.command(short_help="Show what was asked of images and how long it took.")
+@_PATH
+@click.option("--json", "as_json", is_flag=True, help="As JSON, an object a line.")
+@click.option(
+    "--interval",
+    metavar="S",
+    type=_INTERVAL,
+    help="Every S seconds what happened in them, until interrupted.",
+)
+@click.option("--count", metavar="N", type=click.IntRange(min=1), help="End after N intervals.")
+def stats(path: str, as_json: bool, interval: float | None, count: int | None) -> None:
+    """Show the counters of the image at PATH, or of all images if it is a mount point.
+
+    Waits are those in the limiter, those of 0 included; service is the time in the file behind.
+
+    \b
+    Examples:
+      throttlefs stats mnt
+      throttlefs stats --interval 1 mnt/disk.img
+      throttlefs stats --json mnt
+    """
+    from throttlefs.control.locate import locate
+
+    from .presentation import print_stats
+    from .sampling import Sampler, rows
+
+    if count is not None and interval is None:
+        raise UsageError("--count is a number of intervals: say with --interval how long they are")
+    found = locate(path)
+    with found.session() as client:
+        sampler = Sampler(client, found.device)
+        sample = sampler.sample()
+        if interval is None:
+            print_stats(rows(sample), as_json=as_json, rates=False)
+            return
+        done = 0
+        while count is None or done < count:
+            time.sleep(interval)
+            before, sample = sample, sampler.sample()
+            print_stats(rows(sample, before), as_json=as_json, rates=True)
+            done += 1
+
+
+@click.command(name="list", short_help="List your mounts.")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+def list_mounts(as_json: bool) -> None:
+    """List this user's mounts; root sees everybody's."""
+    from throttlefs.control.locate import own_mounts
+
+    mounts = [(os.fsdecode(mount.source), os.fsdecode(mount.point)) for mount in own_mounts()]
+    if as_json:
+        _print_json([{"source": source, "target": target} for source, target in mounts])
+        return
+    for source, target in mounts:
+        click.echo(printable(f"{source} on {target}"))
+
+
+@click.command(short_help="Watch images live.")
+@click.argument("path", metavar="[PATH]", required=False, type=MountPath())
+@click.option(
+    "--interval", metavar="S", type=_INTERVAL, default=1.0, help="Seconds between two looks."
+)
+@click.option("--count", metavar="N", type=click.IntRange(min=1), help="End after N looks.")
+def top(path: str | None, interval: float, count: int | None) -> None:
+    """Watch the images of the mount at PATH, or of all your mounts, live.
+
+    A row per image: its rate, how much of its tightest limit it uses, requests a second, how many
+    wait, and how long they did. Keys: r, i, w, t and n sort by rate, requests, waiting, time
+    waited and name; space pauses; q quits. Without a terminal it prints plain text.
+    """
+    from throttlefs.control.locate import Located, locate, own_mounts
+
+    from .top import watch
+
+    if path is not None:
+        found = [locate(path)]
+    else:
+        found = [Located(mount, None, os.fsdecode(mount.point)) for mount in own_mounts()]
+        if not found:
+            raise ThrottlefsError("you have no throttlefs mount; make one with: throttlefs mount")
+    watch(found, interval, count)
+
+
+COMMANDS = (show, set_limits, stats, list_mounts, top)
+
+
+def _print_json(value: object) -> None:
+    click.echo(json.dumps(value, indent=2))

@@ -1,0 +1,264 @@
+"""The command line: parse, call, print."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import NoReturn
+
+import click
+from click.shell_completion import CompletionItem, get_completion_class
+
+from throttlefs import __version__
+from throttlefs.errors import ThrottlefsError, UsageError
+from throttlefs.settings.limits import LIMIT_HELP, RATES
+from throttlefs.settings.units import printable
+
+from .control import COMMANDS, MountPath
+from .mount8 import with_subcommand
+
+_PROGRAM = "throttlefs"
+_OUTPUT_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
+
+
+class _OptionString(click.ParamType):  # type: ignore[type-arg]  # generic only in newer click
+    """The value of -o; completes the last option of the list."""
+
+    name = "opts"
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        from throttlefs.settings.options import OPTION_HELP
+
+        before, comma, last = incomplete.rpartition(",")
+        known = {f"{name}=": text for name, text in LIMIT_HELP.items()}
+        for form, text in OPTION_HELP.items():
+            name, equals, _ = form.partition("=")
+            known[name + equals] = text
+        return [
+            CompletionItem(before + comma + name, help=text)
+            for name, text in known.items()
+            if name.startswith(last)
+        ]
+
+
+def _table(rows: Iterable[tuple[str, str]]) -> str:
+    rows = list(rows)
+    width = max(len(left) for left, _ in rows)
+    # \b keeps click from rewrapping the paragraph.
+    return "\b\n" + "\n".join(f"  {left:<{width}}  {right}" for left, right in rows)
+
+
+def _mount_help() -> str:
+    from throttlefs.settings.options import OPTION_HELP
+
+    limits = [(name, LIMIT_HELP[name]) for name in RATES]
+    limits += [
+        ("NAME_max", "rate allowed in a burst, for each of the six; at least the rate"),
+        ("NAME_max_length", "a burst's volume is NAME_max x so many seconds; 1 if not given"),
+        ("iops_size", LIMIT_HELP["iops_size"]),
+    ]
+    return f"""Show the files of SRC at DST and hold them to limits.
+
+SRC and DST are two directories or two files; SRC may be a block device then, too.
+
+Every file has its own limits, as a QEMU drive has. Values take the suffixes K, M, G and T:
+powers of 1024 for bytes, of 1000 for requests. 0 means no limit; all limits given hold.
+
+Limits (-o NAME=VALUE,...; QEMU's dashed names, such as bps-total, mean the same):
+
+{_table(limits)}
+
+Other options (-o ...):
+
+{_table(OPTION_HELP.items())}
+
+mount(8)'s options (ro, noatime, nodev, noexec, ...) are understood too. -o may be repeated; of
+two values for one option the later wins. A comma in a value is written \\, (with a backslash).
+
+Examples:
+
+\b
+  throttlefs mount images/ mnt/ -o bps=1M
+  throttlefs mount images/ mnt/ -o bps_rd=10M,bps_wr=5M,iops=500
+  throttlefs mount images/ mnt/ -o iops=1000,iops_max=4000,iops_max_length=60
+"""
+
+
+class _MountCommand(click.Command):
+    """``mount``, whose help is made when asked for, since it reads the tables of options."""
+
+    def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        self.help = _mount_help()
+        super().format_help_text(ctx, formatter)
+
+
+@click.group(
+    name=_PROGRAM,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(__version__, prog_name=_PROGRAM, message="%(prog)s %(version)s")
+def cli() -> None:
+    """Hold disk images to QEMU's I/O limits.
+
+    throttlefs mount SRC DST -o bps=1M shows the files of SRC at DST; every read and write of
+    them waits until the limits allow it. Point a VM, dd or fio at the file in DST.
+    """
+
+
+@cli.command(cls=_MountCommand, short_help="Show SRC at DST, held to limits.")
+@click.argument("source", metavar="SRC", type=click.Path())
+@click.argument("target", metavar="DST", type=click.Path())
+@click.option(
+    "-o",
+    "opts",
+    metavar="OPTS",
+    type=_OptionString(),
+    multiple=True,
+    help="Limits and mount options, separated by commas.",
+)
+@click.option("-f", "--foreground", is_flag=True, help="Stay in the foreground; log to stderr.")
+@click.option(
+    "--config",
+    metavar="FILE",
+    type=click.Path(dir_okay=False),
+    help="Limits by path, and groups, from this TOML file; wins over -o config=FILE.",
+)
+@click.option(
+    "--qmp",
+    metavar="unix:PATH",
+    help="One more control socket, at PATH; every mount has one in the runtime directory.",
+)
+@click.option(
+    "--log-file",
+    type=click.Path(dir_okay=False),
+    help="Log to this file (a background mount logs to the system's log else).",
+)
+@click.option("-v", "--verbose", is_flag=True, help="Log in more detail.")
+def mount(
+    source: str,
+    target: str,
+    opts: tuple[str, ...],
+    foreground: bool,
+    config: str | None,
+    qmp: str | None,
+    log_file: str | None,
+    verbose: bool,
+) -> None:
+    """Show the files of SRC at DST and hold them to limits (see _mount_help)."""
+    from throttlefs.daemon.logs import set_up_logging
+    from throttlefs.host.paths import check_paths
+    from throttlefs.settings.options import OptionError, parse_options
+
+    try:
+        options = parse_options(list(opts))
+    except OptionError as exc:
+        raise UsageError(str(exc)) from None
+    if config is not None or options.config is not None:
+        # Absolute, for the daemon's working directory is another.
+        options = replace(options, config=os.path.abspath(config or options.config or ""))
+    if qmp is not None and qmp.removeprefix("unix:") in (qmp, ""):
+        raise UsageError(f"--qmp {qmp} is not unix:PATH, e.g. unix:/tmp/images.sock")
+    qmp_path = None if qmp is None else os.path.abspath(qmp.removeprefix("unix:"))
+    paths = check_paths(source, target, options.nonempty)
+    log_path = None if log_file is None else os.path.abspath(log_file)
+    set_up_logging(foreground, log_path, verbose)
+
+    # Late, because pyfuse3 and trio take most of the start-up time that a typo need not cost.
+    from throttlefs.daemon.background import DaemonDiedError, run_in_background
+    from throttlefs.daemon.environment import check_environment
+    from throttlefs.daemon.mount import MountRequest, serve_mount
+    from throttlefs.host.notify import notify
+    from throttlefs.host.unmounting import clear_dead_mount
+    from throttlefs.policy.loading import read_policy
+
+    check_environment(options)
+    read_policy(options)
+    request = MountRequest(paths, options, qmp_path)
+    if foreground:
+        raise SystemExit(serve_mount(request, lambda: notify("READY=1")))
+    try:
+        run_in_background(lambda ready: serve_mount(request, ready))
+    except DaemonDiedError:
+        clear_dead_mount(paths.target)
+        raise
+
+
+@cli.command(short_help="End a mount.")
+@click.argument("target", metavar="DST", type=MountPath())
+@click.option(
+    "-l",
+    "--lazy",
+    is_flag=True,
+    help="Detach at once; programs that have files open are served until they close them.",
+)
+def umount(target: str, lazy: bool) -> None:
+    """End the mount at DST. What waits for a limit goes through at once; nothing is lost.
+
+    A mount that stays in use for 10 seconds is left as it is, and the message names who uses it.
+    """
+    from throttlefs.host.unmounting import umount_command
+
+    umount_command(target, lazy)
+
+
+@cli.command(short_help="Print the script for shell completion.")
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print the completion script for SHELL; for bash: eval "$(throttlefs completion bash)"."""
+    found = get_completion_class(shell)
+    assert found is not None
+    click.echo(found(cli, {}, _PROGRAM, "_THROTTLEFS_COMPLETE").source())
+
+
+for command in COMMANDS:
+    cli.add_command(command)
+
+
+def main() -> NoReturn:
+    """Run the command line; every mistake becomes one line on stderr and an exit status."""
+    if sys.stdout is None:  # closed by whoever started us
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  (for the rest of our life)
+    try:
+        arguments = with_subcommand(sys.argv[1:], cli.commands)
+        cli.main(arguments, prog_name=_PROGRAM, standalone_mode=False)
+        sys.stdout.flush()
+    except ThrottlefsError as exc:
+        _fail(str(exc), exc.exit_status)
+    except click.exceptions.Abort:
+        _fail("interrupted", 130)
+    except click.exceptions.NoArgsIsHelpError as exc:
+        click.echo(exc.format_message(), err=True)
+        sys.exit(exc.exit_code)
+    except click.ClickException as exc:
+        hint = (
+            f"; see {exc.ctx.command_path} --help"
+            if isinstance(exc, click.UsageError) and exc.ctx
+            else ""
+        )
+        _fail(exc.format_message().rstrip(".") + hint, exc.exit_code)
+    except BrokenPipeError:
+        # The reader of our output has gone, as with `| head`.
+        _drop_output()
+        sys.exit(1)
+    except OSError as exc:
+        if exc.errno not in _OUTPUT_ERRORS or exc.filename is not None:
+            raise
+        _drop_output()
+        _fail(f"cannot write the output: {exc.strerror}", 1)
+    sys.exit(0)
+
+
+def _drop_output() -> None:
+    """Let what is still to be written to stdout go nowhere, or Python would complain at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def _fail(message: str, status: int) -> NoReturn:
+    text = " ".join(message.split()).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    sys.stderr.write(f"{_PROGRAM}: {printable(text)}\n")
+    sys.exit(status)

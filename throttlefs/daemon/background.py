@@ -1,0 +1,82 @@
+"""Going to the background, and telling the command that waits how it went."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+from collections.abc import Callable
+from typing import NoReturn
+
+from throttlefs.errors import ThrottlefsError
+
+log = logging.getLogger("throttlefs")
+
+_READY = b"ready"
+_MAX_MESSAGE = 4096
+
+
+class DaemonDiedError(ThrottlefsError):
+    """The daemon ended before it could report."""
+
+
+def run_in_background(serve: Callable[[Callable[[], None]], int]) -> int:
+    """Fork a daemon that runs ``serve(ready)``; return 0 once it has called *ready*.
+
+    The daemon exits with what *serve* returns; a `ThrottlefsError` that it raises before *ready*
+    is raised here, in the command that waits. Raises `DaemonDiedError` if the daemon dies without
+    a word, having undone nothing.
+    """
+    read_end, write_end = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(read_end)
+        _be_daemon(serve, write_end)
+    os.close(write_end)
+    with os.fdopen(read_end, "rb") as pipe:
+        message = pipe.read(_MAX_MESSAGE)
+    if message == _READY:
+        return 0
+    _, status = os.waitpid(pid, 0)
+    if message:
+        raise ThrottlefsError(message.decode("utf-8", "surrogateescape"))
+    code = os.waitstatus_to_exitcode(status)
+    how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
+    raise DaemonDiedError(f"the daemon {how} while it started; run with -f to see why")
+
+
+def _be_daemon(serve: Callable[[Callable[[], None]], int], write_end: int) -> NoReturn:
+    status = 1
+    report_open = True
+
+    def ready() -> None:
+        nonlocal report_open
+        _let_go_of_terminal()
+        os.write(write_end, _READY)
+        os.close(write_end)
+        report_open = False
+
+    try:
+        os.setsid()
+        os.chdir("/")
+        status = serve(ready)
+    except ThrottlefsError as exc:
+        if report_open:
+            os.write(write_end, str(exc).encode("utf-8", "surrogateescape")[:_MAX_MESSAGE])
+    except BaseException as exc:
+        log.critical("the daemon failed", exc_info=True)
+        if report_open:
+            reason = f"internal error: {type(exc).__name__}: {exc}; run with -f to see more"
+            os.write(write_end, reason.encode("utf-8", "surrogateescape")[:_MAX_MESSAGE])
+    finally:
+        # Not sys.exit: nothing of the forked command's own is to be flushed or run twice.
+        logging.shutdown()
+        os._exit(status)
+
+
+def _let_go_of_terminal() -> None:
+    """Point stdin, stdout and stderr at /dev/null, or whoever reads them waits for us."""
+    null = os.open(os.devnull, os.O_RDWR)
+    for descriptor in range(3):
+        os.dup2(null, descriptor)
+    os.close(null)

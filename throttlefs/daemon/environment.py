@@ -1,0 +1,41 @@
+"""What the system has to offer before anything can be mounted."""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+
+from throttlefs.errors import ThrottlefsError
+from throttlefs.host import fusectl, runtime
+from throttlefs.host.paths import check_may_allow_others
+from throttlefs.settings.options import MountOptions
+
+
+def check_environment(options: MountOptions) -> None:
+    """Raise `ThrottlefsError` if FUSE does not work here for this user.
+
+    Makes the runtime directory, and clears it of what killed daemons left.
+    """
+    problem = fusectl.fuse_problem()
+    if problem is not None:
+        raise ThrottlefsError(problem)
+    if (os.geteuid() != 0 or options.auto_unmount) and shutil.which("fusermount3") is None:
+        raise ThrottlefsError("fusermount3 is missing; install the package fuse3")
+    for option in ("allow_other", "allow_root"):
+        if getattr(options, option):
+            check_may_allow_others(option)
+    runtime.clear_dead_records()
+
+
+def raise_descriptor_limit() -> int:
+    """Raise RLIMIT_NOFILE as far as it goes; returns how many descriptors inodes may hold."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    for wanted in (max(hard, 1 << 17), hard):
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, wanted))
+            soft = wanted
+            break
+        except (ValueError, OSError):
+            continue
+    return max(64, soft // 3)  # the rest is for open files

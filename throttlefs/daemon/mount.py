@@ -1,0 +1,388 @@
+"""One mount's life: set up, mount, serve, drain, unmount."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import tempfile
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pyfuse3
+import trio
+
+from throttlefs import FUSE_SUBTYPE
+from throttlefs.backing import (
+    BlockingPool,
+    Engine,
+    EngineUnavailableError,
+    block_device,
+    create_engine,
+)
+from throttlefs.control.commands import MountFacts
+from throttlefs.control.service import Control
+from throttlefs.errors import ThrottlefsError, unwrapped
+from throttlefs.fuse import privileges
+from throttlefs.fuse.attributes import Attributes
+from throttlefs.fuse.deleted import let_go_of_deleted
+from throttlefs.fuse.inodes import InodeTable
+from throttlefs.fuse.limit_attributes import LimitAttributes
+from throttlefs.fuse.loop import ALARM_LEAD_NS, SessionLoop
+from throttlefs.fuse.operations import Operations
+from throttlefs.fuse.seam import seam_is_there
+from throttlefs.host import fusectl, memory, runtime
+from throttlefs.host.busy import describe_users
+from throttlefs.host.mountinfo import MountEntry, mounted_at
+from throttlefs.host.notify import notify
+from throttlefs.host.paths import MountPaths
+from throttlefs.host.unmounting import GRACE_S, BusyError, find_mount, is_dead, unmount
+from throttlefs.policy.governor import Governor
+from throttlefs.policy.loading import read_policy
+from throttlefs.settings.cachemode import CacheMode
+from throttlefs.settings.mountflags import as_strict_as
+from throttlefs.settings.options import MountOptions, ascii_name, escape
+from throttlefs.stats import Statistics
+from throttlefs.throttle import Throttle, TimerfdAlarm
+
+from .environment import check_environment, raise_descriptor_limit
+
+if TYPE_CHECKING:
+    from .metrics import MetricsServer
+
+log = logging.getLogger("throttlefs")
+
+_MAX_REQUESTS = 10_000
+"""Requests under way at once; most of them wait for their limit."""
+
+_HANDLED_SIGNALS = (
+    signal.SIGTERM,
+    signal.SIGINT,
+    signal.SIGHUP,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+)
+
+_RETRY_S = 0.05
+_GATES_OPEN_AT_MOST_S = GRACE_S + 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class MountRequest:
+    """What ``throttlefs mount`` was asked to do."""
+
+    paths: MountPaths
+    options: MountOptions
+    qmp: str | None = None
+    """A path for one more control socket, absolute."""
+
+
+def serve_mount(request: MountRequest, ready: Callable[[], None]) -> int:
+    """Mount and serve until the mount is gone; calls *ready* once DST is usable.
+
+    Returns the exit status. Raises `ThrottlefsError` if it cannot be mounted; nothing is left
+    mounted then.
+    """
+    check_environment(request.options)
+    policy = read_policy(request.options)
+    memory.keep_buffers()
+    privileges.lay_down()
+    os.umask(0)  # modes come from the callers, with their own umask
+    max_descriptors = raise_descriptor_limit()
+    with ExitStack() as stack:
+        paths = request.paths
+        try:
+            root_fd = paths.open_source()
+            size = block_device.device_size(root_fd, stack)
+        except OSError as exc:
+            raise ThrottlefsError(f"SRC {paths.source}: {exc.strerror}") from None
+        root_name = os.fsencode(os.path.basename(paths.source)) if paths.is_file else b""
+        inodes = InodeTable(root_fd, max_descriptors, root_name)
+        stack.callback(inodes.close)
+        alarm = TimerfdAlarm()
+        stack.callback(alarm.close)
+        try:
+            engine = create_engine(request.options.engine, log)  # type: ignore[arg-type]
+        except EngineUnavailableError as exc:
+            raise ThrottlefsError(f"{exc}; leave out -o engine=uring") from None
+        stack.callback(engine.close)
+        governor = Governor(Throttle(alarm=alarm), policy)
+        timeouts = (request.options.attr_timeout, request.options.entry_timeout)
+        attributes = Attributes(*timeouts, size)
+        mount = _Mount(request, inodes, governor, engine, attributes)
+        stack.callback(mount.close_sockets)
+        mount.open_sockets()
+        # Until the handlers are there a signal waits, or it would leave a dead mount behind.
+        signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED_SIGNALS)
+        mount.attach()
+        try:
+            return trio.run(mount.serve, ready, strict_exception_groups=True)
+        except BaseExceptionGroup as group:
+            raise unwrapped(group) from None
+        finally:
+            mount.detach()
+
+
+class _Mount:
+    """The mounted session with everything that serves it."""
+
+    def __init__(
+        self,
+        request: MountRequest,
+        inodes: InodeTable,
+        governor: Governor,
+        engine: Engine,
+        attributes: Attributes,
+    ) -> None:
+        options = request.options
+        self._request = request
+        self._inodes = inodes
+        self._governor = governor
+        self._throttle = governor.throttle
+        self._engine = engine
+        self._pool = BlockingPool()
+        self._started = trio.Event()
+        cache = CacheMode(options.cache)
+        paths = request.paths
+        facts = MountFacts(paths.source, paths.target, options.read_only, cache)
+        statistics = Statistics()
+        self._control = Control(
+            facts, inodes, governor, statistics, self._restore_policy, self._counts
+        )
+        self._metrics: MetricsServer | None = None
+        self._operations = Operations(
+            inodes,
+            attributes,
+            LimitAttributes(inodes, self._control.tuner),
+            governor,
+            statistics,
+            engine,
+            self._pool.run,
+            cache=cache,
+            auto_cache=options.auto_cache,
+            max_inflight=options.max_inflight,
+            on_init=self._started.set,
+        )
+        self._loop: SessionLoop | None = None
+        self._entry: MountEntry | None = None
+        self._status = 0
+        self._draining = False
+        self._gates_scope: trio.CancelScope | None = None
+
+    # -- tuning and watching ---------------------------------------------------------------
+
+    def open_sockets(self) -> None:
+        """Open the sockets that were asked for. Raises `ThrottlefsError` if one cannot be."""
+        if self._request.qmp is not None:
+            self._control.server.listen(self._request.qmp)
+        address = self._request.options.metrics
+        if address is not None:
+            from .metrics import MetricsServer  # prometheus_client takes its time to load
+
+            self._metrics = MetricsServer(address)
+
+    def close_sockets(self) -> None:
+        """Close them all."""
+        self._control.server.close()
+        if self._metrics is not None:
+            self._metrics.close()
+
+    def _counts(self) -> dict[str, int | None]:
+        """What the daemon holds. Sessions are the loop's; pyfuse3's own does not count its."""
+        sessions = None if self._loop is None else self._loop.sessions
+        return {**self._operations.counts(), "sessions": sessions}
+
+    def _serve_sockets(self, nursery: trio.Nursery) -> None:
+        if self._entry is not None:
+            # The kernel has given us the number in its name. A mount that had it before us may
+            # be gone while its daemon still has to close its socket.
+            self._control.server.listen(runtime.socket_path(self._entry), take_over=True)
+        nursery.start_soon(self._control.server.run)
+        if self._metrics is not None:
+            from .metrics import MountMetrics
+
+            paths = self._request.paths
+            metrics = MountMetrics(self._control.images, self._throttle, paths.source, paths.target)
+            nursery.start_soon(self._metrics.run, metrics.text)
+
+    # -- mounting --------------------------------------------------------------------------
+
+    def attach(self) -> None:
+        """Mount the session. Raises `ThrottlefsError` with what libfuse said."""
+        source = self._request.options.fsname or self._request.paths.source
+        options = [
+            f"fsname={escape(ascii_name(source))}",
+            f"subtype={FUSE_SUBTYPE}",
+            *as_strict_as(self._inodes.root.fd, self._request.options.fuse_options()),
+        ]
+        target = self._request.paths.target
+        with ExitStack() as stack:
+            by_fusermount = os.geteuid() != 0 or self._request.options.auto_unmount
+            # fusermount3 knows no descriptor of ours: it goes by the path, and for root unchecked.
+            point = target if by_fusermount else self._request.paths.pinned_target(stack)
+            said = stack.enter_context(tempfile.TemporaryFile())
+            saved = os.dup(2)
+            os.dup2(said.fileno(), 2)
+            try:
+                pyfuse3.init(self._operations, point, options)  # type: ignore[arg-type]
+            except RuntimeError:
+                said.seek(0)
+                lines = said.read().decode(errors="replace").strip().splitlines()
+                detail = lines[-1].replace(point, target) if lines else "libfuse gave no reason"
+                raise ThrottlefsError(f"cannot mount on {target}: {detail}") from None
+            finally:
+                os.dup2(saved, 2)
+                os.close(saved)
+        # From mountinfo: a stat of our own mount would wait for ourselves.
+        self._entry = mounted_at(os.fsencode(target))
+
+    def detach(self) -> None:
+        """Free the session; unmount too if serving ended before the mount did."""
+        if self._entry is not None:
+            runtime.remove_record(self._entry)
+        pyfuse3.close(unmount=False)
+        # Served to its end a mount is gone. Aborted it is still there, and dead.
+        entry = self._mounted()
+        if entry is not None and is_dead(entry):
+            try:
+                unmount(entry, lazy=True)
+            except ThrottlefsError as exc:
+                log.error("%s", exc)
+
+    def _mounted(self) -> MountEntry | None:
+        entry = self._entry
+        return None if entry is None else find_mount((entry.major, entry.minor))
+
+    # -- serving ---------------------------------------------------------------------------
+
+    async def serve(self, ready: Callable[[], None]) -> int:
+        """Serve until the mount is gone; returns the exit status."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._announce, ready, nursery)
+            await nursery.start(self._handle_signals)
+            await self._serve_session(nursery)
+            await self._control.announce_end(self._draining)
+            nursery.cancel_scope.cancel()
+        log.info("unmounted %s", self._request.paths.target)
+        return self._status
+
+    async def _serve_session(self, nursery: trio.Nursery) -> None:
+        if seam_is_there():
+            sources = (self._throttle, self._engine, self._pool)
+            operations, throttle = self._operations, self._throttle
+            throttle.alarm_lead = ALARM_LEAD_NS
+            self._loop = loop = SessionLoop(
+                sources, operations, operations.has_room, throttle.open_gates, throttle.next_due
+            )
+            await loop.run(_MAX_REQUESTS)
+        else:
+            log.warning("this pyfuse3 is not known: using its own session loop, which is slower")
+            nursery.start_soon(self._throttle.run)
+            nursery.start_soon(self._engine.run)
+            await pyfuse3.main(max_tasks=_MAX_REQUESTS)
+
+    async def _announce(self, ready: Callable[[], None], nursery: trio.Nursery) -> None:
+        await self._started.wait()
+        await trio.lowlevel.checkpoint()  # the reply to FUSE_INIT goes out first
+        paths = self._request.paths
+        if self._entry is not None:
+            fusectl.raise_queue_limits(self._entry, self._request.options.max_background)
+        self._serve_sockets(nursery)
+        nursery.start_soon(let_go_of_deleted, self._inodes, self._operations.close_descriptor)
+        if self._entry is not None:
+            runtime.write_record(self._entry, paths.source, paths.target)
+        fusectl.warn_of_request_timeouts()
+        log.info("mounted %s on %s", paths.source, paths.target)
+        ready()
+
+    # -- the end ---------------------------------------------------------------------------
+
+    async def _handle_signals(
+        self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        with trio.open_signal_receiver(*_HANDLED_SIGNALS) as signals:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _HANDLED_SIGNALS)
+            task_status.started()
+            async with trio.open_nursery() as nursery:
+                async for number in signals:
+                    if number == signal.SIGHUP:
+                        self._reload()
+                    elif number == signal.SIGUSR1:
+                        nursery.start_soon(self._open_gates_for_a_while)
+                    elif number == signal.SIGUSR2:
+                        self._close_gates()
+                    elif self._draining:
+                        self._end_at_once()
+                    else:
+                        self._draining = True
+                        nursery.start_soon(self._drain, signal.Signals(number))
+
+    def _reload(self) -> None:
+        """SIGHUP."""
+        try:
+            self._restore_policy()
+        except ThrottlefsError as exc:
+            log.error("not reloaded, the limits stay as they are: %s", exc)
+
+    def _restore_policy(self) -> None:
+        """Restore what ``-o`` and the config file, as it is now, say.
+
+        Raises `ThrottlefsError` if the file cannot be used; nothing has changed then.
+        """
+        policy = read_policy(self._request.options)
+        self._governor.reload(policy, self._inodes.path_of)
+        log.info("reloaded the limits")
+
+    async def _open_gates_for_a_while(self) -> None:
+        """``throttlefs umount`` is about to try; should it die, the limits come back alone."""
+        self._throttle.open_gates()
+        with trio.CancelScope() as scope:
+            self._gates_scope = scope
+            await trio.sleep(_GATES_OPEN_AT_MOST_S)
+        self._close_gates()
+
+    def _close_gates(self) -> None:
+        if self._gates_scope is not None:
+            self._gates_scope.cancel()
+            self._gates_scope = None
+        if not self._draining:
+            self._throttle.close_gates()
+
+    async def _drain(self, number: signal.Signals) -> None:
+        """Let everything go, then unmount, lazily if programs stay on it past the grace.
+
+        The session is served to its end, so nothing that was asked is dropped.
+        """
+        reason = "quit" if self._control.quit_asked else number.name
+        log.info("%s: opening the gates and unmounting %s", reason, self._request.paths.target)
+        notify("STOPPING=1")
+        self._throttle.open_gates()
+        deadline = trio.current_time() + GRACE_S
+        while (entry := self._mounted()) is not None:
+            late = trio.current_time() >= deadline
+            try:
+                if late:
+                    users = await trio.to_thread.run_sync(describe_users, entry)
+                    log.warning(
+                        "%s stays in use by %s: detached, and served until that is closed"
+                        " (a second signal ends it at once)",
+                        self._request.paths.target,
+                        users,
+                    )
+                await trio.to_thread.run_sync(unmount, entry, late)
+                return
+            except BusyError:
+                await trio.sleep(_RETRY_S)
+            except ThrottlefsError as exc:
+                if late:
+                    log.error("%s", exc)
+                    return
+                await trio.sleep(_RETRY_S)
+
+    def _end_at_once(self) -> None:
+        log.warning("second signal: ending at once; requests under way fail")
+        self._status = 1
+        if self._entry is None or not fusectl.abort_connection(self._entry):
+            pyfuse3.terminate()

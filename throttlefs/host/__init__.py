@@ -1,0 +1,1 @@
+"""What is asked of the system: mounts, paths, the runtime directory, unmounting, fusectl."""

@@ -1,0 +1,186 @@
+"""SRC and DST of a mount: checked before anything is mounted, each mistake with its cure."""
+
+from __future__ import annotations
+
+import os
+import stat
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from throttlefs import FILESYSTEM_TYPE
+from throttlefs.errors import ThrottlefsError
+
+from . import trusted
+from .mountinfo import mounted_at, resolve_mount_point
+
+_FUSE_CONF = "/etc/fuse.conf"
+
+
+@dataclass(frozen=True, slots=True)
+class MountPaths:
+    """SRC and DST, absolute and with their symlinks resolved: two directories or two files."""
+
+    source: str
+    target: str
+    is_file: bool = False
+    """Whether SRC is one image, a regular file or a block device."""
+
+    def open_source(self) -> int:
+        """A descriptor (O_PATH) of SRC as it was checked. Raises `OSError`, `ThrottlefsError`."""
+        return _open_as_checked(self.source, "SRC", self.is_file)
+
+    def pinned_target(self, stack: ExitStack) -> str:
+        """A path that leads to DST as it was checked, until *stack* ends, whatever its name means
+        by then. Raises `ThrottlefsError`."""
+        try:
+            descriptor = _open_as_checked(self.target, "DST", self.is_file)
+        except OSError as exc:
+            raise ThrottlefsError(f"DST {self.target}: {exc.strerror}") from None
+        stack.callback(os.close, descriptor)
+        return f"/proc/self/fd/{descriptor}"
+
+
+def _open_as_checked(path: str, which: str, is_file: bool) -> int:
+    """Open *path*, which has no symlinks unless somebody has put one there since the check."""
+    descriptor = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    is_directory = stat.S_ISDIR(os.fstat(descriptor).st_mode)
+    if os.readlink(f"/proc/self/fd/{descriptor}") != path or is_directory == is_file:
+        os.close(descriptor)
+        raise ThrottlefsError(f"{which} {path} has become another file meanwhile; try again")
+    return descriptor
+
+
+def check_paths(source: str, target: str, nonempty: bool) -> MountPaths:
+    """Resolve *source* and *target* and check that the one can be mounted on the other.
+
+    Raises `ThrottlefsError` that names the culprit and the cure.
+    """
+    is_file = _source_is_file(source)
+    resolved = os.fsdecode(resolve_mount_point(os.fsencode(target)))
+    led_to: str | None = resolved
+    if os.geteuid() == 0:
+        try:
+            led_to = trusted.destination(target)
+        except trusted.ForeignLinkError as exc:
+            raise ThrottlefsError(f"DST {target}: {exc.strerror}; name where it leads") from None
+    paths = MountPaths(os.path.realpath(source), resolved, is_file)
+    _check_not_mounted(target, paths.target)
+    command = "touch" if is_file else "mkdir"
+    target_stat = _stat(target, "DST", f"; make it with: {command} {target}")
+    _check_same_kind(source, target, is_file, target_stat)
+    _check_apart(source, target, paths, nonempty)
+    if is_file:
+        empty = target_stat.st_size == 0
+    else:
+        try:
+            empty = not os.listdir(paths.target)
+        except PermissionError:
+            raise ThrottlefsError(f"DST {target}: you may not read this directory") from None
+    if not empty and not nonempty:
+        raise ThrottlefsError(
+            f"DST {target} is not empty, and a mount would hide what is in it;"
+            f" choose an empty {'file' if is_file else 'directory'}, or give -o nonempty"
+        )
+    if led_to != resolved:  # a symlink of another user's has come and gone between the two
+        raise ThrottlefsError(f"DST {target} has become another file meanwhile; try again")
+    return paths
+
+
+def _source_is_file(source: str) -> bool:
+    """Whether SRC is a file or block device, not a directory; raises if it can be neither."""
+    mode = _stat(source, "SRC").st_mode
+    if stat.S_ISDIR(mode):
+        kind, needed = "directory", os.R_OK | os.X_OK
+    elif stat.S_ISREG(mode):
+        kind, needed = "file", os.R_OK
+    elif stat.S_ISBLK(mode):
+        kind, needed = "device", os.R_OK
+    else:
+        raise ThrottlefsError(
+            f"SRC {source} is neither a directory, a regular file nor a block device;"
+            " name an image, or the directory of the images"
+        )
+    if not os.access(source, needed):
+        raise ThrottlefsError(f"SRC {source}: you may not read this {kind}")
+    return kind != "directory"
+
+
+def _check_same_kind(source: str, target: str, is_file: bool, target_stat: os.stat_result) -> None:
+    """The kernel mounts directories on directories and files on files."""
+    if is_file and not stat.S_ISREG(target_stat.st_mode):
+        raise ThrottlefsError(
+            f"SRC {source} is one image and DST {target} is not a regular file;"
+            " name an empty file (make one with: touch FILE), or give SRC's directory"
+        )
+    if not is_file and not stat.S_ISDIR(target_stat.st_mode):
+        raise ThrottlefsError(
+            f"SRC {source} is a directory and DST {target} is not a directory;"
+            " make one with: mkdir DIRECTORY, or give one file of SRC"
+        )
+
+
+def _stat(path: str, which: str, cure: str = "") -> os.stat_result:
+    try:
+        return os.stat(path)
+    except FileNotFoundError:
+        raise ThrottlefsError(f"{which} {path} does not exist{cure}") from None
+    except OSError as exc:
+        raise ThrottlefsError(f"{which} {path}: {exc.strerror}") from None
+
+
+def _check_not_mounted(target: str, resolved: str) -> None:
+    mount = mounted_at(os.fsencode(resolved))
+    if mount is None or mount.fstype != FILESYSTEM_TYPE:
+        return
+    raise ThrottlefsError(
+        f"DST {target} is already a throttlefs mount of {os.fsdecode(mount.source)};"
+        f" unmount it first with: throttlefs umount {target}"
+    )
+
+
+def _check_apart(source: str, target: str, paths: MountPaths, nonempty: bool) -> None:
+    if paths.source == paths.target:
+        if not nonempty:
+            raise ThrottlefsError(
+                f"DST {target} is SRC itself; give -o nonempty to mount it over itself"
+            )
+    elif paths.is_file:
+        return  # nothing lies inside a file; another name of SRC may well be mounted over
+    elif _is_inside(paths.target, paths.source):
+        raise ThrottlefsError(
+            f"DST {target} lies inside SRC {source}; choose a directory outside of it"
+        )
+    elif _is_inside(paths.source, paths.target):
+        raise ThrottlefsError(
+            f"SRC {source} lies inside DST {target} and would be hidden by the mount;"
+            " choose a directory beside it"
+        )
+
+
+def _is_inside(inner: str, outer: str) -> bool:
+    """Whether *inner* lies below *outer*, by identity too, which sees through bind mounts."""
+    outer_stat = os.stat(outer)
+    path = os.path.dirname(inner)
+    while True:
+        st = os.stat(path)
+        if (st.st_dev, st.st_ino) == (outer_stat.st_dev, outer_stat.st_ino):
+            return True
+        if path == "/":
+            return False
+        path = os.path.dirname(path)
+
+
+def check_may_allow_others(option: str) -> None:
+    """Raise `ThrottlefsError` unless this user may give *option*, allow_other or allow_root."""
+    if os.geteuid() == 0:
+        return
+    try:
+        with open(_FUSE_CONF) as file:
+            if any(line.strip() == "user_allow_other" for line in file):
+                return
+    except OSError:
+        pass
+    raise ThrottlefsError(
+        f"you may not use -o {option}; put the line user_allow_other into {_FUSE_CONF} as root,"
+        " or leave the option out"
+    )

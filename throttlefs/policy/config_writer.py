@@ -1,0 +1,98 @@
+"""Writes a configuration file that says what is in force; `settings.config` reads it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from throttlefs.settings.config import ImageRule
+from throttlefs.settings.limits import DEFAULT_WEIGHT, Limits, format_limit
+
+from .policy import GroupPolicy, ImagePolicy
+
+_BARE_KEY: Final = re.compile(r"[A-Za-z0-9_-]+")
+_SPECIAL: Final = re.compile(r"([*?\[\\])")
+_UNDECODABLE: Final = re.compile("[\udc80-\udcff]")
+
+
+@dataclass(frozen=True, slots=True)
+class ImageWord:
+    """What is said of one image; None is for what follows the default."""
+
+    path: bytes
+    limits: Limits | None = None
+    group: str | None = None
+    weight: int | None = None
+
+
+def write_config(
+    default: ImagePolicy,
+    groups: Mapping[str, GroupPolicy],
+    images: Iterable[ImageWord],
+    rules: Iterable[ImageRule],
+) -> str:
+    """The text of a file that says all this; *images* come before *rules*, which match later."""
+    tables = []
+    lines = _limits(default.limits)
+    lines += _name("group", default.group)
+    if default.weight != DEFAULT_WEIGHT:
+        lines.append(f"weight = {default.weight}")
+    if lines:
+        tables.append(["[defaults]", *lines])
+    words: list[tuple[str, ImageWord | ImageRule]] = [
+        *((_pattern(image.path), image) for image in images),
+        *((rule.glob.text, rule) for rule in rules),
+    ]
+    written: set[str] = set()
+    for pattern, said in words:
+        # The first of equal ones decides, and a file must not have the others.
+        if pattern not in written:
+            written.add(pattern)
+            lines = _word(said.limits, said.group, said.weight)
+            tables.append(["[[image]]", f"path = {_string(pattern)}", *lines])
+    for name, group in groups.items():
+        lines = _limits(group.limits)
+        if group.weight != DEFAULT_WEIGHT:
+            lines.append(f"weight = {group.weight}")
+        lines += _name("parent", group.parent)
+        key = name if _BARE_KEY.fullmatch(name) else _string(name)
+        tables.append([f"[group.{key}]", *lines])
+    return "\n".join("\n".join([*table, ""]) for table in tables)
+
+
+def _word(limits: Limits | None, group: str | None, weight: int | None) -> list[str]:
+    lines = []
+    if limits is not None:
+        # A table that is to say "no limits" has to name one.
+        lines += _limits(limits) or ["bps = 0"]
+    lines += _name("group", group)
+    if weight is not None:
+        lines.append(f"weight = {weight}")
+    return lines
+
+
+def _limits(limits: Limits) -> list[str]:
+    return [f"{name} = {_value(name, value)}" for name, value in limits.as_dict().items()]
+
+
+def _value(name: str, value: int) -> str:
+    text = format_limit(name, value)
+    return text if text.isdigit() else _string(text)
+
+
+def _name(key: str, name: str | None) -> list[str]:
+    return [] if name is None else [f"{key} = {_string(name)}"]
+
+
+def _pattern(path: bytes) -> str:
+    """A pattern that matches *path*: alone, if it is UTF-8."""
+    text = path.decode("utf-8", "surrogateescape")
+    return _UNDECODABLE.sub("?", _SPECIAL.sub(r"\\\1", text))
+
+
+def _string(text: str) -> str:
+    # JSON's escapes are TOML's too, but for DEL.
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -1,0 +1,339 @@
+"""Changing limits in flight: what a change says, and applying it to all or to nothing.
+
+A change of an image names limits, a group and a weight, each of which may be missing. As in QEMU
+the limits are the group's if it names a group, else the image's own. All of it is checked first;
+`ThrottlefsError` means that nothing was changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from throttlefs.errors import ThrottlefsError
+from throttlefs.host.files import FileKey
+from throttlefs.settings.limits import (
+    DEFAULT_WEIGHT,
+    LIMIT_NAMES,
+    MAX_GROUP_DEPTH,
+    NO_LIMITS,
+    RATES,
+    Limits,
+    LimitsError,
+    canonical_name,
+    check_group_name,
+    check_weight,
+    parse_limit,
+)
+from throttlefs.settings.suggest import LIMIT_CANDIDATES, nearest, unknown
+from throttlefs.settings.units import quoted
+from throttlefs.throttle import NO_GROUP, Group, GroupCycleError, Image, ThrottleError
+
+from .governor import Governor
+from .policy import ImagePolicy
+
+
+class TuningError(ThrottlefsError):
+    """A change that cannot be; the message is one line that names the culprit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What is to become of an image, the default or a group; None is for what stays."""
+
+    limits: Mapping[str, int] = field(default_factory=dict)
+    """New values by canonical name."""
+    all_limits: bool = False
+    """Whether `limits` are all there are, so that those not named are lifted."""
+    off: bool = False
+    """Lift every limit, the group's too by leaving it."""
+    group: str | None = None
+    """`NO_GROUP` for none."""
+    weight: int | None = None
+    parent: str | None = None
+    """For a group: the one above it, `NO_GROUP` for none."""
+
+    @classmethod
+    def parse(
+        cls, values: Iterable[tuple[str, Any]], *, off: bool = False, of_group: bool = False
+    ) -> Change:
+        """A change from names (any synonym of a limit) and values, as text or numbers.
+
+        Raises `TuningError` for an unknown name, with the nearest one, and an unusable value.
+        """
+        limits: dict[str, int] = {}
+        others: dict[str, Any] = {}
+        known = ("weight", "parent") if of_group else ("weight", "group")
+        try:
+            for name, value in values:
+                canonical = canonical_name(name)
+                key = canonical or name
+                if key in limits or key in others:
+                    raise TuningError(f"{name} is given twice")
+                if canonical is not None:
+                    limits[canonical] = parse_limit(name, value)
+                elif name not in known:
+                    raise TuningError(unknown("limit", name, (*known, *LIMIT_CANDIDATES)))
+                elif name == "weight":
+                    others[name] = check_weight(name, value)
+                else:
+                    others[name] = NO_GROUP if value == NO_GROUP else check_group_name(name, value)
+        except LimitsError as exc:
+            raise TuningError(str(exc)) from None
+        return cls(limits, off=off, **others)
+
+    def applied_to(self, limits: Limits) -> Limits:
+        """*limits* after the change. Raises `TuningError`."""
+        base = NO_LIMITS if self.off or self.all_limits else limits
+        fields = dict(self.limits)
+        for rate in RATES:
+            # Lifting a rate lifts its burst, which would be nothing without it.
+            if fields.get(rate) == 0:
+                fields.setdefault(f"{rate}_max", 0)
+            if fields.get(f"{rate}_max") == 0:
+                fields.setdefault(f"{rate}_max_length", 1)
+        if any(fields.get(rate) == 0 for rate in RATES[3:]) and not any(
+            fields.get(rate, getattr(base, rate)) for rate in RATES[3:]
+        ):
+            fields.setdefault("iops_size", 0)
+        try:
+            return base.changed(**fields)
+        except LimitsError as exc:
+            raise TuningError(str(exc)) from None
+
+
+State = dict[str, int | str]
+"""The limits that are not 0 or at their default, ``group`` or ``parent``, and ``weight``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """What a change has done to one thing."""
+
+    kind: str
+    """``default``, ``image`` or ``group``."""
+    name: bytes
+    """The path of an image or the name of a group, in UTF-8."""
+    before: State
+    after: State
+
+
+class Tuner:
+    """Applies changes to the images, groups and default of *governor*.
+
+    *is_open* tells whether somebody has the image open.
+    """
+
+    def __init__(self, governor: Governor, is_open: Callable[[FileKey], bool]) -> None:
+        self._governor = governor
+        self._throttle = governor.throttle
+        self._is_open = is_open
+
+    def change_image(self, key: FileKey, path: bytes, change: Change) -> list[Changed]:
+        """Change the image of the file *key* at *path*. Raises `TuningError`."""
+        with _Transaction(self._governor) as plan:
+            image = self._governor.image(key, path)
+            try:
+                plan.image(image, change)
+            except TuningError:
+                if not self._is_open(key):
+                    self._governor.release(key)
+                raise
+        return plan.done
+
+    def change_default(self, change: Change, *, every_image: bool = False) -> list[Changed]:
+        """Change what holds for images of which nothing else is said.
+
+        *every_image*: those of which something is said as well, as far as they are known.
+        Raises `TuningError`.
+        """
+        with _Transaction(self._governor) as plan:
+            plan.default(change)
+            for image in self._throttle.images() if every_image else ():
+                if (image.own_limits, image.own_group, image.own_weight) != (None, None, None):
+                    plan.image(image, change)
+        return plan.done
+
+    def change_group(self, name: str, change: Change) -> list[Changed]:
+        """Change the group *name*, or make it. Raises `TuningError`."""
+        try:
+            check_group_name("group", name)
+        except LimitsError as exc:
+            raise TuningError(str(exc)) from None
+        with _Transaction(self._governor) as plan:
+            plan.group(name, change)
+        return plan.done
+
+    def state_of(self, key: FileKey, path: bytes) -> State:
+        """What holds, or would hold if it were opened, for the image of the file *key*."""
+        if not self._throttle.knows(key):
+            return default_state(self._governor.policy.for_path(path))
+        image = self._throttle.image(key)
+        if not self._is_open(key):
+            self._governor.release(key)
+        return image_state(image)
+
+    def default_state(self) -> State:
+        """What holds for an image of which nothing else is said."""
+        return default_state(self._governor.policy.default)
+
+    def remove_group(self, name: str) -> None:
+        """Remove a group that has no members. Raises `TuningError`."""
+        if name in self._governor.policy.groups:
+            raise TuningError(
+                f"group {quoted(name)} is named by -o or the configuration file: remove it there"
+            )
+        try:
+            self._throttle.remove_group(_existing(self._governor, name).name)
+        except ThrottleError as exc:
+            raise TuningError(str(exc)) from None
+
+
+def image_state(image: Image) -> State:
+    """What holds for *image*: its own limits, its group and its weight in it."""
+    group = {"group": image.parent.name} if image.parent is not None else {}
+    return {**image.meter.limits.as_dict(), **group, "weight": image.weight}
+
+
+def group_state(group: Group) -> State:
+    """What holds for *group*: its limits, its parent and its weight in it."""
+    parent = {"parent": group.parent.name} if group.parent is not None else {}
+    return {**group.meter.limits.as_dict(), **parent, "weight": group.weight}
+
+
+def default_state(default: ImagePolicy) -> State:
+    """What holds for an image of which nothing else is said."""
+    group = {"group": default.group} if default.group is not None else {}
+    return {**default.limits.as_dict(), **group, "weight": default.weight}
+
+
+def limits_of(state: State) -> dict[str, int]:
+    """The limits in *state*, by canonical name in their usual order."""
+    return {name: int(state[name]) for name in LIMIT_NAMES if name in state}
+
+
+def _existing(governor: Governor, name: str) -> Group:
+    names = {group.name: group for group in governor.throttle.groups()}
+    if name not in names:
+        best = nearest(name, names)
+        hint = f"did you mean {quoted(best)}?" if best else "throttlefs set --group makes one"
+        raise TuningError(f"there is no group {quoted(name)}; {hint}")
+    return names[name]
+
+
+def _levels(group: Group) -> int:
+    """How many groups are one inside the other, *group* being the outermost."""
+    return 1 + max((_levels(one) for one in group.members if isinstance(one, Group)), default=0)
+
+
+class _Transaction:
+    """Collects the steps of a change, checked, and takes them all at its end."""
+
+    def __init__(self, governor: Governor) -> None:
+        self._governor = governor
+        self._throttle = governor.throttle
+        self._steps: list[Callable[[], None]] = []
+        self._groups: set[str] = set()  # those already seen to
+        self.done: list[Changed] = []
+
+    def __enter__(self) -> _Transaction:
+        return self
+
+    def __exit__(self, exc_type: type[BaseException] | None, *_: object) -> None:
+        if exc_type is None:
+            with self._throttle.changes():  # nothing goes between two steps
+                for step in self._steps:
+                    step()
+
+    def image(self, image: Image, change: Change) -> None:
+        """Change what holds for *image* from now on, whatever the default becomes."""
+        limits = self._own_limits(image.meter.limits, change)
+        group = self._own_group(change)
+        weight = image.own_weight if change.weight is None else change.weight
+        key: FileKey = image.key  # type: ignore[assignment]
+
+        def step() -> None:
+            before = image_state(image)
+            if limits is not None:
+                image.own_limits = limits
+            if group is not None:
+                image.own_group = group
+            image.own_weight = weight
+            self._throttle.apply(image)
+            self._governor.changed(key)
+            path = self._governor.paths.get(key, b"")
+            self._note("image", path, before, image_state(image))
+
+        self._steps.append(step)
+
+    def default(self, change: Change) -> None:
+        """Change the mount's default."""
+        default = self._governor.policy.default
+        limits = self._own_limits(default.limits, change)
+        group = self._own_group(change)
+        new = replace(
+            default,
+            limits=default.limits if limits is None else limits,
+            group=default.group if group is None else group or None,
+            weight=default.weight if change.weight is None else change.weight,
+        )
+
+        def step() -> None:
+            self._governor.set_default(new)
+            self._note("default", b"", default_state(default), default_state(new))
+
+        self._steps.append(step)
+
+    def group(self, name: str, change: Change) -> None:
+        """Change the group *name*, or make it."""
+        if name in self._groups:
+            return
+        self._groups.add(name)
+        group = next((g for g in self._throttle.groups() if g.name == name), None)
+        limits = change.applied_to(NO_LIMITS if group is None else group.meter.limits)
+        parent = _existing(self._governor, change.parent) if change.parent else None
+        levels = 1 if group is None else _levels(group)
+        above = parent
+        while above is not None:
+            if above is group:
+                raise TuningError(str(GroupCycleError(name, change.parent or "")))
+            levels += 1
+            above = above.parent
+        if parent is not None and levels > MAX_GROUP_DEPTH:
+            raise TuningError(
+                f"parent: more than {MAX_GROUP_DEPTH} groups would be one inside the other"
+            )
+
+        def step() -> None:
+            throttle = self._throttle
+            before: State = {"weight": DEFAULT_WEIGHT} if group is None else group_state(group)
+            changed = throttle.create_group(name) if group is None else group
+            throttle.set_group_limits(name, limits)
+            if change.weight is not None:
+                throttle.set_group_weight(name, change.weight)
+            if change.parent is not None:
+                throttle.set_group_parent(name, change.parent or None)
+            self._note("group", name.encode(), before, group_state(changed))
+
+        self._steps.append(step)
+
+    def _own_limits(self, limits: Limits, change: Change) -> Limits | None:
+        """The image's own limits after *change*; None if it leaves them alone."""
+        if change.group and change.limits:
+            # As in QEMU and in -o: they are the group's then.
+            self.group(change.group, replace(change, weight=None, parent=None, off=False))
+            return NO_LIMITS
+        if change.group:
+            _existing(self._governor, change.group)
+        if change.off or change.limits or change.all_limits:
+            return change.applied_to(limits)
+        return None
+
+    def _own_group(self, change: Change) -> str | None:
+        if change.group is None and change.off:
+            return NO_GROUP
+        return change.group
+
+    def _note(self, kind: str, name: bytes, before: State, after: State) -> None:
+        self.done.append(Changed(kind, name, before, after))

@@ -1,0 +1,300 @@
+"""The configuration file: limits by path, and groups, in TOML.
+
+::
+
+    [defaults]                  # for every image; what -o says comes before it
+    bps = "10M"
+
+    [[image]]                   # the first table whose path matches is the image's
+    path = "db/*.qcow2"         # a pattern on the path in the mount, see globs.py
+    iops = 500                  # limits of its own, by any name that -o takes
+    group = "db"                # "" for none
+    weight = 200
+
+    [group.db]
+    bps = "50M"                 # shared by the images of the group
+    weight = 100
+    parent = "tenant"
+
+    [group.tenant]
+    bps = "80M"
+
+What follows from this for one image, `throttlefs.policy.policy` says.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from . import suggest
+from .globs import Glob, GlobError
+from .limits import (
+    DEFAULT_WEIGHT,
+    MAX_GROUP_DEPTH,
+    Limits,
+    LimitsError,
+    canonical_name,
+    check_group_name,
+    check_weight,
+)
+from .units import quoted
+
+MAX_CONFIG_SIZE: Final = 16 << 20
+"""The largest file that is read, in bytes; some 100,000 tables."""
+
+_TOP_KEYS: Final = ("defaults", "image", "group")
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be used; one line with file, table, key and the cure."""
+
+
+@dataclass(frozen=True, slots=True)
+class Defaults:
+    """``[defaults]``; None is for what it does not say."""
+
+    limits: Limits | None = None
+    group: str | None = None
+    weight: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRule:
+    """One ``[[image]]`` table; None is for what it does not say."""
+
+    glob: Glob
+    limits: Limits | None = None
+    """The image's own; a table with any limit says all of them."""
+    group: str | None = None
+    """A key of `Config.groups`, or "" for no group."""
+    weight: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GroupRule:
+    """One ``[group.NAME]`` table."""
+
+    limits: Limits | None = None
+    """None if the table has no limit, not even one of 0."""
+    weight: int = DEFAULT_WEIGHT
+    """The group's share in its parent."""
+    parent: str | None = None
+    """A key of `Config.groups`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """A valid configuration: every group named exists, parents form no cycle and few levels."""
+
+    defaults: Defaults = Defaults()
+    images: tuple[ImageRule, ...] = ()
+    groups: Mapping[str, GroupRule] = field(default_factory=dict)
+
+    def rule_for(self, path: bytes) -> ImageRule | None:
+        """The first rule that matches *path*, which is relative to the mount, in any encoding."""
+        text = path.removeprefix(b"/").decode("utf-8", "surrogateescape")
+        return next((rule for rule in self.images if rule.glob.matches(text)), None)
+
+
+NO_CONFIG: Final = Config()
+
+
+def decode_config(content: bytes, name: str) -> Config:
+    """The configuration in a file's *content*; *name* is the file's, for messages.
+
+    Raises `ConfigError`.
+    """
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ConfigError(f"{printable_name(name)}: line {line} is not UTF-8") from None
+    return parse_config(text.removeprefix("\ufeff"), name)
+
+
+def parse_config(text: str, name: str) -> Config:
+    """The configuration in *text*; *name* is the file's, for messages. Raises `ConfigError`."""
+    file = printable_name(name)
+    try:
+        top = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        # Beside TOMLDecodeError, which has the line: an int too long, tables nested too deep.
+        reason = (
+            "nested too deep" if isinstance(error, RecursionError) else printable_name(str(error))
+        )
+        raise ConfigError(f"{file}: is not valid TOML: {reason}") from None
+    for key in top:
+        if key not in _TOP_KEYS:
+            raise ConfigError(f"{file}: {_unknown_at_top(key)}")
+    groups = _read_groups(file, top.get("group", {}))
+    images = _read_images(file, top.get("image", []), groups)
+    defaults = top.get("defaults", {})
+    if not isinstance(defaults, dict):
+        raise ConfigError(f"{file}: defaults is not a table: write [defaults]")
+    table = _Table(f"{file}: [defaults]", defaults, ("group", "weight"))
+    return Config(
+        Defaults(table.limits(), table.group("group", groups) or None, table.weight()),
+        images,
+        groups,
+    )
+
+
+def _unknown_at_top(key: str) -> str:
+    if canonical_name(key) or key in ("weight", "parent", "path"):
+        return f"{key} stands outside a table: put it below [defaults], [[image]] or [group.NAME]"
+    return suggest.unknown("table", key, _TOP_KEYS)
+
+
+def _read_images(file: str, tables: Any, groups: Mapping[str, GroupRule]) -> tuple[ImageRule, ...]:
+    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+        raise ConfigError(f"{file}: image is not an array of tables: write [[image]]")
+    rules: list[ImageRule] = []
+    numbers: dict[Glob, int] = {}
+    for number, values in enumerate(tables, 1):
+        path = values.get("path")
+        label = f"[[image]] number {number}"
+        if isinstance(path, str):
+            label += f" (path {quoted(path)})"
+        table = _Table(f"{file}: {label}", values, ("path", "group", "weight"))
+        glob = table.glob()
+        if glob in numbers:
+            raise table.error(
+                "path", f"number {numbers[glob]} has the same and matches first: leave one out"
+            )
+        numbers[glob] = number
+        rules.append(ImageRule(glob, table.limits(), table.group("group", groups), table.weight()))
+    return tuple(rules)
+
+
+def _read_groups(file: str, values: Any) -> dict[str, GroupRule]:
+    if not isinstance(values, dict):
+        raise ConfigError(f"{file}: group is not a table of tables: write [group.NAME]")
+    tables: dict[str, _Table] = {}
+    for name, content in values.items():
+        where = f"{file}: [group.{_key(name)}]"
+        if not isinstance(content, dict):
+            raise ConfigError(
+                f"{file}: [group]: {_key(name)} is not a table: each group has its own, "
+                "[group.NAME]"
+            )
+        tables[name] = _Table(where, content, ("weight", "parent"))
+        try:
+            check_group_name("name", name)
+        except LimitsError as error:
+            raise ConfigError(f"{where}: {error}") from None
+    groups = {
+        name: GroupRule(
+            limits=table.limits(),
+            weight=table.weight() or DEFAULT_WEIGHT,
+            parent=table.group("parent", tables) or None,
+        )
+        for name, table in tables.items()
+    }
+    _refuse_cycles(groups, tables)
+    _refuse_depth(groups, tables)
+    return groups
+
+
+def _refuse_cycles(groups: Mapping[str, GroupRule], tables: Mapping[str, _Table]) -> None:
+    harmless: set[str] = set()
+    for start in groups:
+        trail: dict[str, None] = {}  # ordered, and quick to search
+        name: str | None = start
+        while name is not None and name not in harmless:
+            if name in trail:
+                chain = list(trail)
+                cycle = [*chain[chain.index(name) :], name]
+                raise tables[name].error(
+                    "parent",
+                    f"a group cannot be above itself: {_joined(' -> ', cycle)}",
+                )
+            trail[name] = None
+            name = groups[name].parent
+        harmless.update(trail)
+
+
+def _refuse_depth(groups: Mapping[str, GroupRule], tables: Mapping[str, _Table]) -> None:
+    for start in groups:
+        name: str | None = start
+        for _ in range(MAX_GROUP_DEPTH):
+            name = None if name is None else groups[name].parent
+        if name is not None:
+            raise tables[start].error(
+                "parent", f"more than {MAX_GROUP_DEPTH} groups would be one inside the other"
+            )
+
+
+class _Table:
+    """The keys of one table, each read and checked on demand; knows where it stands."""
+
+    def __init__(self, where: str, values: dict[str, Any], known: tuple[str, ...]) -> None:
+        self._where = where
+        self._values = values
+        for key in values:
+            if key not in known and canonical_name(key) is None:
+                raise ConfigError(
+                    f"{where}: " + suggest.unknown("key", key, (*known, *suggest.LIMIT_CANDIDATES))
+                )
+
+    def error(self, key: str, message: str) -> ConfigError:
+        return ConfigError(f"{self._where}: {key}: {message}")
+
+    def limits(self) -> Limits | None:
+        given = {key: value for key, value in self._values.items() if canonical_name(key)}
+        try:
+            return Limits.parse(given) if given else None
+        except LimitsError as error:
+            raise ConfigError(f"{self._where}: {error}") from None
+
+    def weight(self) -> int | None:
+        if "weight" not in self._values:
+            return None
+        try:
+            return check_weight("weight", self._values["weight"])
+        except LimitsError as error:
+            raise ConfigError(f"{self._where}: {error}") from None
+
+    def group(self, key: str, groups: Iterable[str]) -> str | None:
+        """The name of an existing group, "" for explicitly none, None if nothing is said."""
+        name = self._values.get(key)
+        if name is None or name == "":
+            return name
+        if not isinstance(name, str):
+            raise self.error(key, f"{quoted(name)} is not the name of a group")
+        if name not in groups:
+            best = suggest.nearest(name, groups)
+            hint = f"did you mean {quoted(best)}?" if best else f"add a table [group.{_key(name)}]"
+            raise self.error(key, f"there is no group {quoted(name)}; {hint}")
+        return name
+
+    def glob(self) -> Glob:
+        if "path" not in self._values:
+            raise self.error("path", 'is missing: add one, e.g. path = "*.qcow2"')
+        path = self._values["path"]
+        if not isinstance(path, str):
+            raise self.error("path", f'{quoted(path)} is not a string, e.g. "*.qcow2"')
+        try:
+            return Glob(path)
+        except GlobError as error:
+            raise self.error("path", str(error)) from None
+
+
+def _key(name: str) -> str:
+    """*name* as a key in TOML, on one short line."""
+    return name if re.fullmatch(r"[A-Za-z0-9_-]{1,40}", name) else quoted(name)
+
+
+def printable_name(text: str) -> str:
+    """*text*, which may come from a user, on one short line of a message."""
+    return text if text.isprintable() else quoted(text, longest=200)
+
+
+def _joined(between: str, names: list[str], most: int = 12) -> str:
+    shown = [_key(name) for name in names]
+    if len(shown) > most:
+        shown = [*shown[: most - 2], "...", shown[-1]]
+    return between.join(shown)

@@ -1,0 +1,309 @@
+"""The limits of an image or a group, valid by construction, and every name they go by.
+
+Names and meaning are those of QEMU's ``-drive`` and of QMP's ``block_set_io_throttle`` (QEMU's
+``docs/throttle.txt``). The rules are QEMU's too (``throttle_is_valid()`` in its
+``util/throttle.c``) except for one: a total beside a read or write limit is an error there and
+allowed here, where every limit given is enforced and the strictest wins.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from . import units
+from .units import MAX_VALUE, quoted
+
+RATES: Final = ("bps", "bps_rd", "bps_wr", "iops", "iops_rd", "iops_wr")
+"""The six rates; each has a burst rate NAME_max and a burst length NAME_max_length."""
+
+LIMIT_NAMES: Final = (
+    *RATES,
+    *(f"{rate}_max" for rate in RATES),
+    *(f"{rate}_max_length" for rate in RATES),
+    "iops_size",
+)
+"""The canonical names of all limits, which are the fields of `Limits`, in their order."""
+
+_QEMU_LONG_NAMES: Final = {
+    "bps": "bps_total",
+    "bps_rd": "bps_read",
+    "bps_wr": "bps_write",
+    "iops": "iops_total",
+    "iops_rd": "iops_read",
+    "iops_wr": "iops_write",
+}
+
+_CANONICAL: Final = {name: name for name in LIMIT_NAMES} | {
+    long_name + suffix: rate + suffix
+    for rate, long_name in _QEMU_LONG_NAMES.items()
+    for suffix in ("", "_max", "_max_length")
+}
+
+QEMU_DASHED_NAMES: Final = tuple(
+    (_QEMU_LONG_NAMES[rate] + suffix).replace("_", "-")
+    for suffix in ("", "_max", "_max_length")
+    for rate in RATES
+)
+"""The names of QEMU's ``throttle-group`` limits ("bps-read-max") that differ from ours."""
+
+DEFAULT_WEIGHT: Final = 100
+MAX_WEIGHT: Final = 10_000
+"""An image's or a group's weight is 1 to this; shares are in proportion to the weights."""
+
+LONGEST_GROUP_NAME: Final = 255
+
+MAX_GROUP_DEPTH: Final = 32
+"""How many groups may be one inside the other: each is a step of every decision who goes next."""
+
+
+def _help_lines() -> dict[str, str]:
+    whose = {"": "reads and writes together", "_rd": "reads", "_wr": "writes"}
+    lines = {}
+    for rate in RATES:
+        unit = "bytes" if rate.startswith("bps") else "requests"
+        scope = whose[rate.removeprefix("bps").removeprefix("iops")]
+        lines[rate] = f"{unit} a second, {scope}"
+        lines[f"{rate}_max"] = f"{unit} a second in a burst, {scope}; at least {rate}"
+        lines[f"{rate}_max_length"] = f"a burst's volume is {rate}_max x this many seconds"
+    lines["iops_size"] = "bytes; a larger request counts as size / iops_size requests"
+    return {name: lines[name] for name in LIMIT_NAMES}
+
+
+LIMIT_HELP: Final[Mapping[str, str]] = _help_lines()
+"""What each limit means, in one line with its unit, by canonical name in the usual order."""
+
+
+class LimitsError(ValueError):
+    """Limits that cannot be; the message is one line that names the option and the cure.
+
+    `option` is the name of the culprit as the user wrote it.
+    """
+
+    def __init__(self, option: str, message: str) -> None:
+        super().__init__(option, message)
+        self.option = option
+        self.message = message
+
+    def __str__(self) -> str:
+        return self.message
+
+
+def canonical_name(name: str) -> str | None:
+    """The name in `LIMIT_NAMES` that *name* means, or None if it names no limit.
+
+    Known are, with dashes or underscores, the names of QMP (``bps_rd_max``), those of QEMU's
+    ``-drive`` (``bps-read-max``, with or without ``throttling.``) and those of its
+    ``throttle-group`` object (``x-bps-read-max``).
+    """
+    prefix = "throttling." if name.startswith("throttling.") else "x-"
+    return _CANONICAL.get(name.removeprefix(prefix).replace("-", "_"))
+
+
+def parse_limit(name: str, value: str | int | float) -> int:
+    """The value of the limit *name* (any synonym) from text with a suffix or from a number.
+
+    The result is in bytes, requests or, for ``*_max_length``, whole seconds.
+
+    Raises `LimitsError` that names *name* and *value*.
+    """
+    canonical = canonical_name(name)
+    if canonical is None:
+        raise LimitsError(name, f"{quoted(name)} is not the name of a limit")
+    try:
+        if canonical.endswith("_max_length"):
+            return _parse_seconds(value)
+        if canonical.startswith("bps") or canonical == "iops_size":
+            return units.parse_bytes(value)
+        return units.parse_requests(value)
+    except units.UnitError as error:
+        raise LimitsError(name, f"{name}: {error}") from None
+
+
+def format_limit(name: str, value: int) -> str:
+    """*value* of the limit *name* as `parse_limit` reads it back exactly: "1.5M", "3000"."""
+    if name.endswith("_max_length"):
+        return str(value)
+    if name.startswith("bps") or name == "iops_size":
+        return units.format_bytes(value)
+    return units.format_requests(value)
+
+
+def _parse_seconds(value: str | int | float) -> int:
+    if isinstance(value, str):
+        if not (value.isascii() and value.isdigit() and len(value) <= 20):
+            raise units.UnitError(f"{quoted(value)} is not a whole number of seconds, e.g. 60")
+        return int(value)
+    whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+    if isinstance(value, bool) or not whole:
+        raise units.UnitError(f"{quoted(value)} is not a whole number of seconds, e.g. 60")
+    return int(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """One set of limits; 0 means no limit. An instance is valid or was never made.
+
+    Rates are in bytes or requests a second, for reads and writes together (``bps``, ``iops``),
+    reads (``_rd``) or writes (``_wr``). ``_max`` is the rate allowed in a burst, whose volume is
+    ``_max`` x ``_max_length`` (whole seconds). A request larger than ``iops_size`` bytes counts
+    as size / iops_size requests.
+
+    Raises `LimitsError` for a value that is no int, negative or over 10^15; a ``_max`` without
+    its rate or below it; a ``_max_length`` of 0, other than 1 without its ``_max``, or with a
+    burst of more than 10^15 bytes or requests; ``iops_size`` without any iops limit.
+    """
+
+    bps: int = 0
+    bps_rd: int = 0
+    bps_wr: int = 0
+    iops: int = 0
+    iops_rd: int = 0
+    iops_wr: int = 0
+    bps_max: int = 0
+    bps_rd_max: int = 0
+    bps_wr_max: int = 0
+    iops_max: int = 0
+    iops_rd_max: int = 0
+    iops_wr_max: int = 0
+    bps_max_length: int = 1
+    bps_rd_max_length: int = 1
+    bps_wr_max_length: int = 1
+    iops_max_length: int = 1
+    iops_rd_max_length: int = 1
+    iops_wr_max_length: int = 1
+    iops_size: int = 0
+
+    def __post_init__(self) -> None:
+        _check({name: getattr(self, name) for name in LIMIT_NAMES}, spelled=lambda name: name)
+
+    @classmethod
+    def parse(cls, values: Mapping[str, str | int | float]) -> Limits:
+        """Limits from names (any synonym) and values as people write them, or as numbers.
+
+        Raises `LimitsError` as `Limits` does and for an unknown name, an unreadable value and one
+        limit under two names; it uses the names that *values* uses.
+        """
+        parsed: dict[str, int] = {}
+        spelling: dict[str, str] = {}
+        for name, value in values.items():
+            number = parse_limit(name, value)
+            canonical = canonical_name(name) or name
+            if canonical in parsed:
+                first = spelling[canonical]
+                raise LimitsError(name, f"{name} and {first} are the same limit: give one of them")
+            parsed[canonical] = number
+            spelling[canonical] = name
+        defaults = {field.name: field.default for field in dataclasses.fields(cls)}
+        _check(defaults | parsed, spelled=lambda name: spelling.get(name, name))
+        return cls(**parsed)
+
+    @property
+    def unlimited(self) -> bool:
+        """Whether nothing is limited."""
+        return not any(getattr(self, rate) for rate in RATES)
+
+    def changed(self, **fields: int) -> Limits:
+        """These limits with some fields (canonical names) replaced; `LimitsError` as ever."""
+        return dataclasses.replace(self, **fields)
+
+    def as_dict(self) -> dict[str, int]:
+        """The fields that are not at their default, so that ``Limits(**x.as_dict()) == x``."""
+        return {
+            field.name: getattr(self, field.name)
+            for field in dataclasses.fields(self)
+            if getattr(self, field.name) != field.default
+        }
+
+    def __str__(self) -> str:
+        """The form of an option string, "bps=1M,iops=100"; empty if nothing is limited."""
+        return ",".join(f"{name}={format_limit(name, n)}" for name, n in self.as_dict().items())
+
+
+def _check(values: Mapping[str, object], spelled: Callable[[str], str]) -> None:
+    """Raise `LimitsError` unless *values* (all fields) are valid; *spelled* names an option."""
+    numbers: dict[str, int] = {}
+    for name, value in values.items():
+        shown = f"{spelled(name)}: {quoted(value)}"
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise LimitsError(spelled(name), f"{shown} is not a whole number")
+        if value < 0:
+            raise LimitsError(spelled(name), f"{shown} is negative; 0 means no limit")
+        if value > MAX_VALUE:
+            raise LimitsError(spelled(name), f"{shown} is too large; the largest value is 10^15")
+        numbers[name] = value
+    for rate in RATES:
+        _check_burst(rate, numbers, spelled)
+    if numbers["iops_size"] and not any(numbers[name] for name in RATES[3:]):
+        raise LimitsError(
+            spelled("iops_size"),
+            f"{_assignment('iops_size', numbers, spelled)} has nothing to count: "
+            "add iops, iops_rd or iops_wr",
+        )
+
+
+def _check_burst(rate: str, numbers: Mapping[str, int], spelled: Callable[[str], str]) -> None:
+    burst, length = f"{rate}_max", f"{rate}_max_length"
+    if numbers[burst] and not numbers[rate]:
+        raise LimitsError(
+            spelled(burst),
+            f"{_assignment(burst, numbers, spelled)} needs {spelled(rate)}, the rate that bursts "
+            f"may exceed: add it or leave out {spelled(burst)}",
+        )
+    if numbers[burst] and numbers[burst] < numbers[rate]:
+        raise LimitsError(
+            spelled(burst),
+            f"{_assignment(burst, numbers, spelled)} is below "
+            f"{_assignment(rate, numbers, spelled)}: a burst's rate must be at least that",
+        )
+    if numbers[length] == 0:
+        raise LimitsError(
+            spelled(length), f"{spelled(length)}=0: a burst lasts at least 1 second, the default"
+        )
+    if numbers[length] != 1 and not numbers[burst]:
+        raise LimitsError(
+            spelled(length),
+            f"{_assignment(length, numbers, spelled)} needs {spelled(burst)}, the rate of the "
+            f"burst: add it or leave out {spelled(length)}",
+        )
+    if numbers[burst] * numbers[length] > MAX_VALUE:
+        raise LimitsError(
+            spelled(length),
+            f"{_assignment(length, numbers, spelled)} is too long for "
+            f"{_assignment(burst, numbers, spelled)}: their product must not exceed 10^15",
+        )
+
+
+def _assignment(name: str, numbers: Mapping[str, int], spelled: Callable[[str], str]) -> str:
+    return f"{spelled(name)}={format_limit(name, numbers[name])}"
+
+
+NO_LIMITS: Final = Limits()
+
+
+def check_weight(name: str, value: object) -> int:
+    """*value* as a weight, from a number or its digits; `LimitsError` that names *name*."""
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 20:
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_WEIGHT:
+        raise LimitsError(
+            name, f"{name}: {quoted(value)} is not a whole number from 1 to {MAX_WEIGHT}"
+        )
+    return value
+
+
+def check_group_name(name: str, value: object) -> str:
+    """*value* as the name of a group; `LimitsError` that names *name*."""
+    if not isinstance(value, str):
+        raise LimitsError(name, f"{name}: {quoted(value)} is not the name of a group")
+    if not value:
+        raise LimitsError(name, f"{name}: the name of the group is missing")
+    if not value.isprintable() or len(value) > LONGEST_GROUP_NAME:
+        raise LimitsError(
+            name,
+            f"{name}: {quoted(value)} cannot name a group: use at most {LONGEST_GROUP_NAME} "
+            "printable characters",
+        )
+    return value

@@ -1,0 +1,384 @@
+"""The ``-o`` options of a mount: limits, throttlefs' own, FUSE's and those of mount(8)."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, Final
+
+from throttlefs import FUSE_SUBTYPE
+
+from . import suggest, units
+from .cachemode import CacheMode
+from .limits import (
+    DEFAULT_WEIGHT,
+    LIMIT_NAMES,
+    NO_LIMITS,
+    Limits,
+    LimitsError,
+    canonical_name,
+    check_group_name,
+    check_weight,
+    format_limit,
+    parse_limit,
+)
+from .mountflags import FLAG_NAMES, MountFlags, drops_value, is_comment, why_refused
+from .units import quoted
+
+CACHE_MODES: Final = tuple(mode.value for mode in CacheMode)
+ENGINES: Final = ("auto", "uring", "threads")
+
+_MIN_INFLIGHT: Final = 2 << 20  # two of the largest requests
+_MAX_BACKGROUND: Final = 65_535  # a 16-bit field of the FUSE protocol
+_MAX_SECONDS: Final = 10**9
+_DECIMAL: Final = re.compile(r"[0-9]+\.?[0-9]*|\.[0-9]+")
+_ADDRESS: Final = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]+)):([0-9]{1,5})")
+
+OPTION_HELP: Final = {
+    "group=NAME": "all images share the limits, as the group NAME",
+    "weight=N": "an image's share in its group, 1 to 10000 (default 100)",
+    "config=FILE": "limits by path, and groups, from a TOML file",
+    "attr_timeout=SECONDS": "how long the kernel may keep attributes (default 1)",
+    "entry_timeout=SECONDS": "how long the kernel may keep names (default 1)",
+    "nonempty": "mount over a directory or file that is not empty",
+    "auto_cache": "use the page cache, which mmap needs; writes and what misses it are limited",
+    "cache=MODE": "how the images behind are cached: "
+    + ", ".join(CACHE_MODES)
+    + f" (default {CACHE_MODES[0]})",
+    "engine=ENGINE": "how the images behind are read and written: "
+    + ", ".join(ENGINES)
+    + f" (default {ENGINES[0]})",
+    "max_inflight=BYTES": "bound on the data of requests waiting or under way (default 256M)",
+    "max_background=N": "the kernel's bound on asynchronous requests (default 10000)",
+    "metrics=HOST:PORT": "serve Prometheus metrics there",
+    "allow_other": "other users may use the mount, as the permissions in SRC have it",
+    "allow_root": "root may, as well as the user who mounts",
+    "auto_unmount": "fusermount3 unmounts if the daemon dies",
+    "fsname=NAME": "the source that mount(8) and df(1) show (default SRC)",
+}
+"""What throttlefs' own options mean, the limits aside; for ``--help``."""
+
+
+class OptionError(ValueError):
+    """An ``-o`` option that cannot be used; the message is one line that names it and the cure.
+
+    `option` is the option's name as the user wrote it.
+    """
+
+    def __init__(self, option: str, message: str) -> None:
+        super().__init__(option, message)
+        self.option = option
+        self.message = message
+
+    def __str__(self) -> str:
+        return self.message
+
+
+@dataclass(frozen=True, slots=True)
+class MountOptions:
+    """What ``-o`` says, with the defaults for what it does not say; made by `parse_options`."""
+
+    limits: Limits = NO_LIMITS
+    """The default limits: those of `group` if there is one, else of each image."""
+    group: str | None = None
+    weight: int = DEFAULT_WEIGHT
+    config: str | None = None
+    """The path of the configuration file, as given."""
+    attr_timeout: float = 1.0
+    """Seconds."""
+    entry_timeout: float = 1.0
+    """Seconds."""
+    nonempty: bool = False
+    auto_cache: bool = False
+    cache: str = CACHE_MODES[0]
+    """One of `CACHE_MODES`."""
+    engine: str = ENGINES[0]
+    """One of `ENGINES`."""
+    max_inflight: int = 256 << 20
+    """Bytes."""
+    max_background: int = 10_000
+    """Requests."""
+    metrics: str | None = None
+    """HOST:PORT; `split_address` takes it apart."""
+    fsname: str | None = None
+    """The source for mount(8) to show, any text; None for SRC."""
+    flags: tuple[str, ...] = ()
+    """The flags of FUSE and mount(8) that hold, in the order given; none contradicts another."""
+    given: frozenset[str] = frozenset()
+    """Canonical names of the options with a value that were given: ``bps=0`` says something."""
+
+    @property
+    def read_only(self) -> bool:
+        """Whether ``ro`` holds."""
+        return "ro" in self.flags
+
+    @property
+    def noatime(self) -> bool:
+        """Whether ``noatime`` holds."""
+        return "noatime" in self.flags
+
+    @property
+    def allow_other(self) -> bool:
+        """Whether users beside the mounting one may use the mount."""
+        return "allow_other" in self.flags
+
+    @property
+    def allow_root(self) -> bool:
+        """Whether root, but no third user, may use the mount."""
+        return "allow_root" in self.flags
+
+    @property
+    def auto_unmount(self) -> bool:
+        """Whether fusermount3 stays to unmount when the daemon has died."""
+        return "auto_unmount" in self.flags
+
+    @property
+    def limits_given(self) -> bool:
+        """Whether ``-o`` says anything of limits, be it ``bps=0``."""
+        return self.limits != NO_LIMITS or not self.given.isdisjoint(LIMIT_NAMES)
+
+    @property
+    def weight_given(self) -> bool:
+        """Whether ``-o`` says anything of the weight, be it the default."""
+        return self.weight != DEFAULT_WEIGHT or "weight" in self.given
+
+    def fuse_options(self) -> list[str]:
+        """What to hand to libfuse, each for a ``-o`` of its own; lacks ``fsname``, ``subtype``.
+
+        No two contradict each other, so that a set of them will do (pyfuse3 takes one).
+        """
+        return ["default_permissions", *self.flags]
+
+    def __str__(self) -> str:
+        """An option string that `parse_options` reads back as equal options."""
+        items = [
+            f"{name}={format_limit(name, getattr(self.limits, name))}"
+            for name in LIMIT_NAMES
+            if name in self.given
+        ]
+        items += [
+            f"{name}={escape(_shown(getattr(self, name)))}"
+            for name in _VALUES
+            if name in self.given
+        ]
+        items += [name for name in _SWITCHES if getattr(self, name)]
+        return ",".join([*items, *self.flags])
+
+
+def parse_options(strings: Iterable[str]) -> MountOptions:
+    r"""The options of all ``-o`` strings, in order; of two that contradict, the later wins.
+
+    Commas separate items; ``\,`` is a comma within one and ``\\`` a backslash. Empty items, and
+    those that concern mount(8) or fstab(5) alone, are ignored.
+
+    Raises `OptionError`, for an item that a later one replaces as well.
+    """
+    items = _Items()
+    for string in strings:
+        for item in _split(string):
+            items.add(item)
+    return items.options()
+
+
+def ascii_name(name: str) -> str:
+    """*name* in printable ASCII, which is all that pyfuse3 takes; other bytes as %XX."""
+    return "".join(
+        chr(byte) if 0x20 <= byte < 0x7F else f"%{byte:02X}" for byte in os.fsencode(name)
+    )
+
+
+def escape(value: str) -> str:
+    r"""*value* with ``,`` as ``\,`` and ``\`` as ``\\``, which libfuse understands as well."""
+    return value.replace("\\", "\\\\").replace(",", "\\,")
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Host and port of a valid ``metrics=``: "[::1]:9100" is ("::1", 9100)."""
+    host, _, port = address.rpartition(":")
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def _split(string: str) -> list[str]:
+    # A backslash before any other character is itself: paths may contain one.
+    items = re.findall(r"(?:\\[\\,]|[^,])+", string)
+    return [re.sub(r"\\([\\,])", r"\1", item) for item in items]
+
+
+class _Items:
+    """The items seen so far."""
+
+    def __init__(self) -> None:
+        self._limits: dict[str, tuple[str, str]] = {}  # canonical name: name, value as written
+        self._fields: dict[str, Any] = {}
+        self._flags = MountFlags()
+
+    def add(self, item: str) -> None:
+        name, equals, value = item.partition("=")
+        limit = canonical_name(name)
+        try:
+            if limit is not None:
+                _need(name, value, _example(limit))
+                parse_limit(name, value)
+                self._limits[limit] = (name, value)
+            elif equals:
+                self._add_value(name, value)
+            else:
+                self._add_word(name)
+        except LimitsError as error:
+            raise OptionError(error.option, error.message) from None
+
+    def _add_value(self, name: str, value: str) -> None:
+        if name in _VALUES:
+            parse, example = _VALUES[name]
+            _need(name, value, example)
+            self._fields[name] = parse(name, value)
+        elif drops_value(name):
+            if name in FLAG_NAMES:
+                self._flags.add(name)
+        elif name in _SWITCHES or name in FLAG_NAMES:
+            raise OptionError(name, f"{name}={quoted(value)}: {name} takes no value")
+        elif not is_comment(name):
+            raise _unknown(name)
+
+    def _add_word(self, name: str) -> None:
+        if name in _SWITCHES:
+            self._fields[name] = True
+        elif name in FLAG_NAMES:
+            self._flags.add(name)
+        elif name in _VALUES:
+            _need(name, "", _VALUES[name][1])
+        elif not (is_comment(name) or drops_value(name)):
+            raise _unknown(name)
+
+    def options(self) -> MountOptions:
+        try:
+            limits = Limits.parse(dict(self._limits.values()))
+        except LimitsError as error:
+            raise OptionError(error.option, error.message) from None
+        fields = {name: value for name, value in self._fields.items() if name != "subtype"}
+        return MountOptions(
+            limits=limits,
+            flags=self._flags.words(),
+            given=frozenset(self._limits).union(fields).difference(_SWITCHES),
+            **fields,
+        )
+
+
+def _need(name: str, value: str, example: str) -> None:
+    if not value:
+        raise OptionError(name, f"{name} needs a value, e.g. {name}={example}")
+
+
+def _example(limit: str) -> str:
+    if limit.endswith("_max_length"):
+        return "60"
+    return "3000" if limit.startswith("iops") and limit != "iops_size" else "1M"
+
+
+def _unknown(name: str) -> OptionError:
+    reason = why_refused(name)
+    if reason is not None:
+        return OptionError(name, f"option {quoted(name)} cannot be used: {reason}")
+    known = (*suggest.LIMIT_CANDIDATES, *_VALUES, *_SWITCHES, *FLAG_NAMES)
+    return OptionError(name, suggest.unknown("option", name, known))
+
+
+def _text(name: str, value: str) -> str:
+    return value
+
+
+def _seconds(name: str, value: str) -> float:
+    if len(value) > 64 or not _DECIMAL.fullmatch(value) or float(value) > _MAX_SECONDS:
+        raise OptionError(
+            name, f"{name}: {quoted(value)} is not a number of seconds from 0 to 10^9, e.g. 0.5"
+        )
+    return float(value)
+
+
+def _choice(*choices: str) -> Callable[[str, str], str]:
+    def parse(name: str, value: str) -> str:
+        if value not in choices:
+            raise OptionError(name, f"{name}: {quoted(value)} is none of {', '.join(choices)}")
+        return value
+
+    return parse
+
+
+def _bytes_from(smallest: int) -> Callable[[str, str], int]:
+    def parse(name: str, value: str) -> int:
+        number = _bytes(name, value)
+        if number < smallest:
+            raise OptionError(
+                name,
+                f"{name}: {quoted(value)} is too little; "
+                f"the smallest value is {units.format_bytes(smallest)}",
+            )
+        return number
+
+    return parse
+
+
+def _bytes(name: str, value: str) -> int:
+    try:
+        return units.parse_bytes(value)
+    except units.UnitError as error:
+        raise OptionError(name, f"{name}: {error}") from None
+
+
+def _max_background(name: str, value: str) -> int:
+    plain = len(value) <= 20 and value.isascii() and value.isdigit()
+    if not plain or not 1 <= int(value) <= _MAX_BACKGROUND:
+        raise OptionError(
+            name, f"{name}: {quoted(value)} is not a whole number from 1 to {_MAX_BACKGROUND}"
+        )
+    return int(value)
+
+
+def _address(name: str, value: str) -> str:
+    match = _ADDRESS.fullmatch(value)
+    if match is None or not 1 <= int(match[3]) <= 65_535:
+        raise OptionError(
+            name,
+            f"{name}: {quoted(value)} is not HOST:PORT, e.g. 127.0.0.1:9100 or [::1]:9100",
+        )
+    return value
+
+
+def _subtype(name: str, value: str) -> str:
+    if value != FUSE_SUBTYPE:
+        raise OptionError(
+            name,
+            f"{name}: {quoted(value)} cannot be: the type of the mount is always "
+            f"fuse.{FUSE_SUBTYPE}; leave {name} out",
+        )
+    return value
+
+
+def _shown(value: str | float) -> str:
+    # repr() of a float may have an exponent, which no option takes.
+    if not isinstance(value, float):
+        return str(value)
+    text = format(Decimal(repr(value)), "f")
+    return text.removeprefix("0") if text.startswith("0.") else text  # as short as it was given
+
+
+_SWITCHES: Final = ("nonempty", "auto_cache")
+
+_VALUES: Final[dict[str, tuple[Callable[[str, str], Any], str]]] = {
+    # name: how its value is read, an example
+    "group": (check_group_name, "db"),
+    "weight": (check_weight, "100"),
+    "config": (_text, "/etc/throttlefs.toml"),
+    "attr_timeout": (_seconds, "0.5"),
+    "entry_timeout": (_seconds, "0.5"),
+    "cache": (_choice(*CACHE_MODES), CACHE_MODES[0]),
+    "engine": (_choice(*ENGINES), ENGINES[0]),
+    "max_inflight": (_bytes_from(_MIN_INFLIGHT), "256M"),
+    "max_background": (_max_background, "512"),
+    "metrics": (_address, "127.0.0.1:9100"),
+    "fsname": (_text, "images"),
+    "subtype": (_subtype, FUSE_SUBTYPE),
+}
