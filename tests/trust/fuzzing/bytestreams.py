@@ -12,7 +12,7 @@ import pyfuse3
 import trio
 import trio.testing
 
-from tests.unit.test_channel import Rig, in_header, keeping, read_request, write_request
+from tests.unit.fuse.test_channel import Rig, in_header, keeping, read_request, write_request
 from throttlefs.control.protocol import (
     BadRequestError,
     Framer,
