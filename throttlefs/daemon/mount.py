@@ -34,11 +34,8 @@ from throttlefs.fuse.loop import ALARM_LEAD_NS, SessionLoop
 from throttlefs.fuse.operations import Operations
 from throttlefs.fuse.seam import seam_is_there
 from throttlefs.host import fusectl, memory, runtime
-from throttlefs.host.busy import describe_users
 from throttlefs.host.mountinfo import MountEntry, mounted_at
-from throttlefs.host.notify import notify
 from throttlefs.host.paths import MountPaths
-from throttlefs.host.unmounting import GRACE_S, BusyError, find_mount, is_dead, unmount
 from throttlefs.policy.governor import Governor
 from throttlefs.policy.loading import read_policy
 from throttlefs.settings.cachemode import CacheMode
@@ -47,6 +44,7 @@ from throttlefs.settings.options import MountOptions, ascii_name, escape
 from throttlefs.stats import Statistics
 from throttlefs.throttle import Throttle, TimerfdAlarm
 
+from .drain import HANDLED_SIGNALS, Drain, clear_aborted
 from .environment import check_environment, raise_descriptor_limit
 
 if TYPE_CHECKING:
@@ -56,17 +54,6 @@ log = logging.getLogger("throttlefs")
 
 _MAX_REQUESTS = 10_000
 """Requests under way at once; most of them wait for their limit."""
-
-_HANDLED_SIGNALS = (
-    signal.SIGTERM,
-    signal.SIGINT,
-    signal.SIGHUP,
-    signal.SIGUSR1,
-    signal.SIGUSR2,
-)
-
-_RETRY_S = 0.05
-_GATES_OPEN_AT_MOST_S = GRACE_S + 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +102,7 @@ def serve_mount(request: MountRequest, ready: Callable[[], None]) -> int:
         stack.callback(mount.close_sockets)
         mount.open_sockets()
         # Until the handlers are there a signal waits, or it would leave a dead mount behind.
-        signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED_SIGNALS)
+        signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED_SIGNALS)
         mount.attach()
         try:
             return trio.run(mount.serve, ready, strict_exception_groups=True)
@@ -167,9 +154,12 @@ class _Mount:
         )
         self._loop: SessionLoop | None = None
         self._entry: MountEntry | None = None
-        self._status = 0
-        self._draining = False
-        self._gates_scope: trio.CancelScope | None = None
+        self._drain = Drain(
+            paths.target,
+            self._throttle,
+            self._restore_policy,
+            lambda: self._control.quit_asked,
+        )
 
     # -- tuning and watching ---------------------------------------------------------------
 
@@ -243,17 +233,7 @@ class _Mount:
         if self._entry is not None:
             runtime.remove_record(self._entry)
         pyfuse3.close(unmount=False)
-        # Served to its end a mount is gone. Aborted it is still there, and dead.
-        entry = self._mounted()
-        if entry is not None and is_dead(entry):
-            try:
-                unmount(entry, lazy=True)
-            except ThrottlefsError as exc:
-                log.error("%s", exc)
-
-    def _mounted(self) -> MountEntry | None:
-        entry = self._entry
-        return None if entry is None else find_mount((entry.major, entry.minor))
+        clear_aborted(self._entry)
 
     # -- serving ---------------------------------------------------------------------------
 
@@ -261,12 +241,12 @@ class _Mount:
         """Serve until the mount is gone; returns the exit status."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._announce, ready, nursery)
-            await nursery.start(self._handle_signals)
+            await nursery.start(self._drain.handle_signals, self._entry)
             await self._serve_session(nursery)
-            await self._control.announce_end(self._draining)
+            await self._control.announce_end(self._drain.draining)
             nursery.cancel_scope.cancel()
         log.info("unmounted %s", self._request.paths.target)
-        return self._status
+        return self._drain.status
 
     async def _serve_session(self, nursery: trio.Nursery) -> None:
         if seam_is_there():
@@ -297,34 +277,7 @@ class _Mount:
         log.info("mounted %s on %s", paths.source, paths.target)
         ready()
 
-    # -- the end ---------------------------------------------------------------------------
-
-    async def _handle_signals(
-        self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
-    ) -> None:
-        with trio.open_signal_receiver(*_HANDLED_SIGNALS) as signals:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, _HANDLED_SIGNALS)
-            task_status.started()
-            async with trio.open_nursery() as nursery:
-                async for number in signals:
-                    if number == signal.SIGHUP:
-                        self._reload()
-                    elif number == signal.SIGUSR1:
-                        nursery.start_soon(self._open_gates_for_a_while)
-                    elif number == signal.SIGUSR2:
-                        self._close_gates()
-                    elif self._draining:
-                        self._end_at_once()
-                    else:
-                        self._draining = True
-                        nursery.start_soon(self._drain, signal.Signals(number))
-
-    def _reload(self) -> None:
-        """SIGHUP."""
-        try:
-            self._restore_policy()
-        except ThrottlefsError as exc:
-            log.error("not reloaded, the limits stay as they are: %s", exc)
+    # -- the limits ------------------------------------------------------------------------
 
     def _restore_policy(self) -> None:
         """Restore what ``-o`` and the config file, as it is now, say.
@@ -334,55 +287,3 @@ class _Mount:
         policy = read_policy(self._request.options)
         self._governor.reload(policy, self._inodes.path_of)
         log.info("reloaded the limits")
-
-    async def _open_gates_for_a_while(self) -> None:
-        """``throttlefs umount`` is about to try; should it die, the limits come back alone."""
-        self._throttle.open_gates()
-        with trio.CancelScope() as scope:
-            self._gates_scope = scope
-            await trio.sleep(_GATES_OPEN_AT_MOST_S)
-        self._close_gates()
-
-    def _close_gates(self) -> None:
-        if self._gates_scope is not None:
-            self._gates_scope.cancel()
-            self._gates_scope = None
-        if not self._draining:
-            self._throttle.close_gates()
-
-    async def _drain(self, number: signal.Signals) -> None:
-        """Let everything go, then unmount, lazily if programs stay on it past the grace.
-
-        The session is served to its end, so nothing that was asked is dropped.
-        """
-        reason = "quit" if self._control.quit_asked else number.name
-        log.info("%s: opening the gates and unmounting %s", reason, self._request.paths.target)
-        notify("STOPPING=1")
-        self._throttle.open_gates()
-        deadline = trio.current_time() + GRACE_S
-        while (entry := self._mounted()) is not None:
-            late = trio.current_time() >= deadline
-            try:
-                if late:
-                    users = await trio.to_thread.run_sync(describe_users, entry)
-                    log.warning(
-                        "%s stays in use by %s: detached, and served until that is closed"
-                        " (a second signal ends it at once)",
-                        self._request.paths.target,
-                        users,
-                    )
-                await trio.to_thread.run_sync(unmount, entry, late)
-                return
-            except BusyError:
-                await trio.sleep(_RETRY_S)
-            except ThrottlefsError as exc:
-                if late:
-                    log.error("%s", exc)
-                    return
-                await trio.sleep(_RETRY_S)
-
-    def _end_at_once(self) -> None:
-        log.warning("second signal: ending at once; requests under way fail")
-        self._status = 1
-        if self._entry is None or not fusectl.abort_connection(self._entry):
-            pyfuse3.terminate()
