@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import random
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.support import Mounted, MountFactory, clear_away, run_throttlefs
 from throttlefs.host import runtime
@@ -17,6 +19,29 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--soak", action="store_true", help="run the tests of tests/trust in their long form"
     )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # Without a seed of one's own each run tries the same; nothing is kept from run to run.
+    settings.register_profile(
+        "repeatable", derandomize=_seed(config) is None, database=None, print_blob=True
+    )
+    settings.load_profile("repeatable")
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    return f"seed: {_seed(config) or 'always the same'} (--hypothesis-seed=N takes another)"
+
+
+def _seed(config: pytest.Config) -> str | None:
+    seed: str | None = config.getoption("--hypothesis-seed")
+    return seed
+
+
+@pytest.fixture
+def rng(request: pytest.FixtureRequest) -> random.Random:
+    """Random numbers, the same in each run for each test unless ``--hypothesis-seed`` is given."""
+    return random.Random(f"{_seed(request.config)} {request.node.nodeid}")
 
 
 @pytest.fixture

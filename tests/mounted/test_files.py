@@ -80,10 +80,10 @@ def test_truncate_on_open_and_create_exclusively(mounted: Mounted) -> None:
 
 
 @pytest.mark.parametrize("flag", [os.O_SYNC, os.O_DSYNC, os.O_DIRECT])
-def test_open_flags_of_databases(mounted: Mounted, flag: int) -> None:
+def test_open_flags_of_databases(mounted: Mounted, rng: random.Random, flag: int) -> None:
     fd = os.open(mounted.path / "f", os.O_RDWR | os.O_CREAT | flag)
     buffer = mmap.mmap(-1, 8192)
-    buffer[:] = os.urandom(8192)
+    buffer[:] = rng.randbytes(8192)
     assert os.pwritev(fd, [buffer], 4096) == 8192
     back = mmap.mmap(-1, 8192)
     assert os.preadv(fd, [back], 4096) == 8192
@@ -279,9 +279,9 @@ def test_many_files_open_at_once(mounted: Mounted) -> None:
     wait_for(lambda: len(os.listdir(f"/proc/{mounted.pid}/fd")) < count + 100)
 
 
-def test_dd_and_fio_verify_data(mounted: Mounted, tmp_path: Path) -> None:
+def test_dd_and_fio_verify_data(mounted: Mounted, tmp_path: Path, rng: random.Random) -> None:
     data = tmp_path / "data"
-    data.write_bytes(os.urandom(20 * MIB))
+    data.write_bytes(rng.randbytes(20 * MIB))
     subprocess.run(
         ["dd", f"if={data}", f"of={mounted.path}/copy", "bs=1M", "oflag=direct"],
         check=True,

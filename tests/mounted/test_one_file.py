@@ -8,6 +8,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -18,9 +19,9 @@ KIB, MIB = 1 << 10, 1 << 20
 
 
 @pytest.fixture
-def disk(tmp_path: Path) -> Path:
+def disk(tmp_path: Path, rng: Random) -> Path:
     path = tmp_path / "disk.img"
-    path.write_bytes(os.urandom(4 * MIB))
+    path.write_bytes(rng.randbytes(4 * MIB))
     return path
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import random
 import shutil
 import sqlite3
 import subprocess
@@ -18,7 +19,7 @@ from tests.support import MountFactory, clear_away, run_throttlefs
 
 
 @pytest.mark.parametrize("mode", ["delete", "truncate", "wal"])
-def test_sqlite(make_mount: MountFactory, mode: str) -> None:
+def test_sqlite(make_mount: MountFactory, rng: random.Random, mode: str) -> None:
     """WAL shares memory among its users, which takes auto_cache; the other modes do not."""
     mounted = make_mount("iops_wr=2000" + (",auto_cache" if mode == "wal" else ""))
     path = mounted.path / "data.db"
@@ -26,7 +27,7 @@ def test_sqlite(make_mount: MountFactory, mode: str) -> None:
         assert database.execute(f"PRAGMA journal_mode={mode}").fetchone() == (mode,)
         database.execute("CREATE TABLE t (id INTEGER PRIMARY KEY, text BLOB)")
         for number in range(60):
-            database.execute("INSERT INTO t VALUES (?, randomblob(2000))", (number,))
+            database.execute("INSERT INTO t VALUES (?, ?)", (number, rng.randbytes(2000)))
         with sqlite3.connect(path, timeout=0) as other:
             assert other.execute("SELECT count(*) FROM t").fetchone() == (60,)
             database.execute("BEGIN IMMEDIATE")
@@ -102,7 +103,7 @@ def test_postgresql(postgres_directory: Path) -> None:
     postgres("pg_ctl", "-D", data, "-w", "-l", target / "log", "-o", options, "start")
     try:
         postgres("pgbench", *server, "-i", "-q", "postgres")
-        printed = postgres("pgbench", *server, "-T", 2, "-c", 2, "postgres")
+        printed = postgres("pgbench", *server, "--random-seed=1", "-T", 2, "-c", 2, "postgres")
         assert "number of failed transactions: 0" in printed
         postgres("psql", *server, "-c", "CHECKPOINT", "postgres")
     finally:

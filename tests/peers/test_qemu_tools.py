@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import random
 import subprocess
 import time
 from collections.abc import Iterator
@@ -33,7 +33,7 @@ def run(*command: object, status: int = 0) -> str:
 def raw_image(path: Path, mebibytes: int = 4) -> Path:
     """Random data with a hole behind it."""
     with open(path, "wb") as file:
-        file.write(os.urandom(mebibytes * MIB))
+        file.write(random.Random(path.name).randbytes(mebibytes * MIB))
         file.truncate(2 * mebibytes * MIB)
     return path
 

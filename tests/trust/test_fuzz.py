@@ -54,7 +54,6 @@ def test_structured_and_random_inputs(
     @settings(
         max_examples=soak.choose(60, 5_000),
         deadline=None,
-        database=None,
         suppress_health_check=list(HealthCheck),
     )
     @given(inputs(target))
@@ -65,8 +64,10 @@ def test_structured_and_random_inputs(
     examine()
 
 
-def test_mutations_of_valid_inputs(target: Target, check: Check, soak: Soak, tally: Tally) -> None:
-    seed = random.randrange(1 << 32)
+def test_mutations_of_valid_inputs(
+    target: Target, check: Check, soak: Soak, tally: Tally, rng: random.Random
+) -> None:
+    seed = rng.randrange(1 << 32)
     mutator = Mutator(target, seed)
     for seed_input in target.seeds:
         check(seed_input)
@@ -84,11 +85,11 @@ def test_mutations_of_valid_inputs(target: Target, check: Check, soak: Soak, tal
 
 
 def test_long_inputs_take_no_quadratic_time(
-    target: Target, check: Check, soak: Soak, tally: Tally
+    target: Target, check: Check, soak: Soak, tally: Tally, rng: random.Random
 ) -> None:
     size = 64 << 10
     words = [*target.words, *target.seeds, *NASTY]
-    for word in soak.choose(random.sample(words, 3), words):
+    for word in soak.choose(rng.sample(words, 3), words):
         for data in (word * (size // len(word)), target.seeds[0] + word * (size // len(word))):
             if target.name == "config" and word == b".a" * 50:
                 continue  # Python's own tomllib is quadratic in the parts of one key
@@ -107,10 +108,10 @@ def test_nothing_stays_open(target: Target) -> None:
 
 
 def test_a_real_socket_answers_the_same_in_any_pieces(
-    tmp_path: Path, soak: Soak, tally: Tally
+    tmp_path: Path, soak: Soak, tally: Tally, rng: random.Random
 ) -> None:
     """Mutated commands over the socket of the server, beside the same ones in one piece."""
-    seed = random.randrange(1 << 32)
+    seed = rng.randrange(1 << 32)
     mutator, chance = Mutator(TARGETS["qmp_session"], seed), random.Random(seed)
 
     async def ask(world: World, data: bytes) -> list[bytes]:

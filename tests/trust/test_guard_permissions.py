@@ -144,44 +144,44 @@ def try_in_both(umask: int, sides: list[int], name: str, arguments: tuple[Any, .
     return found
 
 
-def something(random: random.Random) -> tuple[str, tuple[Any, ...]]:
+def something(dice: random.Random) -> tuple[str, tuple[Any, ...]]:
     """One thing to try."""
 
     def path() -> str:
-        special = random.random() < 0.08
+        special = dice.random() < 0.08
         if special:
-            return random.choice(["open/immutable", "open/append-only", "acl", "sticky", "annas"])
+            return dice.choice(["open/immutable", "open/append-only", "acl", "sticky", "annas"])
         return place()
 
     def place() -> str:
-        return f"{random.choice(PLACES)}/{random.choice(NAMES)}"
+        return f"{dice.choice(PLACES)}/{dice.choice(NAMES)}"
 
-    mode = random.choice(MODES)
-    flags = random.choice([os.O_RDONLY, os.O_WRONLY, os.O_RDWR, os.O_WRONLY | os.O_APPEND])
-    flags |= random.choice([0, os.O_CREAT, os.O_CREAT | os.O_EXCL, os.O_TRUNC])
-    uid, gid = random.choice([-1, 0, 1001, 1002]), random.choice([0, 1001, GROUP, 2001])
-    attribute = random.choice(["user.x", "user.x", "trusted.x", "security.x", _ACCESS, _DEFAULT])
-    value = random.choice(ACLS) if "acl" in attribute else b"value"
-    return random.choice(
+    mode = dice.choice(MODES)
+    flags = dice.choice([os.O_RDONLY, os.O_WRONLY, os.O_RDWR, os.O_WRONLY | os.O_APPEND])
+    flags |= dice.choice([0, os.O_CREAT, os.O_CREAT | os.O_EXCL, os.O_TRUNC])
+    uid, gid = dice.choice([-1, 0, 1001, 1002]), dice.choice([0, 1001, GROUP, 2001])
+    attribute = dice.choice(["user.x", "user.x", "trusted.x", "security.x", _ACCESS, _DEFAULT])
+    value = dice.choice(ACLS) if "acl" in attribute else b"value"
+    return dice.choice(
         [
             *[("use", (path(), flags, mode, b"data"))] * 4,
             *[("mkdir", (place(), mode))] * 2,
-            ("mknod", (place(), random.choice([stat.S_IFIFO, stat.S_IFSOCK, stat.S_IFREG]) | mode)),
+            ("mknod", (place(), dice.choice([stat.S_IFIFO, stat.S_IFSOCK, stat.S_IFREG]) | mode)),
             ("rmdir", (place(),)),
             *[("unlink", (path(),))] * 2,
-            *[("rename", (place(), place(), random.choice([0, 0, 1, 2])))] * 2,
+            *[("rename", (place(), place(), dice.choice([0, 0, 1, 2])))] * 2,
             ("link", (place(), place())),
-            ("symlink", (random.choice(LINKS), place())),
+            ("symlink", (dice.choice(LINKS), place())),
             *[("chmod", (path(), mode))] * 3,
             *[("chown", (path(), uid, gid))] * 3,
-            ("truncate", (path(), random.choice([0, 1, 10]))),
-            ("utime", (path(), random.choice([None, (1.0, 2.0)]))),
-            *[("setxattr", (path(), attribute, value, random.choice([0, 0, 1, 2])))] * 2,
+            ("truncate", (path(), dice.choice([0, 1, 10]))),
+            ("utime", (path(), dice.choice([None, (1.0, 2.0)]))),
+            *[("setxattr", (path(), attribute, value, dice.choice([0, 0, 1, 2])))] * 2,
             ("getxattr", (path(), attribute)),
             ("removexattr", (place(), attribute)),
             ("listxattr", (path(),)),
-            ("listdir", (random.choice(PLACES),)),
-            ("access", (place(), random.choice([os.R_OK, os.W_OK, os.X_OK]))),
+            ("listdir", (dice.choice(PLACES),)),
+            ("access", (place(), dice.choice([os.R_OK, os.W_OK, os.X_OK]))),
             ("readlink", (path(),)),
             ("look", (path(),)),
         ]
@@ -236,16 +236,16 @@ def test_the_same_as_without_a_mount(
     plain.mkdir()
     mount = make_mount("allow_other")
     steps = soak.choose(1_000, 30_000)
-    random_ = random.Random(seed)
+    dice = random.Random(seed)
     furnish(plain)
     furnish(mount.source)
     history: list[str] = []
     try:
         with directories([plain, mount.path]) as sides, workers(PEOPLE) as processes:
             for step in range(steps):
-                number = random_.choice([0, 1, 1, 1, 2, 2, 2, 3, 3])
-                name, arguments = something(random_)
-                umask = random_.choice([0, 0o022, 0o022, 0o027, 0o077])
+                number = dice.choice([0, 1, 1, 1, 2, 2, 2, 3, 3])
+                name, arguments = something(dice)
+                umask = dice.choice([0, 0o022, 0o022, 0o027, 0o077])
                 one, other = processes[number].run(try_in_both, umask, sides, name, arguments)
                 history.append(f"{PEOPLE[number]} {umask:o} {name}{arguments}: {one}")
                 assert same(arguments, one, other), "\n".join(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import random
 import subprocess
 import sys
 import threading
@@ -101,7 +102,7 @@ def test_short_system_calls_are_continued(image: Path, monkeypatch: pytest.Monke
     assert blocking.read_into(fd, 5, address_of(into), 5555) == 5555
     assert into == expected[5:5560]
     assert blocking.read_into(fd, 10_000, address_of(into), 5555) == 240
-    data = os.urandom(3333)
+    data = random.Random(2).randbytes(3333)
     assert blocking.write(fd, 77, data) == 3333
     assert blocking.write_from(fd, 9999, address_of(data), 3333) == 3333
     expected[77 : 77 + 3333] = data

@@ -8,6 +8,7 @@ import os
 import socket
 import struct
 from collections.abc import Callable, Coroutine, Iterator
+from random import Random
 from typing import Any
 
 import pyfuse3
@@ -135,7 +136,7 @@ def test_a_read_is_answered_at_once(rig: Rig) -> None:
     assert rig.forwarded == 0
 
 
-def test_a_write_is_answered_at_once_and_its_data_is_aligned(rig: Rig) -> None:
+def test_a_write_is_answered_at_once_and_its_data_is_aligned(rig: Rig, rng: Random) -> None:
     seen = []
 
     def on_write(fh: int, off: int, data: Data, keep: Keep) -> int:
@@ -143,7 +144,7 @@ def test_a_write_is_answered_at_once_and_its_data_is_aligned(rig: Rig) -> None:
         return len(data) - 1
 
     rig.on_write = on_write
-    data = os.urandom(LARGE)
+    data = rng.randbytes(LARGE)
     rig.ask(write_request(8, fh=4, offset=512, data=data))
     assert seen == [(4, 512, data, 0)]
     assert rig.answer() == (8, 0, struct.pack("=II", len(data) - 1, 0))
@@ -203,9 +204,9 @@ def keeping(rig: Rig) -> list[tuple[Data, int]]:
 
 
 @pytest.mark.parametrize("size", [1, 4096, 64 << 10, (64 << 10) + 1, LARGE])
-def test_the_data_of_a_write_that_waits_stays_what_it_is(rig: Rig, size: int) -> None:
+def test_the_data_of_a_write_that_waits_stays_what_it_is(rig: Rig, rng: Random, size: int) -> None:
     kept = keeping(rig)
-    written = [os.urandom(size) for _ in range(5)]
+    written = [rng.randbytes(size) for _ in range(5)]
     for unique, data in enumerate(written):
         rig.ask(write_request(unique, 1, 0, data))
     assert [bytes(data) for data, _ in kept] == written
@@ -238,8 +239,8 @@ def test_buffers_are_used_again(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize("size", [0, 1, 39, 40, 41, 5000, 100 << 10])
-def test_any_other_request_goes_to_libfuse_as_it_is(rig: Rig, size: int) -> None:
-    body = os.urandom(size)
+def test_any_other_request_goes_to_libfuse_as_it_is(rig: Rig, rng: Random, size: int) -> None:
+    body = rng.randbytes(size)
     request = in_header(SETXATTR, 9, size) + body
     rig.ask(request)
     assert rig.forwarded == 1
