@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import sys
 from collections.abc import Iterable
 from dataclasses import replace
@@ -14,6 +15,7 @@ from click.shell_completion import CompletionItem, get_completion_class
 
 from throttlefs import __version__
 from throttlefs.errors import ThrottlefsError, UsageError
+from throttlefs.host.descriptors import inherited, open_standard
 from throttlefs.settings.limits import LIMIT_HELP, RATES
 from throttlefs.settings.units import printable
 
@@ -150,6 +152,7 @@ def mount(
     verbose: bool,
 ) -> None:
     """Show the files of SRC at DST and hold them to limits (see _mount_help)."""
+    from_outside = inherited()  # before anything is opened
     from throttlefs.daemon.logs import set_up_logging
     from throttlefs.host.paths import check_paths
     from throttlefs.settings.options import OptionError, parse_options
@@ -182,7 +185,7 @@ def mount(
     if foreground:
         raise SystemExit(serve_mount(request, lambda: notify("READY=1")))
     try:
-        run_in_background(lambda ready: serve_mount(request, ready))
+        run_in_background(lambda ready: serve_mount(request, ready), from_outside)
     except DaemonDiedError:
         clear_dead_mount(paths.target)
         raise
@@ -221,8 +224,7 @@ for command in COMMANDS:
 
 def main() -> NoReturn:
     """Run the command line; every mistake becomes one line on stderr and an exit status."""
-    if sys.stdout is None:  # closed by whoever started us
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  (for the rest of our life)
+    _start_whole()
     try:
         arguments = with_subcommand(sys.argv[1:], cli.commands)
         cli.main(arguments, prog_name=_PROGRAM, standalone_mode=False)
@@ -251,6 +253,19 @@ def main() -> NoReturn:
         _drop_output()
         _fail(f"cannot write the output: {exc.strerror}", 1)
     sys.exit(0)
+
+
+def _start_whole() -> None:
+    """Mend what whoever started us may have left us with.
+
+    Closed streams, which Python gives as None, and SIGCHLD ignored, which makes every wait for a
+    child of ours fail (waitpid(2)).
+    """
+    for number in open_standard():
+        name = ("stdin", "stdout", "stderr")[number]
+        stream = open(number, "w" if number else "r", closefd=False)  # noqa: SIM115
+        setattr(sys, name, stream)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 
 def _drop_output() -> None:

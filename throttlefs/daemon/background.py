@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import NoReturn
 
 from throttlefs.errors import ThrottlefsError
+from throttlefs.host import descriptors
 
 log = logging.getLogger("throttlefs")
 
@@ -20,8 +21,14 @@ class DaemonDiedError(ThrottlefsError):
     """The daemon ended before it could report."""
 
 
-def run_in_background(serve: Callable[[Callable[[], None]], int]) -> int:
+def run_in_background(
+    serve: Callable[[Callable[[], None]], int], inherited: Collection[int] = ()
+) -> int:
     """Fork a daemon that runs ``serve(ready)``; return 0 once it has called *ready*.
+
+    The daemon closes the descriptors *inherited*: a lock or a pipe of whoever gave the command
+    must not live as long as the mount. It lets go of stdin and stdout at once, and of stderr when
+    it is ready. stdin, stdout and stderr must be open.
 
     The daemon exits with what *serve* returns; a `ThrottlefsError` that it raises before *ready*
     is raised here, in the command that waits. Raises `DaemonDiedError` if the daemon dies without
@@ -31,7 +38,7 @@ def run_in_background(serve: Callable[[Callable[[], None]], int]) -> int:
     pid = os.fork()
     if pid == 0:
         os.close(read_end)
-        _be_daemon(serve, write_end)
+        _be_daemon(serve, write_end, inherited)
     os.close(write_end)
     with os.fdopen(read_end, "rb") as pipe:
         message = pipe.read(_MAX_MESSAGE)
@@ -45,13 +52,15 @@ def run_in_background(serve: Callable[[Callable[[], None]], int]) -> int:
     raise DaemonDiedError(f"the daemon {how} while it started; run with -f to see why")
 
 
-def _be_daemon(serve: Callable[[Callable[[], None]], int], write_end: int) -> NoReturn:
+def _be_daemon(
+    serve: Callable[[Callable[[], None]], int], write_end: int, inherited: Collection[int]
+) -> NoReturn:
     status = 1
     report_open = True
 
     def ready() -> None:
         nonlocal report_open
-        _let_go_of_terminal()
+        descriptors.let_go_of((2,))
         os.write(write_end, _READY)
         os.close(write_end)
         report_open = False
@@ -59,6 +68,9 @@ def _be_daemon(serve: Callable[[Callable[[], None]], int], write_end: int) -> No
     try:
         os.setsid()
         os.chdir("/")
+        descriptors.close_all(inherited)
+        # Before the mount: fusermount3 stays for auto_unmount and keeps what it gets.
+        descriptors.let_go_of((0, 1))
         status = serve(ready)
     except ThrottlefsError as exc:
         if report_open:
@@ -72,11 +84,3 @@ def _be_daemon(serve: Callable[[Callable[[], None]], int], write_end: int) -> No
         # Not sys.exit: nothing of the forked command's own is to be flushed or run twice.
         logging.shutdown()
         os._exit(status)
-
-
-def _let_go_of_terminal() -> None:
-    """Point stdin, stdout and stderr at /dev/null, or whoever reads them waits for us."""
-    null = os.open(os.devnull, os.O_RDWR)
-    for descriptor in range(3):
-        os.dup2(null, descriptor)
-    os.close(null)
