@@ -80,7 +80,7 @@ def test_the_journal_gets_priorities_and_no_names(
 def test_every_line_of_a_traceback_has_its_priority(tmp_path: Path) -> None:
     script = """
 import logging, os
-from throttlefs.logs import set_up_logging
+from throttlefs.daemon.logs import set_up_logging
 st = os.fstat(2)
 os.environ["JOURNAL_STREAM"] = f"{st.st_dev}:{st.st_ino}"
 set_up_logging(True, None, False)
