@@ -103,7 +103,8 @@ _CONFIG_TABLES = """
 
 _CONFIG_KEYS = """
   path    A pattern on the path relative to the mount. * and ? stop at a slash, ** does not, [abc]
-          is a set. If SRC is one file, its name is the path.
+          is a set. If SRC is one file, its name is the path. Of a path longer than 4096 bytes the
+          directories within these and the name of the file count.
   group   The group to be in; an empty string for none.
   weight  The share in the group, 1 to 10000; 100 if not given.
   parent  The group around a group.

@@ -32,6 +32,7 @@ from typing import Any, Final
 
 from . import suggest
 from .globs import Glob, GlobError
+from .globset import GlobSet
 from .limits import (
     DEFAULT_WEIGHT,
     MAX_GROUP_DEPTH,
@@ -45,6 +46,9 @@ from .units import quoted
 
 MAX_CONFIG_SIZE: Final = 16 << 20
 """The largest file that is read, in bytes; some 100,000 tables."""
+
+_PATH_MAX: Final = 4096
+"""Bytes; the longest path that a system call takes (``linux/limits.h``)."""
 
 _TOP_KEYS: Final = ("defaults", "image", "group")
 
@@ -93,11 +97,23 @@ class Config:
     defaults: Defaults = Defaults()
     images: tuple[ImageRule, ...] = ()
     groups: Mapping[str, GroupRule] = field(default_factory=dict)
+    _globs: GlobSet = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_globs", GlobSet([rule.glob for rule in self.images]))
 
     def rule_for(self, path: bytes) -> ImageRule | None:
-        """The first rule that matches *path*, which is relative to the mount, in any encoding."""
-        text = path.removeprefix(b"/").decode("utf-8", "surrogateescape")
-        return next((rule for rule in self.images if rule.glob.matches(text)), None)
+        """The first rule that matches *path*, which is relative to the mount, in any encoding.
+
+        Of a path longer than PATH_MAX only the directories that lie within PATH_MAX and the name
+        of the file count, so that nobody can make a path that takes long to match.
+        """
+        path = path.removeprefix(b"/")
+        if len(path) > _PATH_MAX:
+            directories, slash, _ = path[:_PATH_MAX].rpartition(b"/")
+            path = directories + slash + path.rpartition(b"/")[2]
+        number = self._globs.first(path.decode("utf-8", "surrogateescape"))
+        return None if number is None else self.images[number]
 
 
 NO_CONFIG: Final = Config()
