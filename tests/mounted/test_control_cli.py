@@ -137,23 +137,18 @@ def test_a_dead_mount_does_not_hide_the_others_from_top(
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="takes another user's part, as root alone can")
 def test_another_users_mount_is_refused(mount: Mounted) -> None:
+    # All of it is imported while still root: the checkout may be closed to others.
     script = (
-        "import os, sys; os.setgid(65534); os.setuid(65534); os.environ.pop('XDG_RUNTIME_DIR', 0)\n"
-        "from throttlefs.cli import main; sys.argv[0] = 'throttlefs'; main()"
+        "import importlib, os, pkgutil, sys, throttlefs\n"
+        "for module in pkgutil.walk_packages(throttlefs.__path__, 'throttlefs.'):\n"
+        "    module.name.endswith('__main__') or importlib.import_module(module.name)\n"
+        "os.setgid(65534); os.setuid(65534); os.environ.pop('XDG_RUNTIME_DIR', 0)\n"
+        "from throttlefs.cli.main import main; sys.argv[0] = 'throttlefs'; main()"
     )
     for command in ("show", "set", "stats"):
         more = ["bps=1"] if command == "set" else []
-        # Imported while still root: the checkout may be closed to others.
         result = subprocess.run(
-            [
-                sys.executable,
-                "-c",
-                "import throttlefs.cli, throttlefs.cli_control, throttlefs.control.locate,"
-                f" throttlefs.control.presentation, throttlefs.control.sampling\n{script}",
-                command,
-                mount.path / "disk.img",
-                *more,
-            ],
+            [sys.executable, "-c", script, command, mount.path / "disk.img", *more],
             capture_output=True,
             text=True,
             check=False,

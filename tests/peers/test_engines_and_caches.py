@@ -91,8 +91,8 @@ def test_the_plain_loop_of_pyfuse3_serves_as_well(tmp_path: Path) -> None:
     source.mkdir()
     target.mkdir()
     script = (
-        "import throttlefs.mount as mount; mount.seam_is_there = lambda: False;"
-        "from throttlefs.cli import main; main()"
+        "import throttlefs.daemon.mount as mount; mount.seam_is_there = lambda: False;"
+        "from throttlefs.cli.main import main; main()"
     )
     command = ["mount", source, target, "-o", "bps=20M", "--log-file", log]
     try:

@@ -33,8 +33,8 @@ LONGEST_GAP_S = 20
 """Far more than it ever takes; the tally says how long it was."""
 
 PLAIN_LOOP = (
-    "import throttlefs.mount as mount; mount.seam_is_there = lambda: False;"
-    "from throttlefs.cli import main; main()"
+    "import throttlefs.daemon.mount as mount; mount.seam_is_there = lambda: False;"
+    "from throttlefs.cli.main import main; main()"
 )
 
 # Name, size and fio's options: depths 1 to 32, blocks of 4 KiB to 1 MiB.
