@@ -30,10 +30,7 @@ MAY_IMPORT = {
 _TIED = {"throttle.node", "throttle.group"}
 """A node of the limiter's tree and its group know each other; no other modules may."""
 
-_STILL_TIED = {
-    *("fuse.loop", "fuse.seam"),
-    *("throttle.clocks", "throttle.image", "throttle.throttle", "throttle.turns"),
-}
+_STILL_TIED = {"fuse.loop", "fuse.seam"}
 
 
 def module_name(file: Path) -> str:

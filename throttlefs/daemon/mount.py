@@ -250,16 +250,19 @@ class _Mount:
 
     async def _serve_session(self, nursery: trio.Nursery) -> None:
         if seam_is_there():
-            sources = (self._throttle, self._engine, self._pool)
-            operations, throttle = self._operations, self._throttle
-            throttle.alarm_lead = ALARM_LEAD_NS
+            dispatcher = self._throttle.dispatcher
+            dispatcher.lead_alarm(ALARM_LEAD_NS)
             self._loop = loop = SessionLoop(
-                sources, operations, operations.has_room, throttle.open_gates, throttle.next_due
+                (dispatcher, self._engine, self._pool),
+                self._operations,
+                self._operations.has_room,
+                self._throttle.open_gates,
+                dispatcher.next_due,
             )
             await loop.run(_MAX_REQUESTS)
         else:
             log.warning("this pyfuse3 is not known: using its own session loop, which is slower")
-            nursery.start_soon(self._throttle.run)
+            nursery.start_soon(self._throttle.dispatcher.run)
             nursery.start_soon(self._engine.run)
             await pyfuse3.main(max_tasks=_MAX_REQUESTS)
 
