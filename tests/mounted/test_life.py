@@ -238,8 +238,7 @@ def test_a_second_signal_ends_it_at_once(make_mount: MountFactory) -> None:
     mounted.wait_until_ended()
     with pytest.raises(OSError, match=r"not connected|abort"):
         os.write(fd, b"x")
-    with pytest.raises(OSError, match=r"not connected|abort"):
-        os.close(fd)
+    os.close(fd)  # which asks nobody
 
 
 def test_a_killed_daemon_is_cleared_by_umount(make_mount: MountFactory) -> None:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.support import MountFactory, clear_away
+from tests.support import MountFactory
 
 CACHES = ["writeback", "none", "writethrough", "directsync", "unsafe"]
 
@@ -85,21 +84,8 @@ def test_where_io_uring_is_forbidden_threads_take_over(make_mount: MountFactory)
         sysctl.write_text(before)
 
 
-def test_the_plain_loop_of_pyfuse3_serves_as_well(tmp_path: Path) -> None:
-    """What happens should a later pyfuse3 no longer let its loop be replaced."""
-    source, target, log = tmp_path / "src", tmp_path / "mnt", tmp_path / "log"
-    source.mkdir()
-    target.mkdir()
-    script = (
-        "import throttlefs.daemon.mount as mount; mount.seam_is_there = lambda: False;"
-        "from throttlefs.cli.main import main; main()"
-    )
-    command = ["mount", source, target, "-o", "bps=20M", "--log-file", log]
-    try:
-        subprocess.run([sys.executable, "-c", script, *command], check=True, timeout=30)
-        assert "using its own session loop" in log.read_text()
-        fio_verify(target / "f", "--time_based", "--runtime=2")
-        subprocess.run([sys.executable, "-m", "throttlefs", "umount", target], check=True)
-    finally:
-        clear_away(target)
-    assert "internal error" not in log.read_text()
+def test_the_server_of_pyfuse3_serves_as_well(make_mount: MountFactory) -> None:
+    mounted = make_mount("bps=20M,server=pyfuse3")
+    fio_verify(mounted.path / "f", "--time_based", "--runtime=2")
+    mounted.umount()
+    assert "internal error" not in mounted.log

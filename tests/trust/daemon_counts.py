@@ -22,7 +22,7 @@ class Counts:
     inodes: int
     handles: int
     held_bytes: int
-    sessions: int | None
+    requests: int | None
     waiting: int
     images: int
     descriptors: int
@@ -31,7 +31,7 @@ class Counts:
 
     def __str__(self) -> str:
         return (
-            f"{self.inodes} inodes, {self.handles} handles, {self.sessions} sessions,"
+            f"{self.inodes} inodes, {self.handles} handles, {self.requests} requests,"
             f" {self.waiting} waiting, {self.images} images, {self.descriptors} descriptors,"
             f" {self.threads} threads, {self.memory_kib / 1024:.0f} MiB"
         )
@@ -41,7 +41,7 @@ class Counts:
         return (
             self.inodes <= before.inodes
             and self.handles == self.held_bytes == self.waiting == 0
-            and (self.sessions is None or self.sessions <= 2)
+            and (self.requests is None or self.requests == 0)
             and self.descriptors <= before.descriptors
             and self.threads <= before.threads + METADATA_THREADS + IO_THREADS + _OTHER_THREADS
         )

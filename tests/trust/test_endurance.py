@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests import support
 from tests.qmp import RawClient, socket_of
 from tests.soak import Soak, Tally
 from tests.support import Mounted, MountFactory, run_throttlefs, wait_for
@@ -31,11 +29,6 @@ MIB = 1 << 20
 
 LONGEST_GAP_S = 20
 """Far more than it ever takes; the tally says how long it was."""
-
-PLAIN_LOOP = (
-    "import throttlefs.daemon.mount as mount; mount.seam_is_there = lambda: False;"
-    "from throttlefs.cli.main import main; main()"
-)
 
 # Name, size and fio's options: depths 1 to 32, blocks of 4 KiB to 1 MiB.
 VERIFIED = [
@@ -69,12 +62,11 @@ def moved(output: str) -> int:
     return total
 
 
-@pytest.fixture(params=["uring", "threads", "plain loop"])
+@pytest.fixture(params=["uring", "threads", "pyfuse3"])
 def mounted(
     request: pytest.FixtureRequest,
     make_mount: MountFactory,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> Mounted:
     """A mount with the images of `turmoil` and its config file ``limits.toml``."""
     source = tmp_path / "src"
@@ -89,12 +81,8 @@ def mounted(
     config = tmp_path / "limits.toml"
     config.write_text(turmoil.CONFIGS[0])
     engine = "threads" if request.param == "threads" else "uring"
-    with monkeypatch.context() as patch:
-        if request.param == "plain loop":
-            patch.setattr(support, "THROTTLEFS", [sys.executable, "-c", PLAIN_LOOP])
-        mounted = make_mount(f"engine={engine}", "--config", str(config))
-    assert ("using its own session loop" in mounted.log) is (request.param == "plain loop")
-    return mounted
+    server = "pyfuse3" if request.param == "pyfuse3" else "own"
+    return make_mount(f"engine={engine},server={server}", "--config", str(config))
 
 
 def counts_at_rest(mounted: Mounted) -> Counts:

@@ -30,7 +30,9 @@ MAY_IMPORT = {
 _TIED = {"throttle.node", "throttle.group"}
 """A node of the limiter's tree and its group know each other; no other modules may."""
 
-_STILL_TIED = {"fuse.loop", "fuse.seam"}
+_STILL_TIED = {
+    *("throttle.clocks", "throttle.image", "throttle.throttle", "throttle.turns"),
+}
 
 
 def module_name(file: Path) -> str:

@@ -26,13 +26,15 @@ from throttlefs.control.commands import MountFacts
 from throttlefs.control.service import Control
 from throttlefs.errors import ThrottlefsError, unwrapped
 from throttlefs.fuse import privileges
-from throttlefs.fuse.attributes import Attributes
+from throttlefs.fuse.attributes import Presentation, Pyfuse3Attributes, WireAttributes
+from throttlefs.fuse.channel import Channel
 from throttlefs.fuse.deleted import let_go_of_deleted
+from throttlefs.fuse.handshake import open_fuse_descriptors, shake_hands
 from throttlefs.fuse.inodes import InodeTable
 from throttlefs.fuse.limit_attributes import LimitAttributes
-from throttlefs.fuse.loop import ALARM_LEAD_NS, SessionLoop
+from throttlefs.fuse.loop import SessionLoop
 from throttlefs.fuse.operations import Operations
-from throttlefs.fuse.seam import seam_is_there
+from throttlefs.fuse.pyfuse3_server import for_pyfuse3
 from throttlefs.host import fusectl, memory, runtime
 from throttlefs.host.mountinfo import MountEntry, mounted_at
 from throttlefs.host.paths import MountPaths
@@ -97,8 +99,8 @@ def serve_mount(request: MountRequest, ready: Callable[[], None]) -> int:
         stack.callback(engine.close)
         governor = Governor(Throttle(alarm=alarm), policy)
         timeouts = (request.options.attr_timeout, request.options.entry_timeout)
-        attributes = Attributes(*timeouts, size)
-        mount = _Mount(request, inodes, governor, engine, attributes)
+        presentation = Presentation(*timeouts, size)
+        mount = _Mount(request, inodes, governor, engine, presentation)
         stack.callback(mount.close_sockets)
         mount.open_sockets()
         # Until the handlers are there a signal waits, or it would leave a dead mount behind.
@@ -121,7 +123,7 @@ class _Mount:
         inodes: InodeTable,
         governor: Governor,
         engine: Engine,
-        attributes: Attributes,
+        presentation: Presentation,
     ) -> None:
         options = request.options
         self._request = request
@@ -141,7 +143,7 @@ class _Mount:
         self._metrics: MetricsServer | None = None
         self._operations = Operations(
             inodes,
-            attributes,
+            (Pyfuse3Attributes if options.server == "pyfuse3" else WireAttributes)(presentation),
             LimitAttributes(inodes, self._control.tuner),
             governor,
             statistics,
@@ -150,8 +152,9 @@ class _Mount:
             cache=cache,
             auto_cache=options.auto_cache,
             max_inflight=options.max_inflight,
-            on_init=self._started.set,
+            on_init=self._handshake_began,
         )
+        self._libfuse_fd = -1
         self._loop: SessionLoop | None = None
         self._entry: MountEntry | None = None
         self._drain = Drain(
@@ -180,9 +183,9 @@ class _Mount:
             self._metrics.close()
 
     def _counts(self) -> dict[str, int | None]:
-        """What the daemon holds. Sessions are the loop's; pyfuse3's own does not count its."""
-        sessions = None if self._loop is None else self._loop.sessions
-        return {**self._operations.counts(), "sessions": sessions}
+        """What the daemon holds. pyfuse3's own loop does not count its requests."""
+        waiting = None if self._loop is None else self._loop.waiting
+        return {**self._operations.counts(), "requests": waiting}
 
     def _serve_sockets(self, nursery: trio.Nursery) -> None:
         if self._entry is not None:
@@ -216,7 +219,9 @@ class _Mount:
             saved = os.dup(2)
             os.dup2(said.fileno(), 2)
             try:
-                pyfuse3.init(self._operations, point, options)  # type: ignore[arg-type]
+                before = open_fuse_descriptors()
+                pyfuse3.init(for_pyfuse3(self._operations), point, options)  # type: ignore[arg-type]
+                (self._libfuse_fd,) = open_fuse_descriptors() - before
             except RuntimeError:
                 said.seek(0)
                 lines = said.read().decode(errors="replace").strip().splitlines()
@@ -249,22 +254,41 @@ class _Mount:
         return self._drain.status
 
     async def _serve_session(self, nursery: trio.Nursery) -> None:
-        if seam_is_there():
-            dispatcher = self._throttle.dispatcher
-            dispatcher.lead_alarm(ALARM_LEAD_NS)
-            self._loop = loop = SessionLoop(
-                (dispatcher, self._engine, self._pool),
-                self._operations,
-                self._operations.has_room,
-                self._throttle.open_gates,
-                dispatcher.next_due,
-            )
-            await loop.run(_MAX_REQUESTS)
-        else:
-            log.warning("this pyfuse3 is not known: using its own session loop, which is slower")
-            nursery.start_soon(self._throttle.dispatcher.run)
+        if self._request.options.server == "pyfuse3":
+            nursery.start_soon(self._throttle.run)
             nursery.start_soon(self._engine.run)
             await pyfuse3.main(max_tasks=_MAX_REQUESTS)
+            return
+        fd = os.dup(self._libfuse_fd)
+        # Between epoll and read the client may be killed and its request withdrawn; a blocking
+        # read would then freeze the whole loop.
+        os.set_blocking(fd, False)
+        loop = SessionLoop(
+            self._throttle,
+            (self._engine, self._pool),
+            self._operations.has_room,
+            self._throttle.open_gates,
+        )
+        self._loop = loop
+        try:
+            agreement = await shake_hands(self._libfuse_fd, fd)
+            channel = Channel(
+                fd,
+                self._operations,
+                loop.start,
+                max_write=agreement.max_write,
+                has_long_setxattr=agreement.has_long_setxattr,
+            )
+            self._started.set()
+            await loop.serve(channel)
+        finally:
+            loop.close()
+            os.close(fd)
+
+    def _handshake_began(self) -> None:
+        """INIT has come. Our own server says for itself when it was replied to."""
+        if self._request.options.server == "pyfuse3":
+            self._started.set()
 
     async def _announce(self, ready: Callable[[], None], nursery: trio.Nursery) -> None:
         await self._started.wait()

@@ -1,21 +1,51 @@
-"""From ``os.stat_result`` to what pyfuse3 sends the kernel."""
+"""From ``os.stat_result`` to what the kernel is told of a file."""
 
 from __future__ import annotations
 
 import os
 import stat
 from collections.abc import Callable
+from typing import Protocol
 
 import pyfuse3
 
+from . import wire
+
 _BLOCK = 512  # what st_blocks counts (stat(2))
+_NANO = 1_000_000_000
+_MASK_64 = (1 << 64) - 1
+_MASK_32 = (1 << 32) - 1
+
+_NO_INODE = (1 << 63) - 1
+"""A number that no inode has. The kernel forgets at once what it is told of it."""
 
 
-class Attributes:
-    """Makes `pyfuse3.EntryAttributes`, with this mount's timeouts in seconds.
+class Entry(Protocol):
+    """The attributes of one file, ready for a reply."""
 
-    *device_size* tells the size in bytes if the root of the mount is a block device: it is
-    shown as a regular file, which any program takes for an image.
+
+class Attributes(Protocol):
+    """Makes the entries of a mount."""
+
+    def entry(self, number: int, st: os.stat_result) -> Entry:
+        """The attributes *st* under the mount's inode *number*."""
+
+    def directory(self, number: int) -> Entry:
+        """A directory of which a listing needs only number and type: ``.`` or ``..``."""
+
+    def unknown(self) -> Entry:
+        """A listed name of which nothing can be told.
+
+        The kernel lists it without an inode, so whoever looks at the file gets the error.
+        """
+
+
+class Presentation:
+    """What a mount tells of its files beyond their own attributes.
+
+    *attr_timeout* and *entry_timeout*: for how many seconds the kernel may keep attributes and
+    names. *device_size* tells the size in bytes if the root of the mount is a block device: it
+    is shown as a regular file, which any program takes for an image.
     """
 
     def __init__(
@@ -24,17 +54,97 @@ class Attributes:
         entry_timeout: float,
         device_size: Callable[[], int] | None = None,
     ) -> None:
-        self._attr_timeout = attr_timeout
-        self._entry_timeout = entry_timeout
-        self._device_size = device_size
+        self.attr_timeout = attr_timeout
+        self.entry_timeout = entry_timeout
+        self.device_size = device_size
+
+
+class WireEntry:
+    """A packed ``fuse_entry_out``, with what a listing says once more."""
+
+    __slots__ = ("mode", "number", "packed")
+
+    def __init__(self, number: int, mode: int, packed: bytes) -> None:
+        self.number = number
+        self.mode = mode
+        self.packed = packed
+
+
+class WireAttributes:
+    """Packs entries as the kernel takes them; see `Attributes`."""
+
+    def __init__(self, presentation: Presentation) -> None:
+        self._device_size = presentation.device_size
+        self._entry_valid = _seconds_and_ns(presentation.entry_timeout)
+        self._attr_valid = _seconds_and_ns(presentation.attr_timeout)
+
+    def entry(self, number: int, st: os.stat_result) -> WireEntry:
+        """See `Attributes.entry`."""
+        mode, size, blocks, rdev = st.st_mode, st.st_size, st.st_blocks, st.st_rdev
+        if self._device_size is not None:
+            size = self._device_size()
+            mode = stat.S_IFREG | stat.S_IMODE(mode)
+            rdev = 0
+            blocks = size // _BLOCK  # no holes, so that nobody takes it for sparse
+        entry_s, entry_ns = self._entry_valid
+        attr_s, attr_ns = self._attr_valid
+        atime, mtime, ctime = st.st_atime_ns, st.st_mtime_ns, st.st_ctime_ns
+        packed = wire.ENTRY_OUT.pack(
+            number,
+            0,
+            entry_s,
+            attr_s,
+            entry_ns,
+            attr_ns,
+            number,
+            size,
+            blocks,
+            atime // _NANO,
+            mtime // _NANO,
+            ctime // _NANO,
+            atime % _NANO,
+            mtime % _NANO,
+            ctime % _NANO,
+            mode,
+            st.st_nlink & _MASK_32,
+            st.st_uid,
+            st.st_gid,
+            rdev & _MASK_32,  # the kernel's own encoding, in as many bits as it takes
+            st.st_blksize,
+            0,
+        )
+        return WireEntry(number, mode, packed)
+
+    def directory(self, number: int) -> WireEntry:
+        """See `Attributes.directory`; the kernel takes nothing else of these two."""
+        return WireEntry(number, stat.S_IFDIR, _NOTHING)
+
+    def unknown(self) -> WireEntry:
+        """See `Attributes.unknown`; a nodeid of 0 means that there are no attributes."""
+        return WireEntry(_NO_INODE, 0, _NOTHING)
+
+
+_NOTHING = bytes(wire.ENTRY_OUT.size)
+
+
+def _seconds_and_ns(seconds: float) -> tuple[int, int]:
+    whole, fraction = divmod(round(seconds * _NANO), _NANO)
+    return min(whole, _MASK_64), fraction
+
+
+class Pyfuse3Attributes:
+    """Makes pyfuse3's own entries; see `Attributes`."""
+
+    def __init__(self, presentation: Presentation) -> None:
+        self._presentation = presentation
 
     def entry(self, number: int, st: os.stat_result) -> pyfuse3.EntryAttributes:
-        """The attributes *st* under the mount's inode *number*."""
+        """See `Attributes.entry`."""
         entry = pyfuse3.EntryAttributes()
-        entry.st_ino = number
-        entry.attr_timeout = self._attr_timeout
-        entry.entry_timeout = self._entry_timeout
-        entry.st_mode = st.st_mode
+        entry.st_ino = pyfuse3.InodeT(number)
+        entry.attr_timeout = self._presentation.attr_timeout
+        entry.entry_timeout = self._presentation.entry_timeout
+        entry.st_mode = pyfuse3.ModeT(st.st_mode)
         entry.st_nlink = st.st_nlink
         entry.st_uid = st.st_uid
         entry.st_gid = st.st_gid
@@ -45,14 +155,24 @@ class Attributes:
         entry.st_atime_ns = st.st_atime_ns
         entry.st_mtime_ns = st.st_mtime_ns
         entry.st_ctime_ns = st.st_ctime_ns
-        if self._device_size is not None:
-            self._show_as_file(entry, st)
+        if self._presentation.device_size is not None:
+            size = self._presentation.device_size()
+            entry.st_mode = pyfuse3.ModeT(stat.S_IFREG | stat.S_IMODE(st.st_mode))
+            entry.st_rdev = 0
+            entry.st_size = size
+            entry.st_blocks = size // _BLOCK
         return entry
 
-    def _show_as_file(self, entry: pyfuse3.EntryAttributes, st: os.stat_result) -> None:
-        assert self._device_size is not None
-        size = self._device_size()
-        entry.st_mode = stat.S_IFREG | stat.S_IMODE(st.st_mode)
-        entry.st_rdev = 0
-        entry.st_size = size
-        entry.st_blocks = size // _BLOCK  # no holes, so that nobody takes it for sparse
+    def directory(self, number: int) -> pyfuse3.EntryAttributes:
+        """See `Attributes.directory`."""
+        entry = pyfuse3.EntryAttributes()
+        entry.st_ino = pyfuse3.InodeT(number)
+        entry.st_mode = pyfuse3.ModeT(stat.S_IFDIR)
+        return entry
+
+    def unknown(self) -> pyfuse3.EntryAttributes:
+        """See `Attributes.unknown`."""
+        entry = pyfuse3.EntryAttributes()
+        entry.st_ino = pyfuse3.InodeT(_NO_INODE)
+        entry.st_mode = pyfuse3.ModeT(0)
+        return entry

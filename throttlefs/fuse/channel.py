@@ -1,17 +1,17 @@
-"""The kernel's requests: reads and writes are answered here, libfuse gets all others.
+"""The requests of the kernel, and the replies to them.
 
-libfuse and pyfuse3 cost a request two copies of its data more than it needs (into an unaligned
-buffer, and from there into a ``bytes`` object that Python makes under its lock), and half of the
-time that a small one takes. So reads and writes are taken from the FUSE descriptor and answered
-here, and whatever else comes is handed to libfuse unchanged, through a socket that it takes for
-the FUSE descriptor::
+::
 
-    kernel <== /dev/fuse ==> Channel <== READ, WRITE ==> Contents
-                                ^
-                                +--- socket, all else ---> libfuse, pyfuse3's handlers
+    kernel <== /dev/fuse ==> Channel --- READ, WRITE ---> Contents
+                                |
+                                +------ all others -----> table.py ---> Operations
 
-A request is received in two pieces: the 80 bytes before a write's data, and that data, which so
-comes to lie at the beginning of a page, where O_DIRECT can take it from.
+libfuse and pyfuse3 have mounted and shaken hands (`handshake`); from then on the channel alone
+reads the FUSE descriptor. Work that can finish at once returns its result, and the reply goes out.
+Work that must wait returns a coroutine, which the session loop runs.
+
+A request is received in two pieces: the 80 bytes before a write's data, and that data. The data
+then begins at a page, and O_DIRECT can take it from there.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ import errno
 import logging
 import mmap
 import os
-import socket
 from collections.abc import Callable, Coroutine
 from types import CoroutineType
 from typing import Any, Protocol
@@ -28,13 +27,12 @@ from typing import Any, Protocol
 from throttlefs.backing import Data
 
 from . import wire
-from .errors import to_fuse_error
+from .errors import errno_of
 from .reply_buffer import ReplyBuffer
+from .table import TABLE, UNANSWERED, Operation, Request
+from .wire import Opcode
 
 log = logging.getLogger("throttlefs")
-
-_MAX_WRITE = 1 << 20
-"""Bytes: what libfuse agrees on with the kernel, unless fs.fuse.max_pages_limit is raised."""
 
 _MAX_READ = 1 << 20
 """Bytes: the largest read that is answered from memory which is used again and again."""
@@ -44,14 +42,16 @@ _COPIED_MAX = 64 << 10
 
 _FREE_BUFFERS_KEPT = 16
 
-# Bytes of a message to or from libfuse that every socket has room for (net.core.wmem_default is
-# 208 KiB). Only listings and batches of forgotten inodes may be larger, and can be divided.
-_MESSAGE_MAX = 128 << 10
+_MOST_DAMAGES_LOGGED = 100
+"""Lines in the log about requests that make no sense; whoever sends them may send many."""
 
-_REPLY_SIZE = 1 << 20
+_MOST_FAILURES = 1000
+"""After so many failures to take a request the descriptor is useless."""
 
-Keep = Callable[[], tuple[Data, int]]
-"""Lets a write's data outlive the call it came with: the data, and the bytes that this holds."""
+_ENDED = (errno.ENODEV, errno.ECONNABORTED)
+"""What read(2) of the FUSE descriptor says once the mount is gone, or was aborted."""
+
+_INTERRUPT = int(Opcode.INTERRUPT)
 
 
 class Contents(Protocol):
@@ -70,9 +70,12 @@ class Contents(Protocol):
         """
 
     def begin_write(
-        self, fh: int, off: int, data: Data, keep: Keep
+        self, fh: int, off: int, data: Data, pending: PendingWrite
     ) -> int | Coroutine[Any, Any, int]:
-        """Write *data*, which only stays what it is if *keep* is called; how much was written."""
+        """Write *data* at *off*; returns how many bytes were written.
+
+        *data* stays as it is only for as long as this call takes, unless *pending* keeps it.
+        """
 
 
 class ReceiveBuffer:
@@ -89,102 +92,174 @@ class ReceiveBuffer:
         self.touched = 0
 
 
-class Reply:
-    """How a coroutine's result gets back to the kernel, and the memory that it used."""
+class PendingWrite:
+    """The write that is being begun, and the memory that its data lies in."""
 
-    __slots__ = ("_buffer", "_channel", "_is_read", "_unique")
+    __slots__ = ("_channel", "buffer", "size")
 
-    def __init__(
-        self, channel: Channel, unique: int, is_read: bool, buffer: ReceiveBuffer | None
-    ) -> None:
+    def __init__(self, channel: Channel) -> None:
         self._channel = channel
-        self._unique = unique
-        self._is_read = is_read
-        self._buffer = buffer
+        self.size = 0
+        self.buffer: ReceiveBuffer | None = None
+        """What `keep` has taken from the channel, until the write is done."""
+
+    def keep(self) -> tuple[Data, int]:
+        """Let the data outlive the call it came with: the data, and how many bytes this holds."""
+        channel, size = self._channel, self.size
+        buffer = channel.receive_buffer
+        if size <= _COPIED_MAX:
+            return bytes(buffer.body[:size]), size
+        self.buffer = buffer
+        channel.change_buffer()
+        return buffer.body[:size], buffer.touched
+
+
+class Reply(Protocol):
+    """How the result of a coroutine gets back to the kernel."""
 
     def done(self, result: Any) -> None:
-        """Reply with what was read, or with how much was written."""
-        if self._is_read:
-            self._channel.reply_data(self._unique, result)
-        else:
-            self._channel.reply_written(self._unique, result)
-        self.drop()
+        """Reply with *result*."""
 
     def failed(self, error: Exception) -> None:
         """Reply with the errno of *error*."""
-        self._channel.reply_error(self._unique, error)
+
+    def drop(self) -> None:
+        """Nobody is to get a reply any more: give back what the request holds."""
+
+
+class ReadReply:
+    """The reply to a READ that waits."""
+
+    __slots__ = ("_channel", "_unique")
+
+    def __init__(self, channel: Channel, unique: int) -> None:
+        self._channel = channel
+        self._unique = unique
+
+    def done(self, result: Data) -> None:
+        """See `Reply.done`."""
+        self._channel.reply_data(self._unique, result)
+
+    def failed(self, error: Exception) -> None:
+        """See `Reply.failed`."""
+        self._channel.reply_error(self._unique, errno_of(error, "READ"))
+
+    def drop(self) -> None:
+        """See `Reply.drop`."""
+
+
+class WriteReply:
+    """The reply to a WRITE that waits; *buffer* holds its data."""
+
+    __slots__ = ("_buffer", "_channel", "_unique")
+
+    def __init__(self, channel: Channel, unique: int, buffer: ReceiveBuffer | None) -> None:
+        self._channel = channel
+        self._unique = unique
+        self._buffer = buffer
+
+    def done(self, result: int) -> None:
+        """See `Reply.done`."""
+        self._channel.reply_written(self._unique, result)
+        self.drop()
+
+    def failed(self, error: Exception) -> None:
+        """See `Reply.failed`."""
+        self._channel.reply_error(self._unique, errno_of(error, "WRITE"))
         self.drop()
 
     def drop(self) -> None:
-        """Give the memory back; nobody uses it any more."""
+        """See `Reply.drop`."""
         if self._buffer is not None:
             self._channel.give_back(self._buffer)
             self._buffer = None
 
 
-class Channel:
-    """The FUSE descriptor of a mounted session.
+class OperationReply:
+    """The reply to a request of the table."""
 
-    Takes *fd*, which libfuse goes on using, over: until `restore` it is one end of a socket.
-    *start* is called with the coroutine of each read or write that has to wait, *forward*
-    when a request is in the socket for libfuse.
+    __slots__ = ("_channel", "_operation", "_request")
+
+    def __init__(self, channel: Channel, operation: Operation, request: Request) -> None:
+        self._channel = channel
+        self._operation = operation
+        self._request = request
+
+    def done(self, result: Any) -> None:
+        """See `Reply.done`."""
+        pack = self._operation.result
+        if pack is None:
+            return
+        try:
+            packed = pack(self._request, result)
+        except Exception as exc:
+            self.failed(exc)
+            return
+        self._channel.reply_data(self._request.unique, packed)
+
+    def failed(self, error: Exception) -> None:
+        """See `Reply.failed`."""
+        number = errno_of(error, repr(self._request))
+        if self._operation.result is not None:
+            self._channel.reply_error(self._request.unique, number)
+
+    def drop(self) -> None:
+        """See `Reply.drop`."""
+
+
+class Channel:
+    """Takes requests from *fd*, the FUSE descriptor of a mount, and has them served.
+
+    *operations* has `Contents` and the handlers that the table names. *start* is called with each
+    coroutine and how it is replied to. *max_write* is the largest write (bytes) that was agreed
+    on, *has_long_setxattr* whether FUSE_SETXATTR_EXT was. Nothing that the kernel or a program
+    sends raises out of here.
     """
 
     def __init__(
         self,
         fd: int,
-        contents: Contents,
+        operations: Any,
         start: Callable[[Coroutine[Any, Any, Any], Reply], None],
-        forward: Callable[[], None],
+        *,
+        max_write: int,
+        has_long_setxattr: bool = False,
     ) -> None:
-        self._libfuse_fd = fd
-        self.fd = os.dup(fd)
-        # Between epoll and read the client may be killed and its request withdrawn; a blocking
-        # read would then freeze the whole loop.
-        os.set_blocking(self.fd, False)
-        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            for end in (self._socket, theirs):
-                end.setblocking(False)
-                end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * _REPLY_SIZE)
-            os.dup2(theirs.fileno(), fd, inheritable=False)
+        self.fd = fd
         self.ended = False
         """Whether the kernel has closed the session."""
+        contents: Contents = operations
         self._begin_read = contents.begin_read
         self._begin_write = contents.begin_write
+        self._handlers = {
+            int(opcode): (operation, getattr(operations, operation.handler))
+            for opcode, operation in TABLE.items()
+        }
         self._start = start
-        self._forward = forward
-        self._max_write = _MAX_WRITE
-        self._knows_max_write = False
-        self._buffer = ReceiveBuffer(self._max_write)
+        self._max_write = max_write
+        self._has_long_setxattr = has_long_setxattr
+        self.receive_buffer = ReceiveBuffer(max_write)
         self._free: list[ReceiveBuffer] = []
+        self._pending = PendingWrite(self)
         self._reply_buffer = ReplyBuffer(_MAX_READ)
         self._room = self._reply_buffer.rooms.get
-        self._size = 0  # of the write that is being begun
-        self._kept: ReceiveBuffer | None = None
-        # Not a bytearray, which would be resident.
-        self._reply = memoryview(mmap.mmap(-1, _REPLY_SIZE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
-
-    def restore(self) -> None:
-        """Give libfuse its descriptor back, for it to close."""
-        os.dup2(self.fd, self._libfuse_fd, inheritable=False)
-        os.close(self.fd)
-        self._socket.close()
+        self._damages = 0
+        self._failures = 0
 
     # -- requests --------------------------------------------------------------------------
 
     def take(self) -> bool:
         """Take one request and begin with it; False if there is none."""
-        buffer = self._buffer
+        buffer = self.receive_buffer
         try:
             got = os.readv(self.fd, buffer.parts)
         except BlockingIOError:
             return False
         except OSError as exc:
-            if exc.errno == errno.ENOENT:
+            if exc.errno in (errno.ENOENT, errno.EINTR):
                 return True  # the request was withdrawn while it was being read
-            if exc.errno != errno.ENODEV:
-                raise
+            if exc.errno not in _ENDED and not self._keeps_failing(exc):
+                return True
             got = 0
         if not got:
             self.ended = True
@@ -196,8 +271,8 @@ class Channel:
             if size > buffer.touched:  # noqa: PLR1730  (max() takes longer, on the hot path)
                 buffer.touched = size
             self._write(unique, fh, offset, size)
-        elif opcode != wire.INTERRUPT:  # which may be ignored: what waits cannot be hurried
-            self._hand_on(opcode, unique, got)
+        elif opcode != _INTERRUPT:  # which may be ignored: what waits cannot be hurried
+            self._serve(opcode, unique, got)
         return True
 
     def _read(self, unique: int, fh: int, offset: int, size: int) -> None:
@@ -205,7 +280,7 @@ class Channel:
         try:
             data = self._begin_read(fh, offset, size, room)
         except Exception as exc:
-            self.reply_error(unique, exc)
+            self.reply_error(unique, errno_of(exc, "READ"))
             return
         if data is room:  # which is not None: no read is answered by that
             try:
@@ -213,30 +288,62 @@ class Channel:
             except OSError as exc:
                 self._not_wanted(exc)
         elif isinstance(data, CoroutineType):
-            self._start(data, Reply(self, unique, True, None))
+            self._start(data, ReadReply(self, unique))
         else:
             self.reply_data(unique, data)  # type: ignore[arg-type]  # no other Coroutine comes
 
     def _write(self, unique: int, fh: int, offset: int, size: int) -> None:
-        self._size = size
+        pending = self._pending
+        pending.size = size
         try:
-            written = self._begin_write(fh, offset, self._buffer.body[:size], self._keep)
+            written = self._begin_write(fh, offset, self.receive_buffer.body[:size], pending)
         except Exception as exc:
-            self.reply_error(unique, exc)
+            self.reply_error(unique, errno_of(exc, "WRITE"))
             return
         if isinstance(written, CoroutineType):
-            kept, self._kept = self._kept, None
-            self._start(written, Reply(self, unique, False, kept))
+            kept, pending.buffer = pending.buffer, None
+            self._start(written, WriteReply(self, unique, kept))
         else:
             self.reply_written(unique, written)  # type: ignore[arg-type]
 
-    def _keep(self) -> tuple[Data, int]:
-        buffer, size = self._buffer, self._size
-        if size <= _COPIED_MAX:
-            return bytes(buffer.body[:size]), size
-        self._kept = buffer
-        self._buffer = self._free.pop() if self._free else ReceiveBuffer(self._max_write)
-        return buffer.body[:size], buffer.touched
+    def _serve(self, opcode: int, unique: int, size: int) -> None:
+        """Begin with a request of *size* bytes that is neither read nor write."""
+        known = self._handlers.get(opcode)
+        if known is None:
+            self.reply_error(unique, errno.ENOSYS)
+            return
+        operation, handler = known
+        buffer = self.receive_buffer
+        message = bytes(buffer.head[:size]) + bytes(buffer.body[: max(size - wire.HEAD_SIZE, 0)])
+        buffer.touched = max(buffer.touched, size - wire.HEAD_SIZE)
+        try:
+            request = Request(message, self._has_long_setxattr)
+            coroutine = handler(*operation.arguments(request))
+        except Exception as exc:  # whatever a strange number or a missing byte may lead to
+            self._damaged(opcode, unique, exc)
+            return
+        self._start(coroutine, OperationReply(self, operation, request))
+
+    def _keeps_failing(self, exc: OSError) -> bool:
+        """Whether to give up, for no request can be taken: one failure does not end a mount."""
+        if not self._failures:
+            log.error("cannot take a request: %s", exc.strerror)
+        self._failures += 1
+        return self._failures >= _MOST_FAILURES
+
+    def _damaged(self, opcode: int, unique: int, exc: Exception) -> None:
+        """A request that the protocol does not have: EIO, and the mount goes on."""
+        self._damages += 1
+        if self._damages <= _MOST_DAMAGES_LOGGED:
+            log.error("request %s is damaged: %s; it gets EIO", Opcode(opcode).name, exc)
+        if opcode not in UNANSWERED:
+            self.reply_error(unique, errno.EIO)
+
+    # -- memory ----------------------------------------------------------------------------
+
+    def change_buffer(self) -> None:
+        """Receive into another buffer from now on: a write keeps the present one."""
+        self.receive_buffer = self._free.pop() if self._free else ReceiveBuffer(self._max_write)
 
     def give_back(self, buffer: ReceiveBuffer) -> None:
         """*buffer* may be used for another request."""
@@ -247,13 +354,13 @@ class Channel:
         """Let go of memory that is not needed when no requests come."""
         self._free.clear()
         self._reply_buffer.tidy()
-        if self._buffer.touched > _COPIED_MAX:
-            self._buffer = ReceiveBuffer(self._max_write)
+        if self.receive_buffer.touched > _COPIED_MAX:
+            self.receive_buffer = ReceiveBuffer(self._max_write)
 
     # -- replies ---------------------------------------------------------------------------
 
     def reply_data(self, unique: int, data: Data) -> None:
-        """What was read."""
+        """What was read, or the packed result of another request."""
         try:
             header = wire.out_header(wire.OUT_HEADER_SIZE + len(data), 0, unique)
             os.writev(self.fd, (header, data))
@@ -267,14 +374,10 @@ class Channel:
         except OSError as exc:
             self._not_wanted(exc)
 
-    def reply_error(self, unique: int, error: Exception) -> None:
-        """The errno of *error*."""
-        number = to_fuse_error(error, "a read or write").errno
-        self._send(wire.out_header(wire.OUT_HEADER_SIZE, -number, unique))
-
-    def _send(self, reply: Data) -> None:
+    def reply_error(self, unique: int, number: int) -> None:
+        """The errno *number*."""
         try:
-            os.write(self.fd, reply)
+            os.write(self.fd, wire.out_header(wire.OUT_HEADER_SIZE, -number, unique))
         except OSError as exc:
             self._not_wanted(exc)
 
@@ -282,59 +385,3 @@ class Channel:
         # ENOENT: nobody waits for it any more, as the mount was aborted.
         if exc.errno not in (errno.ENOENT, errno.ENODEV):
             log.error("the kernel does not take a reply: %s", exc)
-
-    # -- libfuse ---------------------------------------------------------------------------
-
-    def _hand_on(self, opcode: int, unique: int, size: int) -> None:
-        """Let libfuse have the request of *size* bytes that was just received."""
-        buffer = self._buffer
-        if size > _MESSAGE_MAX and opcode == wire.BATCH_FORGET:
-            self._hand_on_forgets(bytes(buffer.head) + buffer.body[: size - wire.HEAD_SIZE])
-            return
-        if opcode in (wire.READDIR, wire.READDIRPLUS):
-            (wanted,) = wire.number.unpack_from(buffer.head, wire.SIZE_AT)
-            wire.number.pack_into(buffer.head, wire.SIZE_AT, min(wanted, _MESSAGE_MAX))
-        head = min(size, wire.HEAD_SIZE)
-        try:
-            self._socket.sendmsg((memoryview(buffer.head)[:head], buffer.body[: size - head]))
-        except OSError as exc:
-            log.error("libfuse does not take request %d of %d bytes: %s", opcode, size, exc)
-            self.reply_error(unique, exc)
-            return
-        self._forward()
-
-    def _hand_on_forgets(self, request: bytes) -> None:
-        """Let libfuse have a batch of forgotten inodes in several, for it has no upper bound."""
-        header = bytearray(request[: wire.FORGETS_AT])
-        for start in range(wire.FORGETS_AT, len(request), _MESSAGE_MAX):
-            forgets = request[start : start + _MESSAGE_MAX]
-            wire.number.pack_into(header, wire.LENGTH_AT, len(header) + len(forgets))
-            wire.number.pack_into(header, wire.COUNT_AT, len(forgets) // wire.FORGET_SIZE)
-            self._socket.sendmsg((header, forgets))
-            self._forward()
-
-    def pass_replies(self) -> None:
-        """Let the kernel have what libfuse has replied."""
-        reply = self._reply
-        while True:
-            try:
-                size = self._socket.recv_into(reply)
-            except BlockingIOError:
-                return
-            if not size:
-                return
-            if not self._knows_max_write:
-                self._see_init(reply[:size])
-            self._send(reply[:size])
-
-    def _see_init(self, reply: memoryview) -> None:
-        """See what libfuse agrees to, and take the umask over; its first reply is that to INIT."""
-        if len(reply) < wire.MAX_WRITE_AT + wire.number.size:
-            return  # it wants another version of the protocol; the kernel will ask again
-        self._knows_max_write = True
-        (flags,) = wire.number.unpack_from(reply, wire.INIT_FLAGS_AT)
-        wire.number.pack_into(reply, wire.INIT_FLAGS_AT, flags | wire.DONT_MASK)
-        (max_write,) = wire.number.unpack_from(reply, wire.MAX_WRITE_AT)
-        if max_write > self._max_write:
-            self._max_write = max_write
-            self._buffer = ReceiveBuffer(max_write)

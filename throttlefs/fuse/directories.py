@@ -4,31 +4,41 @@ from __future__ import annotations
 
 import errno
 import os
-import stat
+from typing import Any, Protocol, TypeVar
 
 import pyfuse3
 
 from throttlefs.host.files import clock_of_files
 
-from .errors import replies_errno
 from .inode import Inode
 from .shares import Shares
 from .tree import TreeOperations
 
 _FIRST_LOOK = 32
 
+AnyListing = TypeVar("AnyListing", bound="Listing")
+
 _LIST_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
-# Of a name whose file cannot be looked at. The kernel lists a name of no type without linking it
-# to an inode, so whoever looks at the file gets the error; it forgets the number, which no inode
-# has, at once.
-_UNKNOWN = pyfuse3.EntryAttributes()
-_UNKNOWN.st_ino = pyfuse3.InodeT((1 << 63) - 1)
-_UNKNOWN.st_mode = pyfuse3.ModeT(0)
+class Listing(Protocol):
+    """The reply to a request for entries, as it grows."""
+
+    def add(self, name: bytes, entry: Any, next_id: int) -> bool:
+        """Add an entry, after which a listing goes on at *next_id*; False if it does not fit."""
 
 
-class _Listing:
+class _TokenListing:
+    """A `Listing` for pyfuse3's own server."""
+
+    def __init__(self, token: pyfuse3.ReaddirToken) -> None:
+        self._token = token
+
+    def add(self, name: bytes, entry: pyfuse3.EntryAttributes, next_id: int) -> bool:
+        return bool(pyfuse3.readdir_reply(self._token, pyfuse3.FileNameT(name), entry, next_id))
+
+
+class _OpenDirectory:
     """An open directory: its names as they were when the reading began."""
 
     __slots__ = ("fd", "inode", "names", "per_reply", "uid")
@@ -57,10 +67,9 @@ class _Listing:
 class DirectoryOperations(TreeOperations):
     """opendir to releasedir. A listing is a snapshot: nothing shows twice or is skipped."""
 
-    _listings: dict[int, _Listing]
+    _listings: dict[int, _OpenDirectory]
     _shares: Shares
 
-    @replies_errno
     async def opendir(
         self, inode: pyfuse3.InodeT, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.FileHandleT:
@@ -72,34 +81,40 @@ class DirectoryOperations(TreeOperations):
         except BaseException:
             self._shares.give_back(ctx.uid)
             raise
-        self._listings[fd] = _Listing(found, fd, ctx.uid)
+        self._listings[fd] = _OpenDirectory(found, fd, ctx.uid)
         return pyfuse3.FileHandleT(fd)
 
-    @replies_errno
     async def readdir(
         self, fh: pyfuse3.FileHandleT, start_id: int, token: pyfuse3.ReaddirToken
     ) -> None:
-        """Reply with the entries from *start_id* on that fit, their attributes included."""
-        listing = self._listings[fh]
-        if start_id == 0 or listing.names is None:
+        """See `list_entries`."""
+        await self.list_entries(fh, start_id, _TokenListing(token))
+
+    async def list_entries(
+        self, fh: pyfuse3.FileHandleT, start_id: int, listing: AnyListing
+    ) -> AnyListing:
+        """Add those entries to *listing*, from *start_id* on, that fit, attributes included."""
+        directory = self._listings[fh]
+        if start_id == 0 or directory.names is None:
             # rewinddir(3) is to see what is there now.
-            await self._in_thread(listing.read)
-        names = listing.names
+            await self._in_thread(directory.read)
+        names = directory.names
         assert names is not None
         position = start_id
         while position < len(names):
-            wanted = names[position : position + listing.per_reply]
-            seen_ns, found = await self._in_thread(listing.look, wanted)
+            wanted = names[position : position + directory.per_reply]
+            seen_ns, found = await self._in_thread(directory.look, wanted)
             for name, st in zip(wanted, found, strict=True):
                 position += 1
-                if not self._reply_entry(listing, token, name, position, st, seen_ns):
-                    listing.per_reply = position - start_id
-                    return
+                if not self._add_entry(directory, listing, name, position, st, seen_ns):
+                    directory.per_reply = position - start_id
+                    return listing
+        return listing
 
-    def _reply_entry(
+    def _add_entry(
         self,
-        listing: _Listing,
-        token: pyfuse3.ReaddirToken,
+        directory: _OpenDirectory,
+        listing: Listing,
         name: bytes,
         next_id: int,
         st: os.stat_result | OSError,
@@ -109,30 +124,24 @@ class DirectoryOperations(TreeOperations):
         inodes = self._inodes
         if name in (b".", b".."):
             # The kernel counts no lookup for these two and takes only number and type.
-            entry = pyfuse3.EntryAttributes()
-            inode = listing.inode
+            inode = directory.inode
             number = inode.number if name == b"." or inode.parent is None else inode.parent.number
-            entry.st_ino = pyfuse3.InodeT(number)
-            entry.st_mode = pyfuse3.ModeT(stat.S_IFDIR)
-            return bool(pyfuse3.readdir_reply(token, name, entry, next_id))
+            return listing.add(name, self._attributes.directory(number), next_id)
         if isinstance(st, OSError):
             if st.errno in (errno.ENOENT, errno.EACCES):
                 return True  # removed since, or not to be seen at all: not in this listing
             # One broken file is not to hide its neighbours.
-            return bool(pyfuse3.readdir_reply(token, name, _UNKNOWN, next_id))
-        inode = inodes.lookup_listed(listing.inode, name, st, seen_ns)
-        entry = self._attributes.entry(inode.number, st)
-        if pyfuse3.readdir_reply(token, name, entry, next_id):
+            return listing.add(name, self._attributes.unknown(), next_id)
+        inode = inodes.lookup_listed(directory.inode, name, st, seen_ns)
+        if listing.add(name, self._attributes.entry(inode.number, st), next_id):
             return True
         inodes.forget(inode.number, 1)  # did not fit, so the kernel never hears of it
         return False
 
-    @replies_errno
     async def fsyncdir(self, fh: pyfuse3.FileHandleT, datasync: bool) -> None:
         """Make the names in the directory durable."""
         await self._in_thread(os.fdatasync if datasync else os.fsync, self._listings[fh].fd)
 
-    @replies_errno
     async def releasedir(self, fh: pyfuse3.FileHandleT) -> None:
         """Close the directory."""
         listing = self._listings.pop(fh)

@@ -53,6 +53,13 @@ class Handle:
         self.note_read = statistics.read.served
         self.note_write = statistics.write.served
 
+    def end_read(self, size: int, got: int, elapsed: int) -> None:
+        """Count a read of *size* bytes that got *got*, in *elapsed* ns in the backing."""
+        self.note_read(got, elapsed)
+        if got < size:
+            # The end of the file: what was not there to read is not owed either.
+            self.image.refund(READ, size, got)
+
     async def wait_for_limit(self, direction: int, size: int) -> None:
         """Let the limiter hold a request that is not due yet, and count how long it did."""
         waited = await self.admit(direction, size)

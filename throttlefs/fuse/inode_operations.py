@@ -20,8 +20,8 @@ from throttlefs.host import syscalls
 from throttlefs.host.files import FileKey
 
 from . import privileges
-from .attributes import Attributes
-from .errors import replies_errno
+from .arguments import AttributesToSet
+from .attributes import Attributes, Entry
 from .inodes import InodeTable
 from .limit_attributes import LIMIT_PREFIX, LimitAttributes
 
@@ -61,7 +61,17 @@ def _change_xattr(
         change()
 
 
-def _set_times(path: bytes, atime_ns: int | None, mtime_ns: int | None) -> None:
+def _set_times(path: bytes, attr: pyfuse3.EntryAttributes, fields: pyfuse3.SetattrFields) -> None:
+    """Set the times that *fields* names. Raises `OSError`."""
+    atime_ns = attr.st_atime_ns if fields.update_atime else None
+    mtime_ns = attr.st_mtime_ns if fields.update_mtime else None
+    if isinstance(fields, AttributesToSet):
+        syscalls.utimens(
+            path,
+            syscalls.NOW if fields.atime_now else atime_ns,
+            syscalls.NOW if fields.mtime_now else mtime_ns,
+        )
+        return
     try:
         syscalls.utimens(path, atime_ns, mtime_ns)
     except PermissionError:
@@ -71,7 +81,11 @@ def _set_times(path: bytes, atime_ns: int | None, mtime_ns: int | None) -> None:
         for value in (atime_ns, mtime_ns):
             if value is not None and abs(now - value) > _TOUCH_TOLERANCE_NS:
                 raise
-        syscalls.utimens_now(path, atime_ns is not None, mtime_ns is not None)
+        syscalls.utimens(
+            path,
+            None if atime_ns is None else syscalls.NOW,
+            None if mtime_ns is None else syscalls.NOW,
+        )
 
 
 def _check_owner(
@@ -92,12 +106,8 @@ def _check_owner(
         raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
 
 
-class InodeOperations(pyfuse3.Operations):
+class InodeOperations:
     """Attributes and extended attributes of the files of *inodes*."""
-
-    supports_dot_lookup = False
-    enable_writeback_cache = False
-    enable_acl = True
 
     def __init__(
         self,
@@ -106,7 +116,6 @@ class InodeOperations(pyfuse3.Operations):
         limit_attributes: LimitAttributes,
         in_thread: RunInThread,
     ) -> None:
-        super().__init__()
         self._inodes = inodes
         self._attributes = attributes
         self._limit_attributes = limit_attributes
@@ -122,10 +131,9 @@ class InodeOperations(pyfuse3.Operations):
 
     # -- looking ---------------------------------------------------------------------------
 
-    @replies_errno
     async def lookup(
         self, parent_inode: pyfuse3.InodeT, name: bytes, ctx: pyfuse3.RequestContext
-    ) -> pyfuse3.EntryAttributes:
+    ) -> Entry:
         """Find *name*; ENOENT is never cached, so that new files of SRC show at once."""
         inode, st = self._inodes.lookup(self._inodes.get(parent_inode), name)
         return self._attributes.entry(inode.number, st)
@@ -149,20 +157,15 @@ class InodeOperations(pyfuse3.Operations):
         except OSError:
             pass  # nobody is left to tell: the kernel waits for no reply here
 
-    @replies_errno
-    async def getattr(
-        self, inode: pyfuse3.InodeT, ctx: pyfuse3.RequestContext
-    ) -> pyfuse3.EntryAttributes:
+    async def getattr(self, inode: pyfuse3.InodeT, ctx: pyfuse3.RequestContext) -> Entry:
         """The file's attributes as they are in SRC now."""
         found = self._inodes.get(inode)
         return self._attributes.entry(found.number, os.fstat(self._inodes.fd(found)))
 
-    @replies_errno
     async def readlink(self, inode: pyfuse3.InodeT, ctx: pyfuse3.RequestContext) -> bytes:
         """A symlink's target, as it stands."""
         return os.readlink(b"", dir_fd=self._inodes.fd(self._inodes.get(inode)))
 
-    @replies_errno
     async def statfs(self, ctx: pyfuse3.RequestContext) -> pyfuse3.StatvfsData:
         """The filesystem that SRC lies on."""
         with self._inodes.pinned(self._inodes.root) as fd:
@@ -184,7 +187,6 @@ class InodeOperations(pyfuse3.Operations):
 
     # -- attributes ------------------------------------------------------------------------
 
-    @replies_errno
     async def setattr(
         self,
         inode: pyfuse3.InodeT,
@@ -192,7 +194,7 @@ class InodeOperations(pyfuse3.Operations):
         fields: pyfuse3.SetattrFields,
         fh: pyfuse3.FileHandleT | None,
         ctx: pyfuse3.RequestContext,
-    ) -> pyfuse3.EntryAttributes:
+    ) -> Entry:
         """Change what *fields* says: mode, owner, size (bytes), times (ns)."""
         found = self._inodes.get(inode)
         size_fd = os.dup(self.handle_fd(fh)) if fields.update_size and fh is not None else -1
@@ -230,14 +232,9 @@ class InodeOperations(pyfuse3.Operations):
             else:
                 os.truncate(path, attr.st_size)
         if fields.update_atime or fields.update_mtime:
-            _set_times(
-                path,
-                attr.st_atime_ns if fields.update_atime else None,
-                attr.st_mtime_ns if fields.update_mtime else None,
-            )
+            _set_times(path, attr, fields)
         return os.fstat(fd)
 
-    @replies_errno
     async def getxattr(
         self, inode: pyfuse3.InodeT, name: bytes, ctx: pyfuse3.RequestContext
     ) -> bytes:
@@ -254,7 +251,6 @@ class InodeOperations(pyfuse3.Operations):
                 raise OSError(errno.ENODATA, os.strerror(errno.ENODATA)) from None
             raise
 
-    @replies_errno
     async def listxattr(
         self, inode: pyfuse3.InodeT, ctx: pyfuse3.RequestContext
     ) -> Sequence[bytes]:
@@ -264,22 +260,33 @@ class InodeOperations(pyfuse3.Operations):
         hidden = (LIMIT_PREFIX,) if ctx.uid == 0 else (LIMIT_PREFIX, b"trusted.")
         return [n for n in map(os.fsencode, names) if not n.startswith(hidden)]
 
-    @replies_errno
     async def setxattr(
         self, inode: pyfuse3.InodeT, name: bytes, value: bytes, ctx: pyfuse3.RequestContext
     ) -> None:
         """Set an extended attribute; pyfuse3 has seen to XATTR_CREATE and XATTR_REPLACE."""
+        await self.setxattr_with_flags(inode, name, value, 0, ctx)
+
+    async def setxattr_with_flags(
+        self,
+        inode: pyfuse3.InodeT,
+        name: bytes,
+        value: bytes,
+        flags: int,
+        ctx: pyfuse3.RequestContext,
+    ) -> None:
+        """Set an extended attribute, with XATTR_CREATE or XATTR_REPLACE (setxattr(2))."""
         found = self._inodes.get(inode)
         if name.startswith(LIMIT_PREFIX):
+            if flags & os.XATTR_CREATE:  # every image has every limit, be it 0
+                raise OSError(errno.EEXIST, os.strerror(errno.EEXIST))
             self._limit_attributes.set(found, name, value, ctx.uid)
             return
         with self._inodes.pinned(found) as fd:
             path = b"/proc/self/fd/%d" % fd
             await self._in_thread(
-                _change_xattr, lambda: os.setxattr(path, name, value), name, fd, ctx
+                _change_xattr, lambda: os.setxattr(path, name, value, flags), name, fd, ctx
             )
 
-    @replies_errno
     async def removexattr(
         self, inode: pyfuse3.InodeT, name: bytes, ctx: pyfuse3.RequestContext
     ) -> None:

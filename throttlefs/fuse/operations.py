@@ -1,34 +1,26 @@
-"""The handlers for the contents of files, where limiter and backing meet.
-
-A read or write goes in one straight line: admitted by the limiter, carried out by the
-backing, replied to. Both have a step that needs no switch of task (``try_admit``,
-``read_now`` and ``write_now``) and, when that says no, one that waits: then the answer is a
-coroutine, to be run by whoever asked.
-"""
+"""All handlers of a mount: opening and closing files, and what `contents` and the others do."""
 
 from __future__ import annotations
 
 import errno
 import os
 import stat
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from time import monotonic_ns
-from typing import Any
 
 import pyfuse3
 
-from throttlefs.backing import BackingFile, Data, Engine
+from throttlefs.backing import BackingFile, Engine
+from throttlefs.host import filesystems
 from throttlefs.host.files import FileKey
 from throttlefs.policy.governor import Governor
 from throttlefs.settings.cachemode import CacheMode
 from throttlefs.stats import Statistics
-from throttlefs.throttle import READ, WRITE
 
-from . import privileges
-from .attributes import Attributes
-from .channel import Keep
-from .directories import DirectoryOperations
-from .errors import replies_errno, to_fuse_error
+from . import privileges, wire
+from .arguments import OpenFile
+from .attributes import Attributes, Entry
+from .contents import ContentOperations
 from .handle import Handle
 from .inode import Inode
 from .inode_operations import RunInThread
@@ -39,12 +31,9 @@ from .shares import Shares
 # What the kernel has already acted on, or what belongs to the program's descriptor alone.
 _NOT_PASSED_ON = os.O_CREAT | os.O_EXCL | os.O_NOCTTY | os.O_NOFOLLOW | os.O_DIRECT | os.O_NONBLOCK
 
-_COPIES_HELD = 2
-"""With pyfuse3 a waiting write's data is in a bytes object and in the buffer it came in."""
 
-
-class Operations(DirectoryOperations):
-    """All handlers of a mount: `TreeOperations`, `DirectoryOperations` and the files' contents."""
+class Operations(ContentOperations):
+    """All handlers of a mount. Each has the signature that pyfuse3 gives it."""
 
     def __init__(
         self,
@@ -61,26 +50,20 @@ class Operations(DirectoryOperations):
         max_inflight: int,
         on_init: Callable[[], None],
     ) -> None:
-        super().__init__(inodes, attributes, limit_attributes, in_thread)
+        super().__init__(inodes, attributes, limit_attributes, in_thread, max_inflight)
         self._listings = {}
         self._shares = Shares(handle_descriptors=2 if cache.direct else 1)
-        self._handles: dict[int, Handle] = {}
         self._governor = governor
         self._statistics = statistics
         self._engine = engine
         self._cache = cache
         self._auto_cache = auto_cache
-        self._max_inflight = max_inflight
-        self._inflight = 0  # bytes held by writes that wait for their limit or the backing
         self._on_init = on_init
+        self._silent_devices: dict[int, bool] = {}  # by st_dev
 
     def init(self) -> None:
         """FUSE_INIT has arrived: the kernel is about to send requests."""
         self._on_init()
-
-    def has_room(self) -> bool:
-        """Whether waiting writes hold less than they may, so that a request can be taken."""
-        return self._inflight < self._max_inflight
 
     def handle_fd(self, fh: int) -> int:
         """The descriptor of the open handle *fh*."""
@@ -99,127 +82,11 @@ class Operations(DirectoryOperations):
         self._governor.removed(key)
         self._statistics.removed(key)
 
-    # -- the hot path ----------------------------------------------------------------------
-
-    def begin_read(
-        self, fh: int, off: int, size: int, room: memoryview | None = None
-    ) -> Data | Coroutine[Any, Any, Data]:
-        """Read *size* bytes at *off*, fewer only at the end of the file: at once or by waiting.
-
-        What is read at once goes into *room*, if that is given.
-        """
-        handle = self._handles[fh]
-        try:
-            if not handle.try_admit(READ, size):
-                return self._read_when_due(handle, off, size)
-            began = monotonic_ns()
-            data = handle.read_now(off, size, room)
-        except Exception as exc:
-            handle.statistics.read.errors += 1
-            raise to_fuse_error(exc, "read") from None
-        if data is None:
-            return self._read_behind(handle, off, size, began)
-        handle.note_read(len(data), monotonic_ns() - began)
-        if len(data) < size:
-            # The end of the file: what was not there to read is not owed either.
-            handle.image.refund(READ, size, len(data))
-        return data
-
-    async def _read_when_due(self, handle: Handle, off: int, size: int) -> Data:
-        """A read that the limiter holds up."""
-        await handle.wait_for_limit(READ, size)
-        began = monotonic_ns()
-        try:
-            data = handle.read_now(off, size)
-        except Exception as exc:
-            handle.statistics.read.errors += 1
-            raise to_fuse_error(exc, "read") from None
-        if data is None:
-            return await self._read_behind(handle, off, size, began)
-        handle.note_read(len(data), monotonic_ns() - began)
-        if len(data) < size:
-            handle.image.refund(READ, size, len(data))
-        return data
-
-    async def _read_behind(self, handle: Handle, off: int, size: int, began: int) -> Data:
-        """A read that has to wait for the backing file."""
-        try:
-            data = await handle.file.read(off, size)
-        except Exception as exc:
-            handle.statistics.read.errors += 1
-            raise to_fuse_error(exc, "read") from None
-        handle.note_read(len(data), monotonic_ns() - began)
-        if len(data) < size:
-            handle.image.refund(READ, size, len(data))
-        return data
-
-    def begin_write(
-        self, fh: int, off: int, data: Data, keep: Keep
-    ) -> int | Coroutine[Any, Any, int]:
-        """Write *data* at *off*, at once or by waiting; how many bytes were written."""
-        handle = self._handles[fh]
-        try:
-            began = 0  # ns; not yet admitted
-            written = None
-            if handle.try_admit(WRITE, len(data)):
-                began = monotonic_ns()
-                written = handle.write_now(off, data)
-                if written == len(data) or (written is not None and not handle.in_full):
-                    handle.note_write(written, monotonic_ns() - began)
-                    return written
-        except Exception as exc:
-            handle.statistics.write.errors += 1
-            raise to_fuse_error(exc, "write") from None
-        return self._write_later(handle, off, *keep(), began, written)
-
-    async def _write_later(
-        self, handle: Handle, off: int, data: Data, held: int, began: int, written: int | None
-    ) -> int:
-        """A write that waits, and is counted among the memory that waiting writes hold.
-
-        *written*: how much of it is there already; None if it was not yet begun.
-        """
-        self._inflight += held
-        try:
-            if not began:
-                await handle.wait_for_limit(WRITE, len(data))
-                began = monotonic_ns()
-                written = handle.write_now(off, data)
-            if written is None:
-                written = await handle.file.write(off, data)
-            while written < len(data) and handle.in_full:
-                more = await handle.file.write(off + written, data[written:])
-                if not more:
-                    raise OSError(errno.EIO, os.strerror(errno.EIO))  # it does not say why
-                written += more
-            handle.note_write(written, monotonic_ns() - began)
-            return written
-        except Exception as exc:
-            handle.statistics.write.errors += 1
-            raise to_fuse_error(exc, "write") from None
-        finally:
-            self._inflight -= held
-
-    # What pyfuse3 calls if it reads the kernel's requests by itself.
-
-    async def read(  # type: ignore[override]  # pyfuse3 takes any buffer
-        self, fh: pyfuse3.FileHandleT, off: int, size: int
-    ) -> Data:
-        """See `begin_read`."""
-        data = self.begin_read(fh, off, size)
-        return await data if isinstance(data, Coroutine) else data
-
-    async def write(self, fh: pyfuse3.FileHandleT, off: int, buf: bytes) -> int:
-        """See `begin_write`."""
-        written = self.begin_write(fh, off, buf, lambda: (buf, _COPIES_HELD * len(buf)))
-        return await written if isinstance(written, Coroutine) else written
-
     # -- opening and closing ---------------------------------------------------------------
 
-    @replies_errno
     async def open(
         self, inode: pyfuse3.InodeT, flags: pyfuse3.FlagT, ctx: pyfuse3.RequestContext
-    ) -> pyfuse3.FileInfo:
+    ) -> OpenFile:
         """Open a file of SRC under the limits of its image."""
         found = self._inodes.get(inode)
         with self._inodes.pinned(found) as path_fd:
@@ -256,7 +123,6 @@ class Operations(DirectoryOperations):
         if not stat.S_ISREG(mode) and not (inode is self._inodes.root and stat.S_ISBLK(mode)):
             raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
 
-    @replies_errno
     async def create(
         self,
         parent_inode: pyfuse3.InodeT,
@@ -264,7 +130,7 @@ class Operations(DirectoryOperations):
         mode: pyfuse3.ModeT,
         flags: pyfuse3.FlagT,
         ctx: pyfuse3.RequestContext,
-    ) -> tuple[pyfuse3.FileInfo, pyfuse3.EntryAttributes]:
+    ) -> tuple[OpenFile, Entry]:
         """Create and open a file; it belongs to the caller where the daemon may say so."""
         parent = self._inodes.get(parent_inode)
         self._shares.take(ctx.uid)
@@ -311,7 +177,7 @@ class Operations(DirectoryOperations):
     def _backing_flags(self, flags: int) -> int:
         return (flags & ~_NOT_PASSED_ON) | os.O_CLOEXEC | self._cache.open_flags
 
-    def _opened(self, inode: Inode, fd: int, flags: int, uid: int) -> pyfuse3.FileInfo:
+    def _opened(self, inode: Inode, fd: int, flags: int, uid: int) -> OpenFile:
         try:
             file = BackingFile(fd, self._engine, self._cache)
         except BaseException:
@@ -326,13 +192,11 @@ class Operations(DirectoryOperations):
         self._handles[fd] = Handle(inode, fd, image, file, statistics, in_full, uid)
         inode.handle_fds.append(fd)
         # The page cache of the mount would absorb what is to be limited, unless asked for.
-        return pyfuse3.FileInfo(
-            fh=pyfuse3.FileHandleT(fd),
-            direct_io=not self._auto_cache,
-            keep_cache=False,
-        )
+        open_flags = 0 if self._auto_cache else wire.FOPEN_DIRECT_IO
+        if self._closes_silently(fd):
+            open_flags |= wire.FOPEN_NOFLUSH
+        return OpenFile(fd, open_flags)
 
-    @replies_errno
     async def fsync(self, fh: pyfuse3.FileHandleT, datasync: bool) -> None:
         """Make the file durable; not charged, as in QEMU."""
         handle = self._handles[fh]
@@ -340,13 +204,19 @@ class Operations(DirectoryOperations):
         await handle.file.fsync(datasync)
         handle.statistics.flushed(monotonic_ns() - began)
 
-    @replies_errno
+    def _closes_silently(self, fd: int) -> bool:
+        """Whether the filesystem of *fd* has nothing to say at close(2), so no FLUSH is needed."""
+        device = os.fstat(fd).st_dev
+        known = self._silent_devices.get(device)
+        if known is None:
+            known = self._silent_devices[device] = filesystems.closes_silently(fd)
+        return known
+
     async def flush(self, fh: pyfuse3.FileHandleT) -> None:
         """close(2) by the program: errors that some filesystems (NFS) keep until then."""
         fd = self._handles[fh].fd
         await self._in_thread(lambda: os.close(os.dup(fd)))
 
-    @replies_errno
     async def release(self, fh: pyfuse3.FileHandleT) -> None:
         """The last close of a handle. Its image's debt outlives it."""
         handle = self._handles.pop(fh)

@@ -11,7 +11,7 @@ import pyfuse3
 from throttlefs.host import syscalls
 
 from . import privileges
-from .errors import replies_errno
+from .attributes import Entry
 from .inode import Inode
 from .inode_operations import InodeOperations
 
@@ -19,7 +19,6 @@ from .inode_operations import InodeOperations
 class TreeOperations(InodeOperations):
     """Names of files, made and removed as their callers (see `privileges`)."""
 
-    @replies_errno
     async def mknod(
         self,
         parent_inode: pyfuse3.InodeT,
@@ -27,7 +26,7 @@ class TreeOperations(InodeOperations):
         mode: pyfuse3.ModeT,
         rdev: int,
         ctx: pyfuse3.RequestContext,
-    ) -> pyfuse3.EntryAttributes:
+    ) -> Entry:
         """Make a file, FIFO, socket or device."""
 
         def make(dir_fd: int) -> None:
@@ -35,14 +34,13 @@ class TreeOperations(InodeOperations):
 
         return await self._make(parent_inode, name, ctx, make)
 
-    @replies_errno
     async def mkdir(
         self,
         parent_inode: pyfuse3.InodeT,
         name: bytes,
         mode: pyfuse3.ModeT,
         ctx: pyfuse3.RequestContext,
-    ) -> pyfuse3.EntryAttributes:
+    ) -> Entry:
         """Make a directory."""
 
         def make(dir_fd: int) -> None:
@@ -51,14 +49,13 @@ class TreeOperations(InodeOperations):
 
         return await self._make(parent_inode, name, ctx, make)
 
-    @replies_errno
     async def symlink(
         self,
         parent_inode: pyfuse3.InodeT,
         name: bytes,
         target: bytes,
         ctx: pyfuse3.RequestContext,
-    ) -> pyfuse3.EntryAttributes:
+    ) -> Entry:
         """Make a symlink to *target*, taken as it stands."""
 
         def make(dir_fd: int) -> None:
@@ -72,7 +69,7 @@ class TreeOperations(InodeOperations):
         name: bytes,
         ctx: pyfuse3.RequestContext,
         make: Callable[[int], None],
-    ) -> pyfuse3.EntryAttributes:
+    ) -> Entry:
         parent = self._inodes.get(parent_number)
         with self._inodes.pinned(parent) as dir_fd:
 
@@ -84,14 +81,13 @@ class TreeOperations(InodeOperations):
         inode, st = self._inodes.lookup(parent, name)
         return self._attributes.entry(inode.number, st)
 
-    @replies_errno
     async def link(
         self,
         inode: pyfuse3.InodeT,
         new_parent_inode: pyfuse3.InodeT,
         new_name: bytes,
         ctx: pyfuse3.RequestContext,
-    ) -> pyfuse3.EntryAttributes:
+    ) -> Entry:
         """Give the file a further name; its limits stay one set, whatever the name."""
         parent = self._inodes.get(new_parent_inode)
         with (
@@ -109,14 +105,12 @@ class TreeOperations(InodeOperations):
         found, st = self._inodes.lookup(parent, new_name)
         return self._attributes.entry(found.number, st)
 
-    @replies_errno
     async def unlink(
         self, parent_inode: pyfuse3.InodeT, name: bytes, ctx: pyfuse3.RequestContext
     ) -> None:
         """Remove a name; the file lives on while somebody has it open."""
         await self._remove(self._inodes.get(parent_inode), name, ctx, os.unlink)
 
-    @replies_errno
     async def rmdir(
         self, parent_inode: pyfuse3.InodeT, name: bytes, ctx: pyfuse3.RequestContext
     ) -> None:
@@ -139,7 +133,6 @@ class TreeOperations(InodeOperations):
             self._inodes.keep_hold(dir_fd, name)
             await self._in_thread(work)
 
-    @replies_errno
     async def rename(
         self,
         parent_inode_old: pyfuse3.InodeT,

@@ -1,49 +1,115 @@
-"""The requests of the FUSE protocol that throttlefs answers without libfuse.
+"""The FUSE protocol on the wire: numbers and structures of ``linux/fuse.h``.
 
-The structures are those of ``linux/fuse.h``, which the kernel keeps as they are for all of major
-version 7; numbers are in the machine's own byte order. A request is a ``fuse_in_header`` (40
-bytes) and what belongs to its opcode: for a read and a write 40 bytes each, which begin alike
-(``fuse_read_in``, ``fuse_write_in``), and for a write its data.
+The kernel keeps them as they are for all of major version 7. Numbers are in the machine's own
+byte order. A request is a ``fuse_in_header`` (40 bytes) and the arguments of its opcode, a reply
+a ``fuse_out_header`` (16 bytes) and the result.
 """
 
 from __future__ import annotations
 
 import struct
+from enum import IntEnum
 from typing import Final
 
-READ: Final = 15
-WRITE: Final = 16
-READDIR: Final = 28
-INTERRUPT: Final = 36
-BATCH_FORGET: Final = 42
-READDIRPLUS: Final = 44
+
+class Opcode(IntEnum):
+    """``enum fuse_opcode``: what a request asks for."""
+
+    LOOKUP = 1
+    FORGET = 2
+    GETATTR = 3
+    SETATTR = 4
+    READLINK = 5
+    SYMLINK = 6
+    MKNOD = 8
+    MKDIR = 9
+    UNLINK = 10
+    RMDIR = 11
+    RENAME = 12
+    LINK = 13
+    OPEN = 14
+    READ = 15
+    WRITE = 16
+    STATFS = 17
+    RELEASE = 18
+    FSYNC = 20
+    SETXATTR = 21
+    GETXATTR = 22
+    LISTXATTR = 23
+    REMOVEXATTR = 24
+    FLUSH = 25
+    INIT = 26
+    OPENDIR = 27
+    RELEASEDIR = 29
+    FSYNCDIR = 30
+    CREATE = 35
+    INTERRUPT = 36
+    BATCH_FORGET = 42
+    READDIRPLUS = 44
+    RENAME2 = 45
+
+
+# -- requests ------------------------------------------------------------------------------
 
 HEAD_SIZE: Final = 80
 """Bytes of a read, and of a write without its data."""
 
+READ: Final = int(Opcode.READ)
+WRITE: Final = int(Opcode.WRITE)
+"""Plain integers, for they are compared with on the hot path."""
+
 parse_head: Final = struct.Struct("=4xIQ24xQQI").unpack_from
 """opcode, unique, and of a read or write (noise for others): fh, offset, size in bytes."""
 
-SIZE_AT: Final = 56
-"""Where the size wanted by a READ, READDIR or READDIRPLUS lies in its request."""
+in_header: Final = struct.Struct("=IIQQIIIHH")
+"""len (bytes), opcode, unique, nodeid, uid, gid, pid, total_extlen, padding."""
 
-LENGTH_AT: Final = 0
-COUNT_AT: Final = 40
-"""Where the number of inodes that a BATCH_FORGET forgets lies in its request."""
+UINT32: Final = struct.Struct("=I")
+UINT64: Final = struct.Struct("=Q")
+TWO_UINT32: Final = struct.Struct("=II")
+UINT64_UINT32: Final = struct.Struct("=QI")
 
-FORGETS_AT: Final = 48
-FORGET_SIZE: Final = 16
+FORGET_ONE: Final = struct.Struct("=QQ")
+"""nodeid, nlookup."""
 
-number: Final = struct.Struct("=I")
+MKNOD_IN: Final = struct.Struct("=III4x")
+"""mode, rdev, umask."""
 
-INIT_FLAGS_AT: Final = 28
-"""Where the reply to INIT says which of the kernel's offers are taken."""
+RENAME2_IN: Final = struct.Struct("=QI4x")
+"""newdir, flags."""
 
-DONT_MASK: Final = 1 << 6
-"""Of these: the umask is for the filesystem to apply, which knows of default ACLs."""
+CREATE_IN: Final = struct.Struct("=IIII")
+"""flags, mode, umask, open_flags."""
 
-MAX_WRITE_AT: Final = 36
-"""Where the reply to INIT says how many bytes the largest write may have."""
+READDIR_IN: Final = struct.Struct("=QQI")
+"""fh, offset, size in bytes (the rest of ``fuse_read_in`` says nothing of a directory)."""
+
+SETATTR_IN: Final = struct.Struct("=I4xQQQQQQIIIIIIII")
+"""valid, fh, size, lock_owner, atime, mtime, ctime, atimensec, mtimensec, ctimensec, mode,
+unused, uid, gid, unused."""
+
+SETXATTR_EXTRA: Final = 8
+"""Bytes by which ``fuse_setxattr_in`` is longer if FUSE_SETXATTR_EXT was agreed on."""
+
+
+class Fattr(IntEnum):
+    """``FATTR_*``: which fields of a SETATTR are to be set."""
+
+    MODE = 1 << 0
+    UID = 1 << 1
+    GID = 1 << 2
+    SIZE = 1 << 3
+    ATIME = 1 << 4
+    MTIME = 1 << 5
+    FH = 1 << 6
+    ATIME_NOW = 1 << 7
+    MTIME_NOW = 1 << 8
+    CTIME = 1 << 10
+
+
+FSYNC_FDATASYNC: Final = 1 << 0
+
+# -- replies -------------------------------------------------------------------------------
 
 _OUT_HEADER: Final = struct.Struct("=IiQ")
 
@@ -57,3 +123,47 @@ put_out_header: Final = _OUT_HEADER.pack_into
 
 write_reply: Final = struct.Struct("=IiQI4x").pack
 """A ``fuse_out_header`` and a ``fuse_write_out``: 24, 0, unique, bytes written."""
+
+ENTRY_OUT: Final = struct.Struct("=QQQQII" + "QQQqqqIIIIIIIIII")
+"""nodeid, generation, entry_valid, attr_valid (s), entry_valid_nsec, attr_valid_nsec, and a
+``fuse_attr``: ino, size, blocks, atime, mtime, ctime (s), atimensec, mtimensec, ctimensec, mode,
+nlink, uid, gid, rdev, blksize, flags."""
+
+ATTR_AT: Final = 40
+"""Where the ``fuse_attr`` lies in a ``fuse_entry_out``."""
+
+ATTR_VALID: Final = struct.Struct("=QI4x")
+"""What precedes the ``fuse_attr`` in a ``fuse_attr_out``: attr_valid (s), attr_valid_nsec."""
+
+ATTR_VALID_AT: Final = 24
+ATTR_VALID_NSEC_AT: Final = 36
+
+OPEN_OUT: Final = struct.Struct("=QI4x")
+"""fh, open_flags."""
+
+STATFS_OUT: Final = struct.Struct("=QQQQQIII28x")
+"""blocks, bfree, bavail, files, ffree, bsize (bytes), namelen, frsize (bytes)."""
+
+DIRENT: Final = struct.Struct("=QQII")
+"""ino, off, namelen, type; the name follows, and zeroes up to a multiple of 8 bytes."""
+
+FOPEN_DIRECT_IO: Final = 1 << 0
+FOPEN_KEEP_CACHE: Final = 1 << 1
+FOPEN_NONSEEKABLE: Final = 1 << 2
+FOPEN_NOFLUSH: Final = 1 << 5
+"""Send no FLUSH when the file is closed (Linux 5.16; older kernels send it)."""
+
+# -- INIT ----------------------------------------------------------------------------------
+
+INIT_MINOR_AT: Final = 20
+INIT_FLAGS_AT: Final = 28
+"""Where the reply to INIT says which of the kernel's offers are taken."""
+
+MAX_WRITE_AT: Final = 36
+"""Where the reply to INIT says how many bytes the largest write may have."""
+
+DONT_MASK: Final = 1 << 6
+"""The filesystem applies the umask, for it knows of default ACLs."""
+
+SETXATTR_EXT: Final = 1 << 29
+"""A ``fuse_setxattr_in`` has flags of its own."""

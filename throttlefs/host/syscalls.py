@@ -14,6 +14,9 @@ AT_FDCWD = -100
 UTIME_NOW = (1 << 30) - 1
 UTIME_OMIT = (1 << 30) - 2
 
+NOW = -(1 << 80)
+"""For `utimens`: the present. No file has such a time."""
+
 RENAME_NOREPLACE = 1
 RENAME_EXCHANGE = 2
 
@@ -77,21 +80,19 @@ def renameat2(old_dir: int, old: bytes, new_dir: int, new: bytes, flags: int) ->
 
 
 def utimens(path: bytes, atime_ns: int | None, mtime_ns: int | None) -> None:
-    """Set *path*'s times in ns since the epoch; None leaves a time as it is (utimensat(2))."""
+    """Set *path*'s times in ns since the epoch (utimensat(2)).
+
+    None leaves a time as it is. `NOW` sets it to the present, which needs no more than write
+    permission if both are `NOW`.
+    """
     times = _TimespecPair()
     for spec, value in zip(times, (atime_ns, mtime_ns), strict=True):
         if value is None:
             spec.tv_nsec = UTIME_OMIT
+        elif value == NOW:
+            spec.tv_nsec = UTIME_NOW
         else:
             spec.tv_sec, spec.tv_nsec = divmod(value, 1_000_000_000)
-    _check(_utimensat(AT_FDCWD, path, times, 0))
-
-
-def utimens_now(path: bytes, atime: bool, mtime: bool) -> None:
-    """Set the chosen times to the present, which needs no more than write permission."""
-    times = _TimespecPair()
-    times[0].tv_nsec = UTIME_NOW if atime else UTIME_OMIT
-    times[1].tv_nsec = UTIME_NOW if mtime else UTIME_OMIT
     _check(_utimensat(AT_FDCWD, path, times, 0))
 
 

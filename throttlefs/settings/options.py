@@ -30,6 +30,7 @@ from .units import quoted
 
 CACHE_MODES: Final = tuple(mode.value for mode in CacheMode)
 ENGINES: Final = ("auto", "uring", "threads")
+SERVERS: Final = ("own", "pyfuse3")
 
 _MIN_INFLIGHT: Final = 2 << 20  # two of the largest requests
 _MAX_BACKGROUND: Final = 65_535  # a 16-bit field of the FUSE protocol
@@ -51,6 +52,9 @@ OPTION_HELP: Final = {
     "engine=ENGINE": "how the images behind are read and written: "
     + ", ".join(ENGINES)
     + f" (default {ENGINES[0]})",
+    "server=SERVER": "who takes the kernel's requests: "
+    + ", ".join(SERVERS)
+    + f" (default {SERVERS[0]}; the other is slower, for comparison)",
     "max_inflight=BYTES": "bound on the data of requests waiting or under way (default 256M)",
     "max_background=N": "the kernel's bound on asynchronous requests (default 10000)",
     "metrics=HOST:PORT": "serve Prometheus metrics there",
@@ -97,6 +101,8 @@ class MountOptions:
     """One of `CACHE_MODES`."""
     engine: str = ENGINES[0]
     """One of `ENGINES`."""
+    server: str = SERVERS[0]
+    """One of `SERVERS`."""
     max_inflight: int = 256 << 20
     """Bytes."""
     max_background: int = 10_000
@@ -376,6 +382,7 @@ _VALUES: Final[dict[str, tuple[Callable[[str, str], Any], str]]] = {
     "entry_timeout": (_seconds, "0.5"),
     "cache": (_choice(*CACHE_MODES), CACHE_MODES[0]),
     "engine": (_choice(*ENGINES), ENGINES[0]),
+    "server": (_choice(*SERVERS), SERVERS[0]),
     "max_inflight": (_bytes_from(_MIN_INFLIGHT), "256M"),
     "max_background": (_max_background, "512"),
     "metrics": (_address, "127.0.0.1:9100"),

@@ -11,8 +11,7 @@ MEMORY: Final = 1_000_000_000
 class RecentMaximum:
     """The largest of the values of this period and the one before.
 
-    On a hot path, skip `note` for a value that is not above ``current`` before the instant
-    ``until`` (ns): it would change nothing.
+    A caller in a hurry need not `note` a value that is not above ``current`` before ``until``.
     """
 
     __slots__ = ("_previous", "current", "until")

@@ -91,16 +91,9 @@ def record() -> Iterator[Check]:
 
 @contextmanager
 def channel() -> Iterator[Check]:
-    """Requests of the kernel's: an answer, or on to libfuse, whatever they claim to be."""
+    """Requests of the kernel's: an answer or none, whatever they claim to be."""
     rig = Rig()
     keeping(rig)
-    rig.libfuse.setblocking(False)
-
-    def forward() -> None:
-        try:
-            os.read(rig.libfuse.fileno(), 2 << 20)
-        except BlockingIOError:
-            raise AssertionError("told of a request that is not there") from None
 
     def on_read(fh: int, off: int, size: int) -> bytes:
         if size > 100_000:
@@ -108,7 +101,6 @@ def channel() -> Iterator[Check]:
         return bytes(size)
 
     rig.on_read = on_read
-    rig.channel._forward = forward
 
     def check(data: bytes) -> None:
         rig.kernel.send(data or b"\0")
@@ -127,8 +119,7 @@ def channel() -> Iterator[Check]:
         yield check
     finally:
         rig.kernel.close()
-        rig.channel.restore()
-        rig.libfuse.close()
+        rig.fuse.close()
 
 
 def metrics(data: bytes) -> None:

@@ -16,13 +16,14 @@ import pytest
 
 from throttlefs.backing import Data
 from throttlefs.backing.buffers import address_of
-from throttlefs.fuse.channel import Channel, Keep, Reply
+from throttlefs.fuse.channel import Channel, PendingWrite, Reply
+from throttlefs.fuse.table import TABLE
 
 # linux/fuse.h
-READ, WRITE, SETXATTR, READDIR, INTERRUPT, BATCH_FORGET, READDIRPLUS = 15, 16, 21, 28, 36, 42, 44
+READ, WRITE, INTERRUPT = 15, 16, 36
 
 LARGE = 128 << 10
-"""Bytes: kept and not copied, and still a single message of a socket."""
+"""Bytes: kept and not copied."""
 
 
 def in_header(opcode: int, unique: int, length: int) -> bytes:
@@ -42,33 +43,38 @@ def write_request(unique: int, fh: int, offset: int, data: bytes) -> bytes:
 
 
 class Rig:
-    """A channel, the kernel's end, libfuse's descriptor, and files that a test scripts."""
+    """A channel, the kernel's end, and files that a test scripts; no other handlers."""
 
     def __init__(self) -> None:
-        kernel, fuse = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        kernel.setblocking(False)
-        self.kernel = kernel
-        self.libfuse = fuse
-        self.original = os.fstat(fuse.fileno()).st_ino
+        self.kernel, self.fuse = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        for end in (self.kernel, self.fuse):
+            end.setblocking(False)
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 << 20)
         self.started: list[tuple[Coroutine[Any, Any, Any], Reply]] = []
-        self.forwarded = 0
         self.room: memoryview | None = None
         self.on_read: Callable[[int, int, int], Any] = lambda fh, off, size: b"?" * size
-        self.on_write: Callable[[int, int, Data, Keep], Any] = lambda fh, off, data, keep: len(data)
-        self.channel = Channel(fuse.fileno(), self, self._start, self._forward)
+        self.on_write: Callable[[int, int, Data, PendingWrite], Any] = (
+            lambda fh, off, data, pending: len(data)
+        )
+        self.channel = Channel(self.fuse.fileno(), self, self._start, max_write=1 << 20)
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in {operation.handler for operation in TABLE.values()}:
+            raise AttributeError(name)
+        return self._refuse
+
+    async def _refuse(self, *_: object) -> None:
+        raise OSError(errno.EDOM, "no handler does anything here")
 
     def begin_read(self, fh: int, off: int, size: int, room: memoryview | None) -> Any:
         self.room = room
         return self.on_read(fh, off, size)
 
-    def begin_write(self, fh: int, off: int, data: Data, keep: Keep) -> Any:
-        return self.on_write(fh, off, data, keep)
+    def begin_write(self, fh: int, off: int, data: Data, pending: PendingWrite) -> Any:
+        return self.on_write(fh, off, data, pending)
 
     def _start(self, coroutine: Coroutine[Any, Any, Any], reply: Reply) -> None:
         self.started.append((coroutine, reply))
-
-    def _forward(self) -> None:
-        self.forwarded += 1
 
     def ask(self, request: bytes) -> None:
         self.kernel.send(request)
@@ -99,8 +105,7 @@ def rig() -> Iterator[Rig]:
     for coroutine, _ in rig.started:
         coroutine.close()
     rig.kernel.close()
-    rig.channel.restore()
-    rig.libfuse.close()
+    rig.fuse.close()
 
 
 def test_without_a_request_nothing_is_taken(rig: Rig) -> None:
@@ -133,13 +138,12 @@ def test_a_read_is_answered_at_once(rig: Rig) -> None:
     rig.ask(read_request(7, fh=3, offset=1 << 40, size=4096))
     assert asked == [(3, 1 << 40, 4096)]
     assert rig.answer() == (7, 0, b"data")
-    assert rig.forwarded == 0
 
 
 def test_a_write_is_answered_at_once_and_its_data_is_aligned(rig: Rig, rng: Random) -> None:
     seen = []
 
-    def on_write(fh: int, off: int, data: Data, keep: Keep) -> int:
+    def on_write(fh: int, off: int, data: Data, pending: PendingWrite) -> int:
         seen.append((fh, off, bytes(data), address_of(data) % mmap.PAGESIZE))
         return len(data) - 1
 
@@ -195,8 +199,8 @@ def keeping(rig: Rig) -> list[tuple[Data, int]]:
     async def later(data: Data) -> int:
         return len(data)
 
-    def on_write(fh: int, off: int, data: Data, keep: Keep) -> Coroutine[Any, Any, int]:
-        kept.append(keep())
+    def on_write(fh: int, off: int, data: Data, pending: PendingWrite) -> Coroutine[Any, Any, int]:
+        kept.append(pending.keep())
         return later(kept[-1][0])
 
     rig.on_write = on_write
@@ -238,83 +242,42 @@ def test_buffers_are_used_again(rig: Rig) -> None:
     assert len(addresses) <= 2
 
 
-@pytest.mark.parametrize("size", [0, 1, 39, 40, 41, 5000, 100 << 10])
-def test_any_other_request_goes_to_libfuse_as_it_is(rig: Rig, rng: Random, size: int) -> None:
-    body = rng.randbytes(size)
-    request = in_header(SETXATTR, 9, size) + body
-    rig.ask(request)
-    assert rig.forwarded == 1
-    assert os.read(rig.libfuse.fileno(), 2 << 20) == request
+@pytest.mark.parametrize("opcode", [0, 7, 31, 34, 39, 43, 46, 47, 50, 4096, (1 << 32) - 1])
+def test_an_opcode_outside_the_table_is_not_implemented(rig: Rig, opcode: int) -> None:
+    rig.ask(in_header(opcode, 9, 100) + bytes(100))
+    assert rig.answer() == (9, -errno.ENOSYS, b"")
 
 
-def test_libfuses_replies_reach_the_kernel_one_by_one(rig: Rig) -> None:
-    init = struct.pack("=IiQ", 80, 0, 1) + struct.pack("=IIII", 7, 39, 0, 1 << 20) + bytes(48)
-    replies = [struct.pack("=IiQ", 16 + n, 0, n) + bytes(n) for n in (0, 100, 128 << 10)]
-    for reply in (init, *replies):
-        os.writev(rig.libfuse.fileno(), [reply[:16], reply[16:]])
-        rig.channel.pass_replies()
-    first = rig.kernel.recv(1 << 20)
-    assert [rig.kernel.recv(1 << 20) for _ in replies] == replies
-    # fuse_init_out has its flags at byte 12; FUSE_DONT_MASK is 1 << 6.
-    assert first == init[:28] + struct.pack("=I", 1 << 20 | 1 << 6) + init[32:]
-
-
-def test_a_larger_write_that_libfuse_agrees_to_has_room(rig: Rig) -> None:
-    """struct fuse_init_out has max_write at its byte 20."""
-    for max_write in (0, 4 << 20):  # the kernel repeats INIT if the version does not suit
-        body = struct.pack("=IIIIHHI", 7, 39, 0, 0, 12, 9, max_write) if max_write else b"\7\0\0\0"
-        os.write(rig.libfuse.fileno(), struct.pack("=IiQ", 16 + len(body), 0, 1) + body)
-        rig.channel.pass_replies()
-    assert sum(len(part) for part in rig.channel._buffer.parts) >= 80 + (4 << 20)
-
-
-@pytest.mark.parametrize("opcode", [READDIR, READDIRPLUS])
-@pytest.mark.parametrize(("size", "passed"), [(4096, 4096), (1 << 20, 128 << 10)])
-def test_a_listing_is_asked_for_in_parts_that_fit_the_socket(
-    rig: Rig, opcode: int, size: int, passed: int
+@pytest.mark.parametrize("number", [errno.ENODEV, errno.ECONNABORTED])
+def test_the_session_ends_when_the_kernel_has_ended_it(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    rig.ask(read_request(5, fh=2, offset=77, size=size, opcode=opcode))
-    got = os.read(rig.libfuse.fileno(), 1 << 20)
-    assert got == read_request(5, fh=2, offset=77, size=passed, opcode=opcode)
+    def gone(*_: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("os.readv", gone)
+    assert rig.channel.take()
+    assert rig.channel.ended
 
 
-@pytest.mark.parametrize("count", [1, 8192, 8193])
-def test_forgotten_inodes_reach_libfuse_whatever_their_number(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch, count: int
+def test_a_failure_to_take_a_request_ends_nothing_until_nothing_else_comes(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """struct fuse_batch_forget_in: count, padding; struct fuse_forget_one: nodeid, nlookup."""
-    forgets = [(number, number % 7 + 1) for number in range(1, count + 1)]
-    body = struct.pack("=II", count, 0) + b"".join(struct.pack("=QQ", *one) for one in forgets)
-    got = []
+    def fails(*_: object) -> int:
+        raise OSError(errno.ENOMEM, "no memory")
 
-    def take_one() -> None:
-        request = os.read(rig.libfuse.fileno(), 2 << 20)
-        length, opcode, unique = struct.unpack_from("=IIQ", request)
-        (number,) = struct.unpack_from("=I", request, 40)
-        assert (length, opcode, unique) == (len(request), BATCH_FORGET, 12)
-        assert length == 48 + 16 * number
-        got.extend(struct.iter_unpack("=QQ", request[48:]))
-
-    monkeypatch.setattr(rig.channel, "_forward", take_one)
-    rig.ask(in_header(BATCH_FORGET, 12, len(body)) + body)
-    assert got == forgets
-
-
-def test_what_libfuse_cannot_be_given_is_an_error_for_one_program(
-    rig: Rig, caplog: pytest.LogCaptureFixture
-) -> None:
-    rig.libfuse.close()
-    os.close(os.dup(0))  # whatever becomes of the number
-    rig.ask(in_header(SETXATTR, 13, 10) + bytes(10))
-    assert rig.answer() == (13, -errno.EPIPE, b"")
-    assert "libfuse does not take" in caplog.text
-    rig.libfuse = socket.socket()
-    os.dup2(rig.libfuse.fileno(), rig.channel._libfuse_fd)
+    monkeypatch.setattr("os.readv", fails)
+    for _ in range(999):
+        assert rig.channel.take()
+        assert not rig.channel.ended
+    rig.channel.take()
+    assert rig.channel.ended
+    assert len(caplog.records) == 1
+    assert "no memory" in caplog.text
 
 
 def test_interrupts_are_ignored(rig: Rig) -> None:
     rig.ask(in_header(INTERRUPT, 11, 8) + struct.pack("=Q", 10))
-    assert rig.forwarded == 0
     with pytest.raises(BlockingIOError):
         rig.answer()
 
@@ -349,17 +312,6 @@ def test_errors_of_the_descriptor(
     monkeypatch.setattr("os.readv", fail)
     assert rig.channel.take()
     assert rig.channel.ended is ended
-
-
-def test_libfuse_gets_its_descriptor_back() -> None:
-    rig = Rig()
-    assert os.fstat(rig.libfuse.fileno()).st_ino != rig.original
-    before = len(os.listdir("/proc/self/fd"))
-    rig.channel.restore()
-    assert os.fstat(rig.libfuse.fileno()).st_ino == rig.original
-    assert len(os.listdir("/proc/self/fd")) == before - 2
-    rig.kernel.close()
-    rig.libfuse.close()
 
 
 def test_memory_is_given_back_in_idle_times(rig: Rig) -> None:

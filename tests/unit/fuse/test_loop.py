@@ -1,16 +1,14 @@
-"""The session loop with a pipe in the place of the kernel and small coroutines in pyfuse3's."""
+"""The session loop with a socket in the place of the kernel and small coroutines as handlers."""
 
 from __future__ import annotations
 
 import errno
 import os
 import socket
-import struct
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 
-import pyfuse3
 import pytest
 import trio
 from trio.lowlevel import Abort
@@ -18,7 +16,7 @@ from trio.lowlevel import Abort
 from throttlefs import waiting
 from throttlefs.fuse import loop as loop_module
 from throttlefs.fuse.loop import SessionLoop
-from throttlefs.fuse.seam import SessionEndedError, seam_is_there
+from throttlefs.fuse.pacing import LEAD_NS
 
 
 class Source:
@@ -45,81 +43,105 @@ class Source:
         os.eventfd_write(self.fd, 1)
 
 
-HEADER_SIZE = 40  # struct fuse_in_header
-LOOKUP = 1
 NEVER = 1 << 63
 
 
-class NoContents:
-    """Nobody reads or writes here; see test_channel.py."""
+class Limiter(Source):
+    """The source that knows when it has something to do."""
 
-    def begin_read(self, fh: int, off: int, size: int, room: memoryview | None) -> bytes:
-        raise AssertionError
+    def __init__(self) -> None:
+        super().__init__()
+        self.due = NEVER
+        self.leads: list[int] = []
 
-    def begin_write(self, fh: int, off: int, data: object, keep: object) -> int:
-        raise AssertionError
+    def next_due(self) -> int:
+        return self.due
+
+    def lead_alarm(self, lead_ns: int) -> None:
+        self.leads.append(lead_ns)
+
+
+class Reply:
+    """Notes what the kernel would be told."""
+
+    def __init__(self, rig: Rig) -> None:
+        self.rig = rig
+
+    def done(self, result: object) -> None:
+        self.rig.replies.append(result)
+
+    def failed(self, error: Exception) -> None:
+        self.rig.replies.append(error)
+
+    def drop(self) -> None:
+        self.rig.dropped += 1
+
+
+class SocketChannel:
+    """What the loop asks of a `Channel`, with a handler for whatever comes."""
+
+    def __init__(self, rig: Rig) -> None:
+        self.rig = rig
+        self.fd = rig.fuse.fileno()
+        self.ended = False
+        self.tidied = 0
+
+    def take(self) -> bool:
+        try:
+            request = self.rig.fuse.recv(100)
+        except BlockingIOError:
+            return False
+        if request:
+            self.rig.loop.start(self.rig.handler(request), Reply(self.rig))
+        else:
+            self.ended = True
+        return True
+
+    def tidy(self) -> None:
+        self.tidied += 1
 
 
 class Rig:
-    """A loop, the kernel's end of its descriptor, and sessions like pyfuse3's."""
+    """A loop and the kernel's end of its descriptor."""
 
     def __init__(self) -> None:
         self.kernel, self.fuse = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.fuse.setblocking(False)
+        self.limiter = Limiter()
         self.source = Source()
         self.room = True
         self.ended = 0
-        self.contents = NoContents()
-        self.due = NEVER
+        self.cpus = 2.0
         self.loop = SessionLoop(
-            [self.source], self.contents, lambda: self.room, self._on_end, lambda: self.due
+            self.limiter, [self.source], lambda: self.room, self._on_end, lambda: self.cpus
         )
+        self.channel = SocketChannel(self)
         self.handled: list[bytes] = []
-        self.sessions = 0
-        self.idle = 0
-        self.handler: Callable[[bytes], object] = self.reply
+        self.replies: list[object] = []
+        self.dropped = 0
+        self.handler: Callable[[bytes], Coroutine[object, object, object]] = self.reply
 
     def _on_end(self) -> None:
         self.ended += 1
-
-    async def session(self) -> None:
-        """As pyfuse3's: one more is started when a request comes and no session is idle."""
-        self.sessions += 1
-        try:
-            while True:
-                self.idle += 1
-                try:
-                    await self.loop.wait_readable(self.fuse.fileno())
-                except SessionEndedError:
-                    return
-                finally:
-                    self.idle -= 1
-                request = self.fuse.recv(100)[HEADER_SIZE:]
-                if not self.idle and request:
-                    self.loop.start(self.session)
-                if not request:
-                    return
-                await self.handler(request)  # type: ignore[misc]
-        finally:
-            self.sessions -= 1
 
     async def reply(self, request: bytes) -> None:
         self.handled.append(request)
 
     def request(self, data: bytes) -> None:
-        self.kernel.send(struct.pack("=IIQ24x", HEADER_SIZE + len(data), LOOKUP, 1) + data)
+        self.kernel.send(data)
 
     def unmount(self) -> None:
         self.kernel.close()
 
     async def serve(self) -> None:
-        self.loop.start(self.session)
-        await self.loop.serve()
+        await self.loop.serve(self.channel)  # type: ignore[arg-type]
 
 
 @pytest.fixture
 def rig() -> Iterator[Rig]:
     rig = Rig()
     yield rig
+    rig.loop.close()
     rig.kernel.close()
     rig.fuse.close()
 
@@ -139,15 +161,6 @@ async def until(condition: Callable[[], bool]) -> None:
         await trio.sleep(0.001)
 
 
-def test_pyfuse3_has_the_seam() -> None:
-    assert seam_is_there()
-
-
-def test_a_later_pyfuse3_without_the_seam_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(pyfuse3, "trio")
-    assert not seam_is_there()
-
-
 def test_requests_are_served_in_order_until_unmounted(rig: Rig) -> None:
     async def script(rig: Rig) -> None:
         for number in range(100):
@@ -160,7 +173,7 @@ def test_requests_are_served_in_order_until_unmounted(rig: Rig) -> None:
 
     run(rig, script)
     assert rig.handled[:100] == [b"%d" % number for number in range(100)]
-    assert (rig.sessions, rig.ended > 0) == (0, True)
+    assert (rig.loop.waiting, rig.ended) == (0, 1)
 
 
 def test_a_handler_that_waits_does_not_hold_up_others(rig: Rig) -> None:
@@ -187,7 +200,7 @@ def test_a_handler_that_waits_does_not_hold_up_others(rig: Rig) -> None:
         rig.unmount()
 
     run(rig, script)
-    assert rig.sessions == 0
+    assert rig.loop.waiting == 0
 
 
 def test_an_instant_so_near_that_the_alarm_has_gone_off_is_not_slept_through(rig: Rig) -> None:
@@ -195,14 +208,14 @@ def test_an_instant_so_near_that_the_alarm_has_gone_off_is_not_slept_through(rig
 
     async def handler(request: bytes) -> None:
         waiters.append(waiting.current())
-        rig.due = time.monotonic_ns() + loop_module.ALARM_LEAD_NS - 5_000
+        rig.limiter.due = time.monotonic_ns() + LEAD_NS - 5_000
         await waiting.wait(lambda _: Abort.SUCCEEDED)
         rig.handled.append(request)
 
     def poll() -> None:
         # No descriptor becomes readable: only the clock says that it is time.
-        if time.monotonic_ns() >= rig.due:
-            rig.due = NEVER
+        if time.monotonic_ns() >= rig.limiter.due:
+            rig.limiter.due = NEVER
             waiting.wake(waiters.pop())  # type: ignore[arg-type]
 
     async def script(rig: Rig) -> None:
@@ -219,7 +232,7 @@ def test_an_instant_so_near_that_the_alarm_has_gone_off_is_not_slept_through(rig
 
 def test_trio_gets_its_turns_while_something_is_due_that_may_not_go(rig: Rig) -> None:
     async def handler(request: bytes) -> None:
-        rig.due = 0
+        rig.limiter.due = 0
         rig.handled.append(request)
         waiter = waiting.current()
         rig.source.to_wake.append((waiter, None))
@@ -231,7 +244,7 @@ def test_trio_gets_its_turns_while_something_is_due_that_may_not_go(rig: Rig) ->
         await until(lambda: bool(rig.handled))
         for _ in range(50):
             await trio.sleep(0)
-        rig.due = NEVER
+        rig.limiter.due = NEVER
         rig.unmount()
 
     run(rig, script)
@@ -256,18 +269,38 @@ def test_waking_from_a_trio_task_rouses_the_loop(rig: Rig) -> None:
     run(rig, script)
 
 
-def test_any_other_error_of_a_session_ends_the_loop(rig: Rig) -> None:
-    async def handler(request: bytes) -> None:
-        raise OSError(errno.EPROTO, "broken")
+def test_an_error_of_a_handler_is_its_reply_and_ends_nothing(rig: Rig) -> None:
+    error = OSError(errno.EPROTO, "broken")
+
+    async def handler(request: bytes) -> bytes:
+        if request == b"bad":
+            raise error
+        return request
 
     async def script(rig: Rig) -> None:
         rig.handler = handler
-        rig.request(b"x")
-        await trio.sleep_forever()
+        rig.request(b"bad")
+        rig.request(b"good")
+        await until(lambda: rig.replies == [error, b"good"])
+        rig.unmount()
 
-    with pytest.raises(ExceptionGroup) as info:
-        run(rig, script)
-    assert info.group_contains(OSError, match="broken")
+    run(rig, script)
+
+
+def test_the_alarm_leads_by_what_the_cpus_allow(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The CPUs that a process may use change while it runs: affinity, cpusets, quota."""
+    monkeypatch.setattr(loop_module, "_LOOK_AT_CPUS_S", 0.01)
+
+    async def script(rig: Rig) -> None:
+        assert rig.limiter.leads == [LEAD_NS]
+        rig.cpus = 1
+        await until(lambda: rig.limiter.leads == [LEAD_NS, 0])
+        rig.cpus = 1.5
+        rig.cpus = 8
+        await until(lambda: rig.limiter.leads[-1] == LEAD_NS)
+        rig.unmount()
+
+    run(rig, script)
 
 
 def test_without_room_no_request_is_taken(rig: Rig) -> None:
@@ -321,29 +354,40 @@ def test_trio_gets_its_turns_in_a_flood(rig: Rig) -> None:
     run(rig, script)
 
 
-def test_idle_sessions_retire(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop_module, "_RETIRE_AFTER_S", 0.1)
+def test_memory_is_given_back_once_nothing_happens(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop_module, "_TIDY_AFTER_S", 0.05)
+
+    async def script(rig: Rig) -> None:
+        await until(lambda: rig.channel.tidied == 1)
+        rig.request(b"x")
+        await until(lambda: rig.channel.tidied == 2)
+        assert rig.handled == [b"x"]
+        rig.unmount()
+
+    run(rig, script)
+
+
+def test_what_waits_when_the_session_ends_comes_to_its_end(rig: Rig) -> None:
     waiters: list[object] = []
 
-    async def handler(request: bytes) -> None:
+    async def handler(request: bytes) -> bytes:
         waiters.append(waiting.current())
         await waiting.wait(lambda _: Abort.SUCCEEDED)
-        rig.handled.append(request)
+        return request
 
     async def script(rig: Rig) -> None:
         rig.handler = handler
-        for _ in range(20):
-            rig.request(b"x")
-        await until(lambda: len(waiters) == 20)
-        await until(lambda: rig.sessions == 21)
-        for waiter in waiters:
-            rig.source.wake(waiter)
-        await until(lambda: len(rig.handled) == 20)
-        await until(lambda: rig.sessions == 1)
-        rig.handler = rig.reply
-        rig.request(b"still served")
-        await until(lambda: rig.handled[-1] == b"still served")
+        rig.request(b"x")
+        await until(lambda: bool(waiters))
         rig.unmount()
+        await until(lambda: rig.ended == 1)
+        before = time.process_time()
+        await trio.sleep(0.2)
+        assert time.process_time() - before < 0.1  # the dead descriptor is not looked at
+        rig.source.wake(waiters[0])
+        await until(lambda: rig.replies == [b"x"])
 
     run(rig, script)
 
@@ -376,7 +420,8 @@ def test_cancellation_aborts_what_can_be_and_sees_the_rest_to_its_end(rig: Rig) 
 
     trio.run(main)
     assert (sorted(aborted), finished) == ([b"limit1", b"limit2"], [b"io"])
-    assert rig.sessions == 0
+    assert rig.dropped == 2
+    assert rig.loop.waiting == 0
 
 
 def test_a_handler_that_waits_by_trio_itself_is_an_error(rig: Rig) -> None:
