@@ -9,7 +9,8 @@ from pathlib import Path
 
 from tests.qmp import RawClient, socket_of
 from tests.support import Mounted
-from throttlefs.backing.threads import IO_THREADS, METADATA_THREADS
+from throttlefs.backing.pool import METADATA_THREADS
+from throttlefs.backing.threads import IO_THREADS
 
 # The interpreter's own, trio's (which end after 10 s) and io_uring's workers come and go.
 _OTHER_THREADS = 24

@@ -9,7 +9,7 @@ from throttlefs.settings.cachemode import CacheMode
 from .buffers import Data
 from .engine import Engine, EngineChoice, EngineUnavailableError, create_engine
 from .file import BackingFile
-from .threads import BlockingPool
+from .pool import BlockingPool
 
 __all__ = [
     "BackingFile",

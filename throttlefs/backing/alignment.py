@@ -1,5 +1,7 @@
 """What O_DIRECT demands of offsets, lengths and memory (open(2), NOTES)."""
 
+from __future__ import annotations
+
 import ctypes
 import os
 import stat
@@ -11,19 +13,20 @@ _STATX_DIOALIGN = 0x2000
 
 
 class Alignment(NamedTuple):
-    """Powers of two, in bytes, that O_DIRECT wants offsets and lengths, and memory, to be
-    multiples of."""
+    """Powers of two, in bytes; O_DIRECT wants multiples of them."""
 
     offset: int
+    """For offsets and lengths."""
     memory: int
+    """For addresses."""
 
 
-# Right for every disk whose sectors are not larger, and none of those is known.
 _SAFE = Alignment(4096, 4096)
+"""Right for every disk whose sectors are not larger; no disk with larger ones is known."""
 
 
 class _Statx(ctypes.Structure):
-    """``struct statx``, as far as it is looked at; statx(2)."""
+    """``struct statx``, as far as it is needed; statx(2)."""
 
     _fields_ = [
         ("mask", ctypes.c_uint32),
@@ -35,10 +38,12 @@ class _Statx(ctypes.Structure):
 
 
 def direct_alignment(fd: int) -> Alignment | None:
-    """The alignment for direct I/O on this file; None if it cannot do any.
+    """The alignment for direct I/O on the file *fd*; None if the file cannot do any.
 
-    Linux 6.1 tells by statx(2) (since 6.0 memory need only suit the disk's DMA, often 4 bytes).
-    Before that, it is the logical block size of the disk, or 4096 if there is none to ask.
+    Since Linux 6.1 statx(2) says it (memory need only suit the disk's DMA since 6.0, often 4
+    bytes). Before that it is the logical block size of the disk, or 4096 if that is not known.
+
+    Raises `OSError` if fstat(2) fails.
     """
     told = _ask_statx(fd)
     if told is None:
@@ -66,7 +71,7 @@ def _ask_statx(fd: int) -> Alignment | None:
 @lru_cache(maxsize=256)
 def _logical_block_size(device: int) -> int | None:
     where = f"/sys/dev/block/{os.major(device)}:{os.minor(device)}"
-    for queue in ("queue", "../queue"):  # a partition has none; its disk has
+    for queue in ("queue", "../queue"):  # a partition has none of its own; its disk has one
         try:
             with open(f"{where}/{queue}/logical_block_size", encoding="ascii") as file:
                 return int(file.read())

@@ -9,11 +9,10 @@ from contextlib import ExitStack
 
 
 def device_size(source_fd: int, stack: ExitStack) -> Callable[[], int] | None:
-    """How to ask for the size in bytes of *source_fd* (O_PATH) if it is a block device, which may
-    grow.
+    """A function that returns the size in bytes of the block device *source_fd* (O_PATH).
 
-    *stack* closes the descriptor that this needs. None if it is no block device; raises
-    `OSError` if it cannot be opened.
+    The device may grow, so the function asks each time; *stack* closes the descriptor that it
+    uses. None if *source_fd* is no block device. Raises `OSError` if it cannot be opened.
     """
     if not stat.S_ISBLK(os.fstat(source_fd).st_mode):
         return None
@@ -23,9 +22,10 @@ def device_size(source_fd: int, stack: ExitStack) -> Callable[[], int] | None:
 
 
 def is_device_of_size(path_fd: int, size: int) -> bool:
-    """Whether *path_fd* (O_PATH) is a block device that has *size* bytes anyway.
+    """Whether *path_fd* (O_PATH) is a block device of *size* bytes.
 
     No device can be truncated, but a program that asks for the size it has need not fail.
+    Raises `OSError` if the device cannot be opened.
     """
     if not stat.S_ISBLK(os.fstat(path_fd).st_mode):
         return False

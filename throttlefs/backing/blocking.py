@@ -1,9 +1,12 @@
 """Whole reads and writes by plain system calls, which may block the calling thread.
 
-read(2) and write(2) may do a part of what was asked for; these go on until all is done, the
-file ends or an error comes. Errors are raised as OSError, except that a write which had got
-somewhere returns how far: whoever goes on from there meets the error again, as write(2) has it.
+read(2) and write(2) may do only a part of what they are asked for. These functions go on until
+all is done, the file ends, or an error comes. They raise an error as `OSError`; but a write that
+fails after its first part returns the number of bytes written, as write(2) does. Whoever goes on
+from there meets the error again.
 """
+
+from __future__ import annotations
 
 import ctypes
 import errno
@@ -11,11 +14,11 @@ import os
 
 from .buffers import Data
 
-# sync_file_range(2): wait for write-back under way, start it for what is dirty, wait for that.
 WRITE_BACK_AND_WAIT = 1 | 2 | 4
+"""sync_file_range(2): wait for write-back under way, start it for dirty pages, wait for that."""
 
-# These give away the GIL while they run. With 64 in the name off_t has 64 bits everywhere;
-# where the name is missing (musl), it has them anyhow.
+# These calls release the GIL while they run. With 64 in the name off_t has 64 bits everywhere;
+# where the name is missing (musl), off_t always has them.
 _libc = ctypes.CDLL(None, use_errno=True)
 _pread = getattr(_libc, "pread64", None) or _libc.pread
 _pwrite = getattr(_libc, "pwrite64", None) or _libc.pwrite
@@ -27,7 +30,7 @@ _sync_file_range.argtypes = [ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctype
 
 
 def read(fd: int, offset: int, size: int) -> bytes:
-    """Up to `size` bytes at `offset`; fewer only at the end of the file."""
+    """Read up to *size* bytes at *offset*; fewer only at the end of the file."""
     data = os.pread(fd, size, offset)
     if len(data) == size or not data:
         return data
@@ -39,7 +42,7 @@ def read(fd: int, offset: int, size: int) -> bytes:
 
 
 def write(fd: int, offset: int, data: Data) -> int:
-    """Write `data` at `offset`; returns how much was written."""
+    """Write *data* at *offset*; returns the number of bytes written."""
     done, size = os.pwrite(fd, data, offset), len(data)
     while done < size:
         try:
@@ -53,7 +56,7 @@ def write(fd: int, offset: int, data: Data) -> int:
 
 
 def read_into(fd: int, offset: int, address: int, size: int) -> int:
-    """`read` to the memory at `address`: the number of bytes."""
+    """Read as `read` does, to the memory at *address*; returns the number of bytes."""
     done = 0
     while done < size:
         got = _pread(fd, address + done, size - done, offset + done)
@@ -67,7 +70,7 @@ def read_into(fd: int, offset: int, address: int, size: int) -> int:
 
 
 def write_from(fd: int, offset: int, address: int, size: int) -> int:
-    """`write` from the memory at `address`."""
+    """Write as `write` does, from the memory at *address*."""
     done = 0
     while done < size:
         written = _pwrite(fd, address + done, size - done, offset + done)
@@ -83,7 +86,7 @@ def write_from(fd: int, offset: int, address: int, size: int) -> int:
 
 
 def write_back(fd: int, offset: int, size: int) -> None:
-    """Write dirty pages of the range back and wait for it: sync_file_range(2)."""
+    """Write the dirty pages of the range to the disk and wait for it; see sync_file_range(2)."""
     while _sync_file_range(fd, offset, size, WRITE_BACK_AND_WAIT) < 0:
         if (number := ctypes.get_errno()) != errno.EINTR:
             raise OSError(number, os.strerror(number))

@@ -1,10 +1,12 @@
 """Memory that the kernel reads from and writes to.
 
-The kernel fills a bytes object directly, which then is the answer: no copy, and the memory
-comes from malloc(3), which hands out again what was freed a moment ago (no page faults).
-O_DIRECT wants aligned memory (open(2), NOTES): small requests are copied from and to slots
-that are used again and again, large ones get memory of their own.
+The kernel fills a bytes object directly, and that object is the answer: nothing is copied. Its
+memory comes from malloc(3), which hands out again what was freed a moment ago, so there are no
+page faults. O_DIRECT wants aligned memory (open(2), NOTES): small requests are copied from and to
+slots that are used again and again, large ones get memory of their own.
 """
+
+from __future__ import annotations
 
 import ctypes
 import mmap
@@ -20,25 +22,25 @@ _bytearray_from_size = ctypes.pythonapi.PyByteArray_FromStringAndSize
 _bytearray_from_size.argtypes = [ctypes.c_void_p, ctypes.c_ssize_t]
 _bytearray_from_size.restype = ctypes.py_object
 
-# A bytes object is a header followed by its data and a zero (CPython, bytesobject.h).
 _BYTES_HEADER = bytes.__basicsize__ - 1
+"""A bytes object is a header followed by its data and a zero (CPython, bytesobject.h)."""
 
 _Place = ctypes.c_char * 0
 
 
 def new_bytes(size: int) -> bytes:
-    """A bytes object of `size` bytes whose contents are not initialised.
+    """A bytes object of *size* bytes whose contents are not initialised.
 
-    PyBytes_FromStringAndSize is documented to give this when its first argument is NULL. It
-    may be filled until somebody else has seen it. What was not filled must be sliced off
-    before anybody does: it may be anything this process had in memory.
+    PyBytes_FromStringAndSize is documented to make this when its first argument is NULL. The
+    object may be filled until somebody else has seen it. Slice off what was not filled before
+    anybody sees it: it may be anything that this process had in memory.
     """
     made: bytes = _bytes_from_size(None, size)
     return made
 
 
 def new_bytearray(size: int) -> bytearray:
-    """A bytearray of `size` bytes, not initialised: `new_bytes` for ``os.preadv``.
+    """A bytearray of *size* bytes, not initialised: `new_bytes` for ``os.preadv``.
 
     ``bytearray(size)`` would clear it first: 1.3 us of 5.5 us for a cached read of 128 KiB.
     """
@@ -47,9 +49,9 @@ def new_bytearray(size: int) -> bytearray:
 
 
 def address_of(data: Data) -> int:
-    """Where the data lies in memory; it stays there as long as *data* lives.
+    """The address of the data in memory; it stays the same as long as *data* lives.
 
-    Raises TypeError for a read-only memoryview, of which ctypes does not tell.
+    Raises `TypeError` for a read-only memoryview, whose address ctypes does not tell.
     """
     if type(data) is bytes:
         return id(data) + _BYTES_HEADER
@@ -63,7 +65,10 @@ def addresses_are_known() -> bool:
 
 
 class AlignedMemory(NamedTuple):
-    """`size` bytes of memory at an `address` with the alignment that was asked for."""
+    """Memory of *size* bytes at *address*, a multiple of the alignment that was asked for.
+
+    The memory is the part of *owner* that begins at *start*.
+    """
 
     owner: bytes
     start: int
@@ -71,12 +76,12 @@ class AlignedMemory(NamedTuple):
     size: int
 
     def data(self, start: int, stop: int) -> memoryview:
-        """The bytes from `start` to `stop`, not copied."""
+        """The bytes from *start* to *stop*, not copied."""
         return memoryview(self.owner)[self.start + start : self.start + stop]
 
 
 def new_aligned(size: int, alignment: int) -> AlignedMemory:
-    """Memory of `size` bytes, not initialised, at a multiple of `alignment` (a power of two)."""
+    """Memory of *size* bytes, not initialised, at a multiple of *alignment* (a power of two)."""
     owner = new_bytes(size + alignment - 1)
     address = address_of(owner)
     start = -address & (alignment - 1)
@@ -84,17 +89,17 @@ def new_aligned(size: int, alignment: int) -> AlignedMemory:
 
 
 def copy_aligned(data: Data, alignment: int) -> AlignedMemory:
-    """A copy of `data` at a multiple of `alignment`."""
+    """A copy of *data* at a multiple of *alignment* (a power of two)."""
     memory = new_aligned(len(data), alignment)
     ctypes.memmove(memory.address, address_of(data), len(data))
     return memory
 
 
 SLOT_SIZE = 64 << 10
-"""Bytes in a `Slot`: up to here copying costs less (1.3 us) than preparing other memory."""
+"""Bytes in a `Slot`: up to this size a copy costs less (1.3 us) than to prepare other memory."""
 
-# As many slots are kept when nobody uses them: 4 MiB, if all were ever filled.
 _SLOTS_KEPT = 64
+"""How many slots are kept while nobody uses them: 4 MiB, if all were ever filled."""
 
 
 class Slot:

@@ -1,5 +1,7 @@
 """O_DIRECT with requests of any alignment."""
 
+from __future__ import annotations
+
 import fcntl
 import mmap
 import os
@@ -11,14 +13,14 @@ from .gate import gate_of
 
 
 class DirectIo:
-    """Reads and writes past the page cache through `fd`, which has O_DIRECT set.
+    """Reads and writes that pass the page cache by, through *fd*, which has O_DIRECT set.
 
-    - Reads are widened to whole blocks, into memory that is aligned.
-    - Aligned writes are copied to memory that is aligned, if theirs is not.
-    - Unaligned writes would need their first and last block read, changed and written back,
-      and the file cut to size if that was its last one. The page cache does all this: they go
-      through a second descriptor, without O_DIRECT, and are written back before anything else
-      may be written (`WriteGate`), so that no dirty page is ever left in the way of
+    - A read is widened to whole blocks, into memory that is aligned.
+    - An aligned write is copied to memory that is aligned, if its own is not.
+    - An unaligned write would need its first and last block read, changed and written back,
+      and the file cut to size if that was its last one. The page cache does all this. So such
+      a write goes through a second descriptor, without O_DIRECT, and is written back before
+      anything else may be written (`WriteGate`): no dirty page is ever left in the way of
       O_DIRECT. Virtual machines do not write like this, unless their sectors are smaller than
       the disk's.
     """
@@ -26,12 +28,12 @@ class DirectIo:
     def __init__(
         self, fd: int, engine: Engine, alignment: Alignment, identity: tuple[int, int]
     ) -> None:
-        """`identity` is the file's device and inode number."""
+        """*identity* is the file's device and inode number."""
         self._fd = fd
         self._engine = engine
         self._block_mask = alignment.offset - 1
         self._memory_alignment = alignment.memory
-        # A slot is aligned to a page; no disk is known that demands more.
+        # A slot is aligned to a page; no disk is known that wants more.
         self._slot_size = SLOT_SIZE if alignment.memory <= mmap.PAGESIZE else 0
         self._gate = gate_of(*identity)
         self._cached_fd = -1

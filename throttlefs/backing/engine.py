@@ -1,4 +1,6 @@
-"""What the two ways of doing I/O have in common, and the choice between them."""
+"""What the two engines have in common, and the choice between them."""
+
+from __future__ import annotations
 
 import logging
 from typing import Literal, Protocol
@@ -9,35 +11,36 @@ EngineChoice = Literal["auto", "uring", "threads"]
 
 
 class Engine(Protocol):
-    """Carries out I/O that may block without blocking the event loop.
+    """Does I/O that may block without blocking the event loop.
 
     An operation is not cancelled: a cancelled task goes on once the kernel is done with its
     request, and `trio.Cancelled` comes at its next checkpoint. So when a call has returned or
-    raised, its memory may be reused and its descriptor closed.
+    raised, its memory may be used again and its descriptor closed.
 
-    All raise OSError with the errno of the system call. EINTR and EAGAIN are retried.
+    All operations raise `OSError` with the errno of the system call. EINTR and EAGAIN are
+    retried.
 
-    `offload` says that the kernel would copy much memory between the page cache and ours, and
+    *offload* says that the kernel would copy much memory between the page cache and ours, and
     that another core should do it.
     """
 
     name: str
 
     async def read(self, fd: int, offset: int, size: int, *, offload: bool = False) -> Data:
-        """Up to `size` bytes at `offset`; fewer only at the end of the file, b"" behind it."""
+        """Read up to *size* bytes at *offset*; fewer only at the end of the file."""
 
     async def write(self, fd: int, offset: int, data: Data, *, offload: bool = False) -> int:
-        """Write all of `data`; returns its length.
+        """Write all of *data*; returns its length.
 
-        As write(2) does, after an error in the middle (ENOSPC, EFBIG) it returns how much was
-        written, and the error is raised by the write that goes on from there.
+        After an error in the middle (ENOSPC, EFBIG) it returns the number of bytes written, as
+        write(2) does; the write that goes on from there raises the error.
         """
 
     async def read_into(self, fd: int, offset: int, address: int, size: int) -> int:
-        """Read as `read` does, to the memory at `address`; returns the number of bytes."""
+        """Read as `read` does, to the memory at *address*; returns the number of bytes."""
 
     async def write_from(self, fd: int, offset: int, address: int, size: int) -> int:
-        """Write as `write` does, from the memory at `address`."""
+        """Write as `write` does, from the memory at *address*."""
 
     async def write_back(self, fd: int, offset: int, size: int) -> None:
         """Write dirty pages of the range to the disk and wait: sync_file_range(2).
@@ -47,19 +50,20 @@ class Engine(Protocol):
         """
 
     async def fsync(self, fd: int, datasync: bool) -> None:
-        """fsync(2), or fdatasync(2)."""
+        """fsync(2), or fdatasync(2) with *datasync*."""
 
     def fileno(self) -> int:
         """A descriptor that becomes readable when `poll` has something to do.
 
-        Whoever watches it, calls `poll`, and `before_sleep` before he waits, needs no `run`.
+        A loop that watches it, calls `poll`, and calls `before_sleep` before it waits, needs no
+        `run`.
         """
 
     def before_sleep(self) -> None:
         """Have the kernel begin with everything that was asked for."""
 
     def poll(self) -> None:
-        """Reschedule the tasks whose I/O is done; costs a few 100 ns when there are none.
+        """Wake the tasks whose I/O is done; costs a few 100 ns when there are none.
 
         To be called where the event loop would not get to it for long.
         """
@@ -72,20 +76,20 @@ class Engine(Protocol):
         """
 
     def close(self) -> None:
-        """Wait for what is under way, then free everything."""
+        """Wait for the I/O under way, then free everything."""
 
 
 class EngineUnavailableError(Exception):
-    """The engine asked for cannot work here; the text says why."""
+    """The engine that was asked for cannot work here; the text says why."""
 
 
 def create_engine(choice: EngineChoice, log: logging.Logger) -> Engine:
-    """Make the engine of that name; ``auto`` is io_uring where it works, threads elsewhere.
+    """Make the engine called *choice*; ``auto`` is io_uring where it works, else threads.
 
-    To be called in the process and thread that will do the I/O: an io_uring belongs to one
-    thread and does not survive a fork. Logs what was chosen and why.
+    Call it in the process and thread that will do the I/O: an io_uring belongs to one thread
+    and does not survive a fork. It tells *log* what was chosen and why.
 
-    Raises EngineUnavailableError if ``uring`` was asked for and cannot work.
+    Raises `EngineUnavailableError` if ``uring`` was asked for and cannot work.
     """
     from .threads import ThreadEngine
 

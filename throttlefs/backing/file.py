@@ -5,8 +5,10 @@ read_now, write_now  at once on the event loop, where that does not block: the p
 read, write          through the engine, for all that may wait
 ===================  =====================================================================
 
-Which way is quicker is decided once per file as far as possible, and learned otherwise.
+The quicker way is chosen once for each file as far as possible, and learned otherwise.
 """
+
+from __future__ import annotations
 
 import errno
 import fcntl
@@ -25,48 +27,62 @@ from .direct import DirectIo
 from .engine import Engine
 from .inline import STALL, is_in_memory, write_habit_of
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("throttlefs")
 
-# Above this many bytes a read or write goes to the engine. A request of FUSE is not larger: to
-# copy its 1 MiB takes 50 to 100 us here, and to have another core do it costs a third more CPU
-# in all: 3,600 reads a second here, 3,400 there (cached, queue depth 4, through a mount, two
-# cores of which the client needs one).
 INLINE_READ_MAX = 1 << 20
 INLINE_WRITE_MAX = 1 << 20
+"""Bytes: a larger read or write goes to the engine. A request of FUSE is not larger.
 
-# From this size on, what the engine reads is copied by a kernel worker, on another core: those
-# are reads that are not cached (1 MiB, queue depth 4: 3,000/s, else 2,200/s).
+To copy its 1 MiB takes 50 to 100 us on the loop. To have another core do it costs a third more
+CPU in all: 3,600 reads a second on the loop, 3,400 on another core (cached, queue depth 4,
+through a mount, two cores of which the client needs one).
+"""
+
 OFFLOAD_MIN = 128 << 10
+"""Bytes: a read by the engine of this size or more is copied by a kernel worker, on another core.
 
-# A write this large goes to the engine while another one is there: a kernel worker copies it, on
-# another core, and the loop receives the next one meanwhile (1 MiB, cached, queue depth 4:
-# 5,900/s, else 4,500/s). One at a time they would wait for the switches (3,700/s, else 4,100/s).
+These are reads that are not cached (1 MiB, queue depth 4: 3,000 a second, else 2,200).
+"""
+
 OFFLOAD_WRITE_MIN = 512 << 10
-# Whether they come side by side only shows while one is there; so one in so many begins it.
-PROBE_EVERY = 16
+"""Bytes: a write of this size or more goes to the engine while the engine has another one.
 
-# After so many reads in a row that were not in the page cache it is not asked again ...
+A kernel worker copies it, on another core, and the loop receives the next one meanwhile (1 MiB,
+cached, queue depth 4: 5,900 a second, else 4,500). Writes that come one at a time would wait for
+the switches of threads (3,700 a second, else 4,100).
+"""
+
+PROBE_EVERY = 16
+"""One in so many large writes goes to the engine without another one there.
+
+Whether writes come side by side shows only while the engine has one.
+"""
+
 MISSES_TO_PAUSE = 4
-# ... for so many reads. Asking in vain costs 2 us, and readahead begins before the refusal.
+"""After so many reads in a row that were not in the page cache it is not asked again ..."""
+
 PAUSE_READS = 32
+"""... for so many reads. A question in vain costs 2 us, and readahead begins before the refusal."""
 
 _CLEARED_MAX = 16 << 10
+"""Bytes: to clear a buffer of this size costs less than the call that makes one uncleared."""
+
 _PAGE_MASK = mmap.PAGESIZE - 1
 
-# Filesystems of which the log has already said that they refuse O_DIRECT.
 _without_direct: set[int] = set()
+"""Filesystems of which the log has already said that they refuse O_DIRECT."""
 
 
 class BackingFile:
     """An open descriptor of an image, to be read and written by many tasks at once.
 
-    Takes `fd` over: `close` closes it. It must have been opened with the `open_flags` of
-    `cache`; O_DIRECT is added here. Where the filesystem refuses it, the page cache is used and
+    It takes *fd* over: `close` closes it. *fd* must have been opened with the `open_flags` of
+    *cache*; O_DIRECT is added here. Where the filesystem refuses it, the page cache is used and
     the log says so, once. With O_APPEND pwrite(2) appends whatever the offset, so that nothing
     is overwritten which another process has just appended; O_DIRECT, which writes whole blocks,
     has to do without.
 
-    All operations raise OSError with the errno of the system call.
+    All operations raise `OSError` with the errno of the system call.
     """
 
     def __init__(self, fd: int, engine: Engine, cache: CacheMode = CacheMode.WRITEBACK) -> None:
@@ -87,7 +103,7 @@ class BackingFile:
         if self._direct or flags & os.O_DSYNC:
             self._inline_write_max = 0  # these wait for the disk
         self._is_device = stat.S_ISBLK(status.st_mode)
-        # What is in memory never makes anybody wait, nor does it know RWF_NOWAIT.
+        # A file in memory never makes anybody wait, nor does it know RWF_NOWAIT.
         self._read_flags = 0 if is_in_memory(fd) else os.RWF_NOWAIT
         self._misses = 0  # latest reads in a row that were not in the page cache
         self._pause = 0  # reads to come for which it is not asked
@@ -99,10 +115,10 @@ class BackingFile:
         self._writes_till_probe = PROBE_EVERY
 
     def read_now(self, offset: int, size: int, room: memoryview | None = None) -> Data | None:
-        """Read what is in the page cache, without waiting; None: not all of it is, use `read`.
+        """Read from the page cache, without waiting; None: not all of it is there, use `read`.
 
-        May be shorter than `size` only at the end of the file. What is read goes into `room`, if
-        that is given; it must have `size` bytes, and is what is returned if it was filled.
+        The result is shorter than *size* only at the end of the file. If *room* is given, which
+        must have *size* bytes, the data go there, and *room* is returned if it was filled.
         """
         if size > self._inline_read_max:
             return None
@@ -113,7 +129,6 @@ class BackingFile:
         if room is not None:
             buffer = room
         else:
-            # Clearing a small buffer is cheaper than the call that does not.
             buffer = bytearray(size) if size <= _CLEARED_MAX else new_bytearray(size)
         try:
             got = os.preadv(self.fd, (buffer,), offset, self._read_flags)
@@ -143,7 +158,7 @@ class BackingFile:
             self._pause = PAUSE_READS
 
     async def read(self, offset: int, size: int) -> Data:
-        """Up to `size` bytes at `offset`; fewer only at the end of the file, b"" behind it."""
+        """Read up to *size* bytes at *offset*; fewer only at the end of the file."""
         if self._direct is not None:
             return await self._direct.read(offset, size)
         return await self._engine.read(self.fd, offset, size, offload=size >= OFFLOAD_MIN)
@@ -151,7 +166,7 @@ class BackingFile:
     def write_now(self, offset: int, data: Data) -> int | None:
         """Write to the page cache where that is quick; None: it is not, use `write`.
 
-        Returns how much was written, as `write` does.
+        Returns the number of bytes written, as `write` does.
         """
         size = len(data)
         begin = monotonic()
@@ -168,7 +183,7 @@ class BackingFile:
         return written
 
     def _comes_side_by_side(self) -> bool:
-        """Whether a write meets another one in the engine, or is to show the next one."""
+        """Whether the engine has another write, or should get this one to find out."""
         if self._writes_under_way:
             return True
         self._writes_till_probe -= 1
@@ -178,10 +193,10 @@ class BackingFile:
         return True
 
     def _edges_are_cached(self, offset: int, size: int) -> bool:
-        """Whether a write of parts of pages finds these in the page cache.
+        """Whether the pages of which a write changes only a part are in the page cache.
 
-        If not, it first reads them: 100 us on a fast disk, 10 ms on a slow one. The question
-        costs 1 us a page.
+        If not, the kernel reads them first: 100 us on a fast disk, 10 ms on a slow one. The
+        question costs 1 us a page.
         """
         end = offset + size
         edges = [place for place in (offset, end) if place & _PAGE_MASK]
@@ -194,10 +209,10 @@ class BackingFile:
         return True
 
     async def write(self, offset: int, data: Data) -> int:
-        """Write all of `data`; returns its length.
+        """Write all of *data*; returns its length.
 
-        After an error in the middle (ENOSPC, EFBIG) returns how much was written; the write
-        that goes on from there raises the error.
+        After an error in the middle (ENOSPC, EFBIG) it returns the number of bytes written; the
+        write that goes on from there raises the error.
         """
         if self._direct is not None:
             return await self._direct.write(offset, data)
@@ -208,7 +223,7 @@ class BackingFile:
             self._writes_under_way -= 1
 
     async def fsync(self, datasync: bool) -> None:
-        """fsync(2), or fdatasync(2); nothing with cache mode ``unsafe``."""
+        """fsync(2), or fdatasync(2) with *datasync*; nothing in cache mode ``unsafe``."""
         if not self._ignores_fsync:
             await self._engine.fsync(self.fd, datasync)
 

@@ -1,9 +1,11 @@
 """Keeps unaligned writes of an inode apart from all its other writes.
 
 An unaligned write passes through the page cache in the middle of O_DIRECT ones. The kernel
-promises nothing when both touch the same page at once (open(2), NOTES), and neither XFS nor
-ext4 let an unaligned O_DIRECT write run beside others: so do we.
+promises nothing when both touch the same page at once (open(2), NOTES). XFS and ext4 do not let
+an unaligned O_DIRECT write run beside others either.
 """
+
+from __future__ import annotations
 
 from collections import deque
 from weakref import WeakValueDictionary
@@ -16,8 +18,8 @@ from throttlefs import waiting
 class WriteGate:
     """Lets in any number of aligned writes, or one unaligned write; in order of arrival.
 
-    Who has come in, by `enter` or `try_enter`, leaves by `leave` with the same argument, also
-    when the write failed.
+    A write that has come in, by `enter` or `try_enter`, leaves by `leave` with the same argument,
+    also when it failed.
     """
 
     __slots__ = ("__weakref__", "_inside", "_unaligned_inside", "_waiting")
@@ -28,7 +30,7 @@ class WriteGate:
         self._waiting: deque[tuple[Task | waiting.Waiter, bool]] = deque()
 
     def try_enter(self, *, unaligned: bool) -> bool:
-        """Enter if the write may begin at once; else the way in is `enter`."""
+        """Enter if the write may begin at once; otherwise `enter` has to be awaited."""
         if self._waiting or not self._may_enter(unaligned):
             return False
         self._admit(unaligned)
@@ -43,7 +45,7 @@ class WriteGate:
 
         def give_up(_: RaiseCancelT) -> Abort:
             self._waiting.remove(waiter)
-            self._open()  # it may have been what the ones behind it waited for
+            self._open()  # those behind it may have waited for it alone
             return Abort.SUCCEEDED
 
         await waiting.wait(give_up)

@@ -1,7 +1,7 @@
-"""One io_uring: two ring buffers shared with the kernel, and the entries they speak of.
+"""One io_uring: two ring buffers shared with the kernel, and the entries that they hold.
 
-io_uring_setup(2) makes it and tells at which offsets of its mappings the words and entries
-below lie. How it works (io_uring(7); the words in capitals are the kernel's)::
+io_uring_setup(2) makes it and says at which offsets of its mappings the words and entries
+below lie. This is how it works (io_uring(7); the words in capitals are the kernel's)::
 
       we write                                            the kernel writes
       SQEs   [ 0 ][ 1 ][ 2 ][ 3 ] ...   one request each  CQEs [ 0 ][ 1 ] ...  one result each
@@ -15,8 +15,10 @@ completion ring's head behind it frees the place. Heads and tails are 32-bit cou
 only ever grow and wrap; the place is ``counter & (entries - 1)``.
 
 The kernel's submission ring is really an array of indices into the SQEs. It is filled once
-with 0, 1, 2, ... and never touched again, so that place n always speaks of SQE n.
+with 0, 1, 2, ... and never touched again, so that place n always means SQE n.
 """
+
+from __future__ import annotations
 
 import contextlib
 import errno
@@ -30,12 +32,6 @@ from . import uring_abi as abi
 
 _COUNTER = 0xFFFF_FFFF
 
-# From the best to the plainest; a kernel that does not know a flag says EINVAL.
-#
-# DEFER_TASKRUN: the kernel posts completions when this thread asks for them and not by
-# interrupting it: epoll_wait(2) is not cut short with EINTR, and a burst of completions costs
-# one entry into the kernel. COOP_TASKRUN spares only the interrupt of running code. With
-# either, SQ_TASKRUN in the ring's flags says that something waits to be asked for.
 _SETUP_FLAGS = (
     abi.Setup.SUBMIT_ALL
     | abi.Setup.TASKRUN_FLAG
@@ -44,10 +40,20 @@ _SETUP_FLAGS = (
     abi.Setup.SUBMIT_ALL | abi.Setup.TASKRUN_FLAG | abi.Setup.COOP_TASKRUN,
     abi.Setup(0),
 )
+"""From the best to the plainest; a kernel that does not know a flag says EINVAL.
 
-# The kernel starts a worker when those it has are blocked, and by default at most four per CPU:
-# too few to keep a network filesystem busy, which blocks one for each request.
+With DEFER_TASKRUN the kernel posts completions when this thread asks for them, and does not
+interrupt it: epoll_wait(2) is not cut short with EINTR, and a burst of completions costs one
+system call. COOP_TASKRUN spares only the interrupt of running code. With either, SQ_TASKRUN in
+the ring's flags says that completions wait to be asked for.
+"""
+
 _MAX_WORKERS = 64
+"""How many kernel workers may do what blocks.
+
+The kernel starts a worker when those it has are blocked, and by default at most four per CPU:
+too few to keep a network filesystem busy, where each request blocks one.
+"""
 
 _REQUIRED_FEATURES = int(abi.Feature.SINGLE_MMAP | abi.Feature.NODROP | abi.Feature.SUBMIT_STABLE)
 
@@ -57,13 +63,13 @@ class RingUnavailableError(Exception):
 
 
 class Ring:
-    """An io_uring of one thread: the one that made it must be the one that uses it.
+    """An io_uring of one thread: the thread that made it must be the one that uses it.
 
-    `entries` is the submission ring's size, a power of two; at most twice as many requests
-    can be under way (`capacity`). Since no more are ever let in, the completion ring has room
+    *entries* is the submission ring's size, a power of two; at most twice as many requests
+    can be under way (`capacity`). No more are ever let in, so the completion ring has room
     for every result and cannot overflow.
 
-    Raises RingUnavailableError.
+    Raises `RingUnavailableError`.
     """
 
     def __init__(self, entries: int = 256) -> None:
@@ -128,8 +134,8 @@ class Ring:
     ) -> None:
         """Write one request; the kernel sees it at the next `submit`. Needs `has_room`.
 
-        The memory at `address` must stay where it is until the request has been reaped, and
-        `fd` open until it has been submitted.
+        The memory at *address* must stay where it is until the request has been reaped, and
+        *fd* open until it has been submitted.
         """
         tail = self._sq_tail
         abi.SQE.pack_into(
@@ -152,10 +158,10 @@ class Ring:
         self.in_flight += 1
 
     def submit(self) -> None:
-        """Hand what is queued to the kernel: one system call, as a rule.
+        """Hand the queued requests to the kernel: one system call, as a rule.
 
-        Raises OSError: EAGAIN and EBUSY mean later (reap first), all else that it never will.
-        What was not taken stays queued.
+        Raises `OSError`: after EAGAIN and EBUSY the kernel takes them later (reap first), after
+        any other never. What was not taken stays queued.
         """
         while self.queued:
             taken = abi.enter(self.fd, self.queued, abi.ENTER_GETEVENTS)
@@ -164,7 +170,7 @@ class Ring:
                 raise BlockingIOError(errno.EAGAIN, "io_uring_enter took no request")
 
     def withdraw(self) -> list[int]:
-        """Take back what is queued and was never submitted; returns the user_data."""
+        """Take back the requests that are queued and not submitted; returns their user_data."""
         withdrawn = []
         while self.queued:
             self._sq_tail = (self._sq_tail - 1) & _COUNTER
@@ -179,7 +185,7 @@ class Ring:
     def reap(self, deliver: Callable[[int, int], None]) -> None:
         """Call ``deliver(user_data, result)`` for each completion that is there. Never waits.
 
-        The result is the system call's, or minus an errno. Costs 0.1 us if there is nothing.
+        The result is the system call's, or minus an errno. Costs 0.1 us if there is none.
         """
         words = self._words
         if words[self._sq_flags_at] & (abi.SQ_TASKRUN | abi.SQ_CQ_OVERFLOW):
@@ -209,7 +215,7 @@ class Ring:
 
 
 def _make_ring(entries: int) -> tuple[abi.Params, int]:
-    """The ring of the best kind that this kernel makes."""
+    """Make the best kind of ring that this kernel knows."""
     if abi.ODD_NUMBERS:
         raise RingUnavailableError("on this architecture its system calls are not known here")
     for flags in _SETUP_FLAGS:
@@ -228,7 +234,7 @@ def _allow_workers(fd: int) -> None:
     try:
         abi.limit_workers(fd, _MAX_WORKERS)
     except OSError:
-        pass  # Linux before 5.15: it stays with what there is
+        pass  # Linux before 5.15 keeps its own limit
 
 
 def _check(params: abi.Params, fd: int) -> None:
@@ -262,9 +268,9 @@ def _no_fence() -> None:
     """x86 and s390 keep loads in order, and loads before later stores: nothing to do."""
 
 
-# Kernel workers write completions from other CPUs. Python has no memory barriers of its own,
-# but a lock's release and acquire are one on every architecture.
 _fence_lock = threading.Lock()
+"""Kernel workers write completions from other CPUs. Python has no memory barriers of its own, but
+a lock's release and acquire are one on every architecture."""
 _fence_lock.acquire()
 _strongly_ordered = platform.machine() in ("x86_64", "i686", "i386", "s390x")
 _fence = _no_fence if _strongly_ordered else _full_fence

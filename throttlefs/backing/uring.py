@@ -1,4 +1,4 @@
-"""The io_uring engine: who asks for I/O waits for a completion of a `Ring`.
+"""The io_uring engine: each operation waits for a completion of a `Ring`.
 
 A request is written into the ring, and the handler (or trio task) that made it goes to sleep;
 the completion carries a number that leads back to it. Before a loop sleeps it calls
@@ -7,6 +7,8 @@ after it has slept it calls `poll`, which reaps completions. The ring's eventfd 
 session loop does all this by itself; under trio alone `run` does, by hooks around trio's
 epoll_wait(2).
 """
+
+from __future__ import annotations
 
 import errno
 import os
@@ -24,33 +26,37 @@ from .blocking import WRITE_BACK_AND_WAIT
 from .buffers import Data, address_of, addresses_are_known, new_bytes
 from .ring import Ring, RingUnavailableError
 
-# How many requests may queue up before they are submitted although the loop is busy. Eager
-# submission feeds the disk early; late submission saves CPU, as one system call and one kick of
-# the disk serve many. Random 4 KiB reads at queue depth 32 through a mount, buffered and cold:
-# 4 -> 34 k/s and 28.7 us of CPU each, 8 -> 38 k/s and 25.6 us, 32 -> 26 k/s (virtio disk, two
-# cores; scripts/benchmarks/backing_io.py has the engine alone).
 SUBMIT_BATCH = 8
+"""How many requests may queue up before they are submitted although the loop is busy.
 
-# From this size on, in bytes, a request is submitted at once: it keeps the disk, or the worker that
-# copies it, busy for longer than a system call takes.
+Early submission feeds the disk; late submission saves CPU, as one system call and one kick of
+the disk serve many. Random 4 KiB reads at queue depth 32 through a mount, buffered and cold:
+4 -> 34 k/s and 28.7 us of CPU each, 8 -> 38 k/s and 25.6 us, 32 -> 26 k/s (virtio disk, two
+cores; scripts/benchmarks/backing_io.py has the engine alone).
+"""
+
 SUBMIT_AT_ONCE = 128 << 10
+"""Bytes: a request of this size or more is submitted at once.
 
-# As many calls of `poll` may pass before fewer than that are submitted.
+It keeps the disk, or the worker that copies it, busy for longer than a system call takes.
+"""
+
 SUBMIT_PATIENCE = 8
+"""After so many calls of `poll` fewer requests than `SUBMIT_BATCH` are submitted."""
 
-# In so many rounds of trio's scheduler everybody who was woken has run.
 _LAST_ROUNDS = 3
+"""In so many rounds of trio's scheduler every task that was woken has run."""
 
-# How long `close` waits for the kernel to finish what is under way, in seconds.
 CLOSE_TIMEOUT = 10.0
+"""s for which `UringEngine.close` waits for the kernel to finish what is under way."""
 
-# What the kernel did not give back in time: freeing its memory would let the kernel scribble
-# on what comes there next.
 _abandoned: list[object] = []
+"""Engines whose requests the kernel did not finish in time. Were their memory freed, the kernel
+would write over what comes there next."""
 
 
 class _Request:
-    """Who waits for a completion, and the completion's result."""
+    """The task or handler that waits for a completion, and the completion's result."""
 
     __slots__ = ("result", "waiter")
 
@@ -60,13 +66,13 @@ class _Request:
 
 
 class UringEngine:
-    """Backing I/O through io_uring; see `Engine`. Raises RingUnavailableError."""
+    """Backing I/O through io_uring; see `Engine`. Raises `RingUnavailableError`."""
 
     name = "uring"
 
     def __init__(self, entries: int = 256) -> None:
         if not addresses_are_known():
-            raise RingUnavailableError("this Python does not tell where its objects lie")
+            raise RingUnavailableError("this Python does not tell the addresses of its objects")
         self._ring = Ring(entries)
         self._requests: dict[int, _Request] = {}
         self._last_number = 0
@@ -96,7 +102,7 @@ class UringEngine:
     async def write(self, fd: int, offset: int, data: Data, *, offload: bool = False) -> int:
         """See `Engine.write`."""
         if type(data) is memoryview and data.readonly:
-            data = bytes(data)  # nothing else tells where it lies
+            data = bytes(data)  # its own address is not known
         return await self._transfer(abi.Op.WRITE, fd, offset, address_of(data), len(data), offload)
 
     async def read_into(self, fd: int, offset: int, address: int, size: int) -> int:
@@ -163,7 +169,7 @@ class UringEngine:
         op_flags: int,
         sqe_flags: int,
     ) -> _Request:
-        """Put one request into the ring; whoever is running must `wait` for it next."""
+        """Put one request into the ring; the caller must `wait` for it next."""
         if self._ended:
             raise RuntimeError("nobody would reap the completion: the engine's run() has ended")
         request = _Request(waiting.current())
@@ -190,7 +196,7 @@ class UringEngine:
         except OSError as error:
             if error.errno in (errno.EAGAIN, errno.EBUSY, errno.EINTR):
                 # The kernel is short of memory, or wants completions reaped first. The loop
-                # must not go to sleep on it: have it come round and try again.
+                # must not go to sleep now: make it come round and try again.
                 os.eventfd_write(self._ring.event_fd, 1)
                 return
             for number in self._ring.withdraw():
@@ -220,7 +226,7 @@ class UringEngine:
                 self._submit()
 
     async def run(self) -> None:
-        """See `Engine.run`. When cancelled, sees to what is under way before it ends."""
+        """See `Engine.run`. When cancelled, it waits for what is under way before it ends."""
         hooks = _LoopHooks(self)
         trio.lowlevel.add_instrument(hooks)
         try:
@@ -228,8 +234,8 @@ class UringEngine:
                 await self._wake_up()
         finally:
             with trio.CancelScope(shield=True):
-                # Who was woken may ask for more before it comes to a checkpoint, which lets it
-                # know of the cancellation: it has had its turn when nobody asks any more.
+                # A task that was woken may ask for more before it comes to a checkpoint and
+                # learns that it is cancelled. Once nobody asks any more, all have had a turn.
                 rounds, last = 0, self._last_number
                 while self._requests or rounds < _LAST_ROUNDS:
                     if self._requests:

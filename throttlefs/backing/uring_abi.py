@@ -1,9 +1,11 @@
 """The io_uring kernel interface: numbers, structures and the three system calls.
 
 Everything here is a transcription of ``<linux/io_uring.h>`` and of the manual pages
-io_uring_setup(2), io_uring_enter(2) and io_uring_register(2); nothing decides anything.
+io_uring_setup(2), io_uring_enter(2) and io_uring_register(2); this module decides nothing.
 Python has no binding for these calls, so they go through libc's ``syscall(2)``.
 """
+
+from __future__ import annotations
 
 import ctypes
 import errno
@@ -11,16 +13,17 @@ import os
 import struct
 from enum import IntEnum, IntFlag
 
-# System calls added since Linux 5.1 have the same numbers on every architecture but Alpha and
-# MIPS, which add an offset.
 ODD_NUMBERS = os.uname().machine.startswith(("alpha", "mips"))
+"""Whether the numbers below are wrong: system calls added since Linux 5.1 have the same numbers on
+every architecture but Alpha and MIPS, which add an offset."""
+
 SYS_IO_URING_SETUP = 425
 SYS_IO_URING_ENTER = 426
 SYS_IO_URING_REGISTER = 427
 
-# PyDLL keeps the GIL: none of these calls blocks, and when the GIL has been given away to a
-# busy thread, it takes up to sys.getswitchinterval(), 5 ms, to get it back.
 _syscall = ctypes.PyDLL(None, use_errno=True).syscall
+"""PyDLL keeps the GIL: none of these calls blocks, and once the GIL has been given away to a busy
+thread, it takes up to sys.getswitchinterval(), 5 ms, to get it back."""
 
 
 class Op(IntEnum):
@@ -52,27 +55,38 @@ class Feature(IntFlag):
     SUBMIT_STABLE = 1 << 2  # 5.5: an entry may be reused as soon as it is submitted
 
 
-SQE_ASYNC = 1 << 4  # IOSQE_ASYNC: do not try inline, hand over to a kernel worker at once
-SQ_CQ_OVERFLOW = 1 << 1  # IORING_SQ_CQ_OVERFLOW: completions wait in the kernel for room
-SQ_TASKRUN = 1 << 2  # IORING_SQ_TASKRUN: completions wait for a system call of this thread
-ENTER_GETEVENTS = 1 << 0  # IORING_ENTER_GETEVENTS
-FSYNC_DATASYNC = 1 << 0  # IORING_FSYNC_DATASYNC
+SQE_ASYNC = 1 << 4
+"""IOSQE_ASYNC: do not try inline, hand over to a kernel worker at once."""
+SQ_CQ_OVERFLOW = 1 << 1
+"""IORING_SQ_CQ_OVERFLOW: completions wait in the kernel for room."""
+SQ_TASKRUN = 1 << 2
+"""IORING_SQ_TASKRUN: completions wait for a system call of this thread."""
+ENTER_GETEVENTS = 1 << 0
+"""IORING_ENTER_GETEVENTS."""
+FSYNC_DATASYNC = 1 << 0
+"""IORING_FSYNC_DATASYNC."""
 
-OFFSET_SQ_RING = 0  # mmap(2) offsets: IORING_OFF_SQ_RING (the CQ ring shares it), ...
-OFFSET_SQES = 0x10000000  # ... IORING_OFF_SQES
+OFFSET_SQ_RING = 0
+"""For mmap(2): IORING_OFF_SQ_RING. The completion ring lies in the same mapping."""
+OFFSET_SQES = 0x10000000
+"""For mmap(2): IORING_OFF_SQES."""
 
-REGISTER_EVENTFD = 4  # IORING_REGISTER_EVENTFD
-REGISTER_PROBE = 8  # IORING_REGISTER_PROBE, 5.6
-REGISTER_IOWQ_MAX_WORKERS = 19  # IORING_REGISTER_IOWQ_MAX_WORKERS, 5.15
-PROBE_OP_SUPPORTED = 1 << 0  # IO_URING_OP_SUPPORTED
+REGISTER_EVENTFD = 4
+"""IORING_REGISTER_EVENTFD."""
+REGISTER_PROBE = 8
+"""IORING_REGISTER_PROBE, 5.6."""
+REGISTER_IOWQ_MAX_WORKERS = 19
+"""IORING_REGISTER_IOWQ_MAX_WORKERS, 5.15."""
+PROBE_OP_SUPPORTED = 1 << 0
+"""IO_URING_OP_SUPPORTED."""
 
-# struct io_uring_sqe, 64 bytes: opcode, flags, ioprio, fd, offset, address, length, rw_flags
-# (fsync_flags), user_data. The 24 bytes behind them stay zero.
 SQE = struct.Struct("=BBHiQQIIQ")
+"""``struct io_uring_sqe``: opcode, flags, ioprio, fd, offset, address, length, rw_flags
+(fsync_flags), user_data. The 24 bytes behind them stay zero."""
 SQE_SIZE = 64
 
-# struct io_uring_cqe, 16 bytes: user_data, res, flags.
 CQE = struct.Struct("=QiI")
+"""``struct io_uring_cqe``: user_data, res, flags."""
 
 
 class _SqOffsets(ctypes.Structure):
@@ -94,7 +108,7 @@ class _CqOffsets(ctypes.Structure):
 
 
 class Params(ctypes.Structure):
-    """``struct io_uring_params``: what is asked for, and what the kernel made of it."""
+    """``struct io_uring_params``: what is asked for, and what the kernel gave."""
 
     _fields_ = [
         ("sq_entries", ctypes.c_uint32),
@@ -134,9 +148,9 @@ class _Probe(ctypes.Structure):
 
 
 def setup(entries: int, params: Params) -> int:
-    """io_uring_setup(2): make a ring and return its descriptor; fills `params`.
+    """io_uring_setup(2): make a ring and return its descriptor; fills *params*.
 
-    Raises OSError: ENOSYS (no io_uring), EPERM (forbidden by sysctl, seccomp or LSM), EINVAL
+    Raises `OSError`: ENOSYS (no io_uring), EPERM (forbidden by sysctl, seccomp or LSM), EINVAL
     (flags this kernel does not know), ENOMEM (RLIMIT_MEMLOCK, before Linux 5.12).
     """
     fd: int = _syscall(SYS_IO_URING_SETUP, entries, ctypes.byref(params))
@@ -148,8 +162,8 @@ def setup(entries: int, params: Params) -> int:
 def enter(fd: int, to_submit: int, flags: int) -> int:
     """io_uring_enter(2) without waiting: the number of entries the kernel took.
 
-    Arguments go as plain ints, without ctypes' `argtypes`: half the cost (0.45 us for 0.9).
-    Raises OSError: EAGAIN (no memory now), EBUSY (completions must be reaped first), EBADF.
+    Arguments go as plain ints, without ctypes' ``argtypes``: half the cost (0.45 us, not 0.9).
+    Raises `OSError`: EAGAIN (no memory now), EBUSY (completions must be reaped first), EBADF.
     """
     taken: int = _syscall(SYS_IO_URING_ENTER, fd, to_submit, 0, flags, None, 0)
     if taken < 0:
@@ -158,14 +172,14 @@ def enter(fd: int, to_submit: int, flags: int) -> int:
 
 
 def register_eventfd(fd: int, event_fd: int) -> None:
-    """io_uring_register(2): signal `event_fd` whenever a completion is posted or waits."""
+    """io_uring_register(2): signal *event_fd* whenever a completion is posted or waits."""
     word = ctypes.c_int(event_fd)
     if _syscall(SYS_IO_URING_REGISTER, fd, REGISTER_EVENTFD, ctypes.byref(word), 1) < 0:
         raise _last_error("io_uring_register(IORING_REGISTER_EVENTFD)")
 
 
 def limit_workers(fd: int, bounded: int) -> None:
-    """io_uring_register(2): let so many workers do what blocks on files, at most."""
+    """io_uring_register(2): let at most *bounded* workers do what blocks on files."""
     numbers = (ctypes.c_uint32 * 2)(bounded, 0)  # 0: leave the unbounded ones (sockets) alone
     if _syscall(SYS_IO_URING_REGISTER, fd, REGISTER_IOWQ_MAX_WORKERS, numbers, 2) < 0:
         raise _last_error("io_uring_register(IORING_REGISTER_IOWQ_MAX_WORKERS)")
