@@ -64,6 +64,9 @@ def test_set_says_what_it_changed_and_show_has_it(mount: Mounted) -> None:
         "disk.img: weight 100 -> 200\ndisk.img: group none -> db\n"
     )
     assert shown("set", "--group", "db", mount.path, "iops=90") == "group db: iops off -> 90\n"
+    assert shown("set", "--group", "host", "--create", mount.path, "iops=5000") == (
+        "group host: iops off -> 5000\n"
+    )
     table = [line.split() for line in shown("show", mount.path).splitlines()]
     assert table[0] == [str(mount.source), "on", str(mount.path)]
     assert ["(default)", "bps=6M", "-", "100"] in table
@@ -82,9 +85,14 @@ def test_nothing_of_an_invalid_command_is_applied(mount: Mounted) -> None:
 
     before = all_said()
     disk = mount.path / "disk.img"
-    assert fails("set", disk, "bps=1M", "bsp=2M") == "unknown limit 'bsp'; did you mean 'bps'?"
+    line = fails("set", disk, "bps=1M", "bsp=2M", status=2)
+    assert line == "unknown limit 'bsp'; did you mean 'bps'?"
     assert fails("set", disk, "iops=5", "bps_max=1M").startswith("bps_max=1M is below bps=4M")
-    assert fails("set", disk, "bps=fast").startswith("bps: 'fast' is not a number")
+    assert fails("set", disk, "bps=fast", status=2).startswith("bps: 'fast' is not a number")
+    assert fails("set", "--group", "db", mount.path, "bps=1M").startswith(
+        "there is no group 'db', nor any other. To make one: throttlefs set --group NAME --create"
+    )
+    assert fails("set", disk, "group=db").startswith("there is no group 'db'")
     assert "neither NAME=VALUE" in fails("set", disk, "fast", status=2)
     assert "needs a mount point" in fails("set", "--all", disk, "off", status=2)
     assert "give one of them" in fails("show", "--json", "--toml", mount.path, status=2)

@@ -13,6 +13,8 @@ import click
 from throttlefs.errors import ThrottlefsError, UsageError
 from throttlefs.settings.units import printable
 
+from .hints import LimitsCommand
+
 
 class MountPath(click.Path):
     """A path on a mount, taken as it stands.
@@ -85,18 +87,21 @@ def show(path: str, as_json: bool, as_toml: bool) -> None:
         print_table(show_table(status, found.device is not None))
 
 
-@click.command(name="set", short_help="Change limits in flight.")
+@click.command(name="set", cls=LimitsCommand, short_help="Change limits in flight.")
 @_PATH
 @click.argument("words", metavar="NAME=VALUE|off...", nargs=-1, required=True)
 @click.option("--all", "every", is_flag=True, help="PATH is a mount point: every image as well.")
-@click.option("--group", metavar="NAME", help="Change the group NAME of the mount, or make it.")
-def set_limits(path: str, words: tuple[str, ...], every: bool, group: str | None) -> None:
+@click.option("--group", metavar="NAME", help="Change the group NAME of the mount.")
+@click.option("--create", is_flag=True, help="With --group: make the group if there is none.")
+def set_limits(
+    path: str, words: tuple[str, ...], every: bool, group: str | None, create: bool
+) -> None:
     """Change the limits at PATH, all that is given or nothing; prints what has changed.
 
     PATH is a file in a mount or, for the default of all files, a mount point. What already waits
     is held to the new limits at once. NAME is any limit of throttlefs mount -o, group, weight or,
     with --group, parent. NAME=0 lifts one limit, off all of them (a group's by leaving it). With
-    group=NAME the limits are the group's, as in QEMU.
+    group=NAME the limits are the group's, as in QEMU, and make the group if there is none.
 
     \b
     Examples:
@@ -107,13 +112,21 @@ def set_limits(path: str, words: tuple[str, ...], every: bool, group: str | None
       throttlefs set --all mnt off
     """
     from throttlefs.control.locate import locate
+    from throttlefs.policy.tuning import Change, TuningError
 
     from .presentation import changes_text, parse_assignments
 
     values, off = parse_assignments(words)
-    found = locate(path)
     if every and group is not None:
         raise UsageError("--all and --group: give one of them")
+    if create and group is None:
+        raise UsageError("--create makes a group: say with --group which")
+    try:
+        # The daemon checks this as well; but what is wrong in any case is a wrong command line.
+        Change.parse(values.items(), off=off, of_group=group is not None)
+    except TuningError as exc:
+        raise UsageError(str(exc)) from None
+    found = locate(path)
     if found.device is not None and (every or group is not None):
         option = "--all" if every else "--group"
         raise UsageError(f"{option} needs a mount point, and {path} is a file: use {found.point}")
@@ -122,6 +135,7 @@ def set_limits(path: str, words: tuple[str, ...], every: bool, group: str | None
         arguments["off"] = True
     if group is not None:
         arguments["group-name"] = group
+        arguments["create"] = create
     elif every:
         arguments["all"] = True
     elif found.device is not None:

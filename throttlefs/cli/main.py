@@ -20,6 +20,7 @@ from throttlefs.settings.limits import LIMIT_HELP, RATES
 from throttlefs.settings.units import printable
 
 from .control import COMMANDS, MountPath
+from .hints import MountOptionsCommand
 from .mount8 import with_subcommand
 
 _PROGRAM = "throttlefs"
@@ -91,7 +92,7 @@ Examples:
 """
 
 
-class _MountCommand(click.Command):
+class _MountCommand(MountOptionsCommand):
     """``mount``, whose help is made when asked for, since it reads the tables of options."""
 
     def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -133,7 +134,8 @@ def cli() -> None:
 @click.option(
     "--qmp",
     metavar="unix:PATH",
-    help="One more control socket, at PATH; every mount has one in the runtime directory.",
+    help="One more control socket, at PATH; every mount has one in the runtime directory. QEMU's "
+    ",server=on,wait=off may follow.",
 )
 @click.option(
     "--log-file",
@@ -155,18 +157,18 @@ def mount(
     from_outside = inherited()  # before anything is opened
     from throttlefs.daemon.logs import set_up_logging
     from throttlefs.host.paths import check_paths
-    from throttlefs.settings.options import OptionError, parse_options
+    from throttlefs.settings.option_values import OptionError
+    from throttlefs.settings.options import parse_options
+    from throttlefs.settings.qmp_address import parse_qmp_address
 
     try:
         options = parse_options(list(opts))
+        qmp_path = None if qmp is None else os.path.abspath(parse_qmp_address(qmp))
     except OptionError as exc:
         raise UsageError(str(exc)) from None
     if config is not None or options.config is not None:
         # Absolute, for the daemon's working directory is another.
         options = replace(options, config=os.path.abspath(config or options.config or ""))
-    if qmp is not None and qmp.removeprefix("unix:") in (qmp, ""):
-        raise UsageError(f"--qmp {qmp} is not unix:PATH, e.g. unix:/tmp/images.sock")
-    qmp_path = None if qmp is None else os.path.abspath(qmp.removeprefix("unix:"))
     paths = check_paths(source, target, options.nonempty)
     log_path = None if log_file is None else os.path.abspath(log_file)
     set_up_logging(foreground, log_path, verbose)

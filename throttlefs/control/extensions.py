@@ -9,9 +9,10 @@
 ``x-throttlefs-query-stats``
     Counters, and quantiles of wait and service time; ``histograms`` for those too.
 ``x-throttlefs-set``
-    Change one image (``device``), a group (``group-name``), or the default and with ``all`` every
-    image. ``values`` holds limits, ``group``, ``weight`` and, for a group, ``parent``; what it
-    does not hold stays. ``off`` lifts all limits first. Returns what changed.
+    Change one image (``device``), a group (``group-name``; with ``create`` it is made if there is
+    none), or the default and with ``all`` every image. ``values`` holds limits, ``group``,
+    ``weight`` and, for a group, ``parent``; what it does not hold stays. ``off`` lifts all limits
+    first. Returns what changed.
 ``x-throttlefs-remove-group``
     Remove a group without members.
 ``x-throttlefs-reload``
@@ -90,6 +91,7 @@ class ExtensionCommands:
             {
                 **device,
                 "group-name": Parameter("string"),
+                "create": Parameter("boolean"),
                 "all": Parameter("boolean"),
                 "off": Parameter("boolean"),
                 "values": Parameter("object"),
@@ -183,6 +185,8 @@ class ExtensionCommands:
             raise QmpError("Need at most one of 'device' and 'group-name'")
         if every and (device is not None or group is not None):
             raise QmpError("'all' goes with neither 'device' nor 'group-name'")
+        if "create" in arguments and group is None:
+            raise QmpError("'create' needs 'group-name'")
         change = Change.parse(
             arguments.get("values", {}).items(),
             off=arguments.get("off", False),
@@ -192,7 +196,8 @@ class ExtensionCommands:
             key, path = await self._images.find(device)
             done = self._tuner.change_image(key, path, change)
         elif group is not None:
-            done = self._tuner.change_group(group, change)
+            create = arguments.get("create", False)
+            done = self._tuner.change_group(group, change, create=create)
         else:
             every = every or self._images.is_one
             done = self._tuner.change_default(change, every_image=every)

@@ -28,7 +28,7 @@ from throttlefs import __version__
 from throttlefs.control.images import Images, KnownImage
 from throttlefs.errors import ThrottlefsError
 from throttlefs.settings.limits import RATES
-from throttlefs.settings.options import split_address
+from throttlefs.settings.option_values import split_address
 from throttlefs.stats import BUCKETS_PER_OCTAVE, DirectionStatistics, ImageStatistics
 from throttlefs.throttle import READ, WRITE, Throttle
 

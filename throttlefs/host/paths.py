@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import stat
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -65,8 +66,7 @@ def check_paths(source: str, target: str, nonempty: bool) -> MountPaths:
             raise ThrottlefsError(f"DST {target}: {exc.strerror}; name where it leads") from None
     paths = MountPaths(os.path.realpath(source), resolved, is_file)
     _check_not_mounted(target, paths.target)
-    command = "touch" if is_file else "mkdir"
-    target_stat = _stat(target, "DST", f"; make it with: {command} {target}")
+    target_stat = _stat(target, "DST", _how_to_make(source, target, is_file))
     _check_same_kind(source, target, is_file, target_stat)
     _check_apart(source, target, paths, nonempty)
     if is_file:
@@ -101,8 +101,38 @@ def _source_is_file(source: str) -> bool:
             " name an image, or the directory of the images"
         )
     if not os.access(source, needed):
-        raise ThrottlefsError(f"SRC {source}: you may not read this {kind}")
+        raise ThrottlefsError(
+            f"SRC {source}: you may not read this {kind}; {_how_to_allow(source)}"
+        )
     return kind != "directory"
+
+
+def _how_to_allow(source: str) -> str:
+    """What gives this user the right to read SRC *source*."""
+    user, quoted = os.geteuid(), shlex.quote(source)
+    if os.stat(source).st_uid == user and user != 0:
+        return f"it is yours: allow it with chmod u+rX {quoted}"
+    if user == 0:  # NFS, or another user's FUSE mount
+        return "root neither: mount as a user who may"
+    return f"ask its owner to allow it (setfacl -m u:{user}:rX {quoted}), or mount as root"
+
+
+def _how_to_make(source: str, target: str, is_file: bool) -> str:
+    """How to make DST *target*, which does not exist."""
+    parent = os.path.dirname(target.rstrip("/")) or "."
+    quoted = shlex.quote(target)
+    if is_file:
+        make = f"touch {quoted}"
+        if not os.path.isdir(parent):
+            make = f"mkdir -p {shlex.quote(parent)} && {make}"
+        return f"; make it with: {make}"
+    make = f"mkdir {quoted}" if os.path.isdir(parent) else f"mkdir -p {quoted}"
+    if not os.path.splitext(target.rstrip("/"))[1]:
+        return f"; make it with: {make}"
+    return (
+        f", and has to be a directory as SRC {source} is one; name one image as SRC to have a file,"
+        f" or make the directory with: {make}"
+    )
 
 
 def _check_same_kind(source: str, target: str, is_file: bool, target_stat: os.stat_result) -> None:
@@ -124,6 +154,11 @@ def _stat(path: str, which: str, cure: str = "") -> os.stat_result:
         return os.stat(path)
     except FileNotFoundError:
         raise ThrottlefsError(f"{which} {path} does not exist{cure}") from None
+    except PermissionError:
+        raise ThrottlefsError(
+            f"{which} {path}: you may not search a directory above it;"
+            " ask its owner to allow it, or mount as root"
+        ) from None
     except OSError as exc:
         raise ThrottlefsError(f"{which} {path}: {exc.strerror}") from None
 

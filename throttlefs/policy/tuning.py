@@ -26,12 +26,16 @@ from throttlefs.settings.limits import (
     check_weight,
     parse_limit,
 )
+from throttlefs.settings.options import why_not_in_flight
 from throttlefs.settings.suggest import LIMIT_CANDIDATES, nearest, unknown
 from throttlefs.settings.units import quoted
 from throttlefs.throttle import NO_GROUP, Group, GroupCycleError, Image, ThrottleError
 
 from .governor import Governor
 from .policy import ImagePolicy
+
+_GROUPS_SHOWN = 10
+"""Names of groups in a message, at most."""
 
 
 class TuningError(ThrottlefsError):
@@ -74,7 +78,7 @@ class Change:
                 if canonical is not None:
                     limits[canonical] = parse_limit(name, value)
                 elif name not in known:
-                    raise TuningError(unknown("limit", name, (*known, *LIMIT_CANDIDATES)))
+                    raise TuningError(_why_unknown(name, known, of_group))
                 elif name == "weight":
                     others[name] = check_weight(name, value)
                 else:
@@ -155,12 +159,17 @@ class Tuner:
                     plan.image(image, change)
         return plan.done
 
-    def change_group(self, name: str, change: Change) -> list[Changed]:
-        """Change the group *name*, or make it. Raises `TuningError`."""
+    def change_group(self, name: str, change: Change, *, create: bool = True) -> list[Changed]:
+        """Change the group *name*; if there is none, make it or, without *create*, refuse.
+
+        Raises `TuningError`.
+        """
         try:
             check_group_name("group", name)
         except LimitsError as exc:
             raise TuningError(str(exc)) from None
+        if not create:
+            _existing(self._governor, name)
         with _Transaction(self._governor) as plan:
             plan.group(name, change)
         return plan.done
@@ -217,9 +226,28 @@ def _existing(governor: Governor, name: str) -> Group:
     names = {group.name: group for group in governor.throttle.groups()}
     if name not in names:
         best = nearest(name, names)
-        hint = f"did you mean {quoted(best)}?" if best else "throttlefs set --group makes one"
-        raise TuningError(f"there is no group {quoted(name)}; {hint}")
+        if best is not None:
+            hint = f"; did you mean {quoted(best)}?"
+        elif names:
+            some = sorted(names)[:_GROUPS_SHOWN]
+            more = ", ..." if len(names) > len(some) else ""
+            hint = f"; the groups are {', '.join(map(quoted, some))}{more}."
+        else:
+            hint = ", nor any other."
+        raise TuningError(
+            f"there is no group {quoted(name)}{hint} To make one: throttlefs set --group NAME"
+            " --create"
+        )
     return names[name]
+
+
+def _why_unknown(name: str, known: Iterable[str], of_group: bool) -> str:
+    """Why a change cannot name *name*, and what it can."""
+    if name == "parent":
+        return "parent is for groups: give it with throttlefs set --group NAME"
+    if name == "group" and of_group:
+        return "a group is in no group: its parent is the group around it"
+    return why_not_in_flight(name) or unknown("limit", name, (*known, *LIMIT_CANDIDATES))
 
 
 def _levels(group: Group) -> int:

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final
 
-from throttlefs import FUSE_SUBTYPE
-
-from . import suggest, units
-from .cachemode import CacheMode
+from . import suggest
 from .limits import (
     DEFAULT_WEIGHT,
     LIMIT_NAMES,
@@ -20,23 +17,12 @@ from .limits import (
     Limits,
     LimitsError,
     canonical_name,
-    check_group_name,
-    check_weight,
     format_limit,
     parse_limit,
 )
 from .mountflags import FLAG_NAMES, MountFlags, drops_value, is_comment, why_refused
+from .option_values import CACHE_MODES, ENGINES, SERVERS, SWITCHES, VALUES, OptionError
 from .units import quoted
-
-CACHE_MODES: Final = tuple(mode.value for mode in CacheMode)
-ENGINES: Final = ("auto", "uring", "threads")
-SERVERS: Final = ("own", "pyfuse3")
-
-_MIN_INFLIGHT: Final = 2 << 20  # two of the largest requests
-_MAX_BACKGROUND: Final = 65_535  # a 16-bit field of the FUSE protocol
-_MAX_SECONDS: Final = 10**9
-_DECIMAL: Final = re.compile(r"[0-9]+\.?[0-9]*|\.[0-9]+")
-_ADDRESS: Final = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]+)):([0-9]{1,5})")
 
 OPTION_HELP: Final = {
     "group=NAME": "all images share the limits, as the group NAME",
@@ -66,21 +52,6 @@ OPTION_HELP: Final = {
 """What throttlefs' own options mean, the limits aside; for ``--help``."""
 
 
-class OptionError(ValueError):
-    """An ``-o`` option that cannot be used; the message is one line that names it and the cure.
-
-    `option` is the option's name as the user wrote it.
-    """
-
-    def __init__(self, option: str, message: str) -> None:
-        super().__init__(option, message)
-        self.option = option
-        self.message = message
-
-    def __str__(self) -> str:
-        return self.message
-
-
 @dataclass(frozen=True, slots=True)
 class MountOptions:
     """What ``-o`` says, with the defaults for what it does not say; made by `parse_options`."""
@@ -108,7 +79,7 @@ class MountOptions:
     max_background: int = 10_000
     """Requests."""
     metrics: str | None = None
-    """HOST:PORT; `split_address` takes it apart."""
+    """HOST:PORT; `option_values.split_address` takes it apart."""
     fsname: str | None = None
     """The source for mount(8) to show, any text; None for SRC."""
     flags: tuple[str, ...] = ()
@@ -166,11 +137,9 @@ class MountOptions:
             if name in self.given
         ]
         items += [
-            f"{name}={escape(_shown(getattr(self, name)))}"
-            for name in _VALUES
-            if name in self.given
+            f"{name}={escape(_shown(getattr(self, name)))}" for name in VALUES if name in self.given
         ]
-        items += [name for name in _SWITCHES if getattr(self, name)]
+        items += [name for name in SWITCHES if getattr(self, name)]
         return ",".join([*items, *self.flags])
 
 
@@ -189,6 +158,32 @@ def parse_options(strings: Iterable[str]) -> MountOptions:
     return items.options()
 
 
+def as_option(name: str) -> str | None:
+    """How ``-o`` spells what somebody calls *name* elsewhere on a command line; None if unknown.
+
+    "bps" and "bps-total" are themselves, "allow-other" is "allow_other", "rate" is "bps".
+    """
+    for spelling in (name, name.replace("-", "_")):
+        if canonical_name(spelling) or _is_mount_option(spelling):
+            return spelling
+    return suggest.of_another_tool(name)
+
+
+def why_not_in_flight(name: str) -> str | None:
+    """Why a change of limits in flight cannot name *name*; None if ``-o`` has no such option."""
+    if not _is_mount_option(name):
+        return None
+    return (
+        f"{name} cannot change in flight: it is an option of throttlefs mount;"
+        f" unmount and mount again with it"
+    )
+
+
+def _is_mount_option(name: str) -> bool:
+    """Whether *name* is an option of ``-o`` other than a limit."""
+    return name in VALUES or name in SWITCHES or name in FLAG_NAMES
+
+
 def ascii_name(name: str) -> str:
     """*name* in printable ASCII, which is all that pyfuse3 takes; other bytes as %XX."""
     return "".join(
@@ -199,12 +194,6 @@ def ascii_name(name: str) -> str:
 def escape(value: str) -> str:
     r"""*value* with ``,`` as ``\,`` and ``\`` as ``\\``, which libfuse understands as well."""
     return value.replace("\\", "\\\\").replace(",", "\\,")
-
-
-def split_address(address: str) -> tuple[str, int]:
-    """Host and port of a valid ``metrics=``: "[::1]:9100" is ("::1", 9100)."""
-    host, _, port = address.rpartition(":")
-    return host.removeprefix("[").removesuffix("]"), int(port)
 
 
 def _split(string: str) -> list[str]:
@@ -237,25 +226,25 @@ class _Items:
             raise OptionError(error.option, error.message) from None
 
     def _add_value(self, name: str, value: str) -> None:
-        if name in _VALUES:
-            parse, example = _VALUES[name]
+        if name in VALUES:
+            parse, example = VALUES[name]
             _need(name, value, example)
             self._fields[name] = parse(name, value)
         elif drops_value(name):
             if name in FLAG_NAMES:
                 self._flags.add(name)
-        elif name in _SWITCHES or name in FLAG_NAMES:
+        elif name in SWITCHES or name in FLAG_NAMES:
             raise OptionError(name, f"{name}={quoted(value)}: {name} takes no value")
         elif not is_comment(name):
             raise _unknown(name)
 
     def _add_word(self, name: str) -> None:
-        if name in _SWITCHES:
+        if name in SWITCHES:
             self._fields[name] = True
         elif name in FLAG_NAMES:
             self._flags.add(name)
-        elif name in _VALUES:
-            _need(name, "", _VALUES[name][1])
+        elif name in VALUES:
+            _need(name, "", VALUES[name][1])
         elif not (is_comment(name) or drops_value(name)):
             raise _unknown(name)
 
@@ -268,7 +257,7 @@ class _Items:
         return MountOptions(
             limits=limits,
             flags=self._flags.words(),
-            given=frozenset(self._limits).union(fields).difference(_SWITCHES),
+            given=frozenset(self._limits).union(fields).difference(SWITCHES),
             **fields,
         )
 
@@ -288,79 +277,8 @@ def _unknown(name: str) -> OptionError:
     reason = why_refused(name)
     if reason is not None:
         return OptionError(name, f"option {quoted(name)} cannot be used: {reason}")
-    known = (*suggest.LIMIT_CANDIDATES, *_VALUES, *_SWITCHES, *FLAG_NAMES)
+    known = (*suggest.LIMIT_CANDIDATES, *VALUES, *SWITCHES, *FLAG_NAMES)
     return OptionError(name, suggest.unknown("option", name, known))
-
-
-def _text(name: str, value: str) -> str:
-    return value
-
-
-def _seconds(name: str, value: str) -> float:
-    if len(value) > 64 or not _DECIMAL.fullmatch(value) or float(value) > _MAX_SECONDS:
-        raise OptionError(
-            name, f"{name}: {quoted(value)} is not a number of seconds from 0 to 10^9, e.g. 0.5"
-        )
-    return float(value)
-
-
-def _choice(*choices: str) -> Callable[[str, str], str]:
-    def parse(name: str, value: str) -> str:
-        if value not in choices:
-            raise OptionError(name, f"{name}: {quoted(value)} is none of {', '.join(choices)}")
-        return value
-
-    return parse
-
-
-def _bytes_from(smallest: int) -> Callable[[str, str], int]:
-    def parse(name: str, value: str) -> int:
-        number = _bytes(name, value)
-        if number < smallest:
-            raise OptionError(
-                name,
-                f"{name}: {quoted(value)} is too little; "
-                f"the smallest value is {units.format_bytes(smallest)}",
-            )
-        return number
-
-    return parse
-
-
-def _bytes(name: str, value: str) -> int:
-    try:
-        return units.parse_bytes(value)
-    except units.UnitError as error:
-        raise OptionError(name, f"{name}: {error}") from None
-
-
-def _max_background(name: str, value: str) -> int:
-    plain = len(value) <= 20 and value.isascii() and value.isdigit()
-    if not plain or not 1 <= int(value) <= _MAX_BACKGROUND:
-        raise OptionError(
-            name, f"{name}: {quoted(value)} is not a whole number from 1 to {_MAX_BACKGROUND}"
-        )
-    return int(value)
-
-
-def _address(name: str, value: str) -> str:
-    match = _ADDRESS.fullmatch(value)
-    if match is None or not 1 <= int(match[3]) <= 65_535:
-        raise OptionError(
-            name,
-            f"{name}: {quoted(value)} is not HOST:PORT, e.g. 127.0.0.1:9100 or [::1]:9100",
-        )
-    return value
-
-
-def _subtype(name: str, value: str) -> str:
-    if value != FUSE_SUBTYPE:
-        raise OptionError(
-            name,
-            f"{name}: {quoted(value)} cannot be: the type of the mount is always "
-            f"fuse.{FUSE_SUBTYPE}; leave {name} out",
-        )
-    return value
 
 
 def _shown(value: str | float) -> str:
@@ -369,23 +287,3 @@ def _shown(value: str | float) -> str:
         return str(value)
     text = format(Decimal(repr(value)), "f")
     return text.removeprefix("0") if text.startswith("0.") else text  # as short as it was given
-
-
-_SWITCHES: Final = ("nonempty", "auto_cache")
-
-_VALUES: Final[dict[str, tuple[Callable[[str, str], Any], str]]] = {
-    # name: how its value is read, an example
-    "group": (check_group_name, "db"),
-    "weight": (check_weight, "100"),
-    "config": (_text, "/etc/throttlefs.toml"),
-    "attr_timeout": (_seconds, "0.5"),
-    "entry_timeout": (_seconds, "0.5"),
-    "cache": (_choice(*CACHE_MODES), CACHE_MODES[0]),
-    "engine": (_choice(*ENGINES), ENGINES[0]),
-    "server": (_choice(*SERVERS), SERVERS[0]),
-    "max_inflight": (_bytes_from(_MIN_INFLIGHT), "256M"),
-    "max_background": (_max_background, "512"),
-    "metrics": (_address, "127.0.0.1:9100"),
-    "fsname": (_text, "images"),
-    "subtype": (_subtype, FUSE_SUBTYPE),
-}

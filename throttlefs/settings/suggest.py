@@ -12,8 +12,24 @@ from .units import quoted
 LIMIT_CANDIDATES: Final = (*LIMIT_NAMES, *QEMU_DASHED_NAMES)
 """The names of limits that are worth suggesting."""
 
-# Spelled too differently for a comparison of letters to find them.
+# Spelled too differently for a comparison of letters to find them; "-" counts as "_".
 _ELSEWHERE: Final = {
+    # what comes to mind first
+    **dict.fromkeys(
+        ("rate", "rate_limit", "ratelimit", "limit", "bandwidth", "bw", "throughput", "speed"),
+        "bps",
+    ),
+    **dict.fromkeys(("bytes", "bytes_per_second", "max_rate", "max_bandwidth"), "bps"),
+    **dict.fromkeys(("ops", "requests", "rps", "requests_per_second", "rate_iops"), "iops"),
+    **dict.fromkeys(
+        ("read_rate", "read_limit", "read_bandwidth", "read_bps", "rate_read"), "bps_rd"
+    ),
+    **dict.fromkeys(
+        ("write_rate", "write_limit", "write_bandwidth", "write_bps", "rate_write"), "bps_wr"
+    ),
+    **dict.fromkeys(("read_iops", "read_ops"), "iops_rd"),
+    **dict.fromkeys(("write_iops", "write_ops"), "iops_wr"),
+    **dict.fromkeys(("burst", "burst_rate"), "bps_max"),
     # cgroup v2, io.max
     "rbps": "bps_rd",
     "wbps": "bps_wr",
@@ -28,15 +44,31 @@ _ELSEWHERE: Final = {
     "write_iops_sec": "iops_wr",
     "size_iops_sec": "iops_size",
     "group_name": "group",
+    # Docker and Podman
+    "device_read_bps": "bps_rd",
+    "device_write_bps": "bps_wr",
+    "device_read_iops": "iops_rd",
+    "device_write_iops": "iops_wr",
+    # systemd.resource-control(5)
+    "ioreadbandwidthmax": "bps_rd",
+    "iowritebandwidthmax": "bps_wr",
+    "ioreadiopsmax": "iops_rd",
+    "iowriteiopsmax": "iops_wr",
 }
+
+
+def of_another_tool(name: str) -> str | None:
+    """What *name* is called here, if another tool calls something by it; else None."""
+    return _ELSEWHERE.get(name.lower().replace("-", "_"))
 
 
 def nearest(name: str, candidates: Iterable[str]) -> str | None:
     """The candidate that *name* was most likely meant to be, or None if none is near."""
     names = list(candidates)
     plain = name.strip().lower()
-    if _ELSEWHERE.get(plain) in names:
-        return _ELSEWHERE[plain]
+    foreign = of_another_tool(plain)
+    if foreign in names:
+        return foreign
     # A mistyped name is short; comparing is quadratic.
     close = difflib.get_close_matches(plain[:64], names, n=1)
     return close[0] if close else None

@@ -21,7 +21,8 @@ from throttlefs.settings.limits import (
     format_limit,
     parse_limit,
 )
-from throttlefs.settings.options import OptionError, escape, parse_options
+from throttlefs.settings.option_values import OptionError
+from throttlefs.settings.options import escape, parse_options
 from throttlefs.settings.units import (
     MAX_VALUE,
     UnitError,

@@ -55,10 +55,12 @@ def test_off_leaves_the_group_as_well(mount: Mount) -> None:
         ({"values": {"group": 5}}, "group: '5' is not the name of a group"),
         ({"values": {"group": False}}, "group: 'False' is not the name of a group"),
         ({"values": {"bps_max": 1}}, "bps_max=1 is below bps=4M"),
-        ({"values": {"parent": "tenant"}}, "unknown limit 'parent'"),
+        ({"values": {"parent": "tenant"}}, "parent is for groups: give it with"),
         ({"values": {"bps": [1]}}, "bps: '[1]' is not a number"),
         ({"values": {"group": "tenant", "bps": 5, "bps_max": 1}}, "bps_max=1 is below bps=5"),
         ({"values": [], "off": True}, "Invalid parameter type for 'values', expected: object"),
+        ({"create": True}, "'create' needs 'group-name'"),
+        ({"values": {"cache": "none"}}, "cache cannot change in flight"),
         ({"group-name": "x"}, "Need at most one of 'device' and 'group-name'"),
         ({"all": True}, "'all' goes with neither 'device' nor 'group-name'"),
     ],
@@ -99,8 +101,22 @@ def test_all_is_nothing_if_one_image_cannot_be_so(mount: Mount) -> None:
     assert text == "bps_max=200 is below bps=1000: a burst's rate must be at least that"
 
 
+def test_a_mistyped_group_is_not_made(mount: Mount) -> None:
+    text = mount.error("x-throttlefs-set", group__name="tenat", values={"bps": 5})
+    assert text == (
+        "there is no group 'tenat'; did you mean 'tenant'?"
+        " To make one: throttlefs set --group NAME --create"
+    )
+    text = mount.error("x-throttlefs-set", group__name="qqq", values={"bps": 5})
+    assert text.startswith("there is no group 'qqq'; the groups are 'tenant'. To make one:")
+    assert [group.name for group in mount.governor.throttle.groups()] == ["tenant"]
+    mount.run("x-throttlefs-set", group__name="tenant", create=True, values={"bps": 5})
+    assert mount.governor.throttle.group("tenant").meter.limits.bps == 5
+
+
 def test_groups_are_made_changed_nested_and_removed(mount: Mount) -> None:
-    mount.run("x-throttlefs-set", group__name="db", values={"bps": 5, "parent": "tenant"})
+    values = {"bps": 5, "parent": "tenant"}
+    mount.run("x-throttlefs-set", group__name="db", create=True, values=values)
     (group, _) = mount.run("x-throttlefs-query")["groups"]
     assert group == {
         "name": "db",
@@ -131,9 +147,10 @@ def test_a_group_has_a_printable_name(mount: Mount, name: str) -> None:
 def test_groups_nest_32_levels_deep_and_no_deeper(mount: Mount) -> None:
     for number in range(32):
         values = {"parent": f"g{number - 1}"} if number else {}
-        mount.run("x-throttlefs-set", group__name=f"g{number}", values=values)
+        mount.run("x-throttlefs-set", group__name=f"g{number}", create=True, values=values)
     for name, parent in (("new", "g31"), ("g0", "tenant")):
-        text = mount.error("x-throttlefs-set", group__name=name, values={"parent": parent})
+        values = {"parent": parent}
+        text = mount.error("x-throttlefs-set", group__name=name, create=True, values=values)
         assert text == "parent: more than 32 groups would be one inside the other"
     mount.set_image("a.img", group="g31")
 

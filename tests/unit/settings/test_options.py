@@ -6,9 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from throttlefs.settings import mountflags, options
+from throttlefs.settings import mountflags, option_values
 from throttlefs.settings.limits import LIMIT_NAMES, QEMU_DASHED_NAMES, Limits
-from throttlefs.settings.options import MountOptions, OptionError, escape, parse_options
+from throttlefs.settings.option_values import OptionError
+from throttlefs.settings.options import (
+    MountOptions,
+    as_option,
+    escape,
+    parse_options,
+    why_not_in_flight,
+)
 
 
 def parse(*strings):
@@ -124,6 +131,31 @@ def test_flags_read_by_throttlefs_itself():
     assert not parse("ro,rw").read_only
 
 
+@pytest.mark.parametrize(
+    ("name", "option"),
+    [
+        ("bps", "bps"),
+        ("bps-total", "bps-total"),
+        ("allow-other", "allow_other"),
+        ("nonempty", "nonempty"),
+        ("rate-limit", "bps"),
+        ("help", None),
+        ("", None),
+    ],
+)
+def test_what_an_option_is_called_in_o(name, option):
+    assert as_option(name) == option
+    if option is not None:
+        assert as_option(option) == option
+
+
+def test_what_cannot_change_in_flight():
+    assert "cache cannot change in flight" in why_not_in_flight("cache")
+    assert "nonempty cannot change" in why_not_in_flight("nonempty")
+    assert why_not_in_flight("bsp") is None
+    assert why_not_in_flight("bps") is None
+
+
 def test_escapes():
     assert parse(r"config=a\,b,bps=5").config == "a,b"
     assert parse(r"config=a\\,bps=5").config == "a\\"
@@ -143,6 +175,13 @@ def test_escapes():
         (" bps=1", " bps", "unknown option ' bps'; did you mean 'bps'?"),
         ("iops-totl=1", "iops-totl", "did you mean 'iops-total'?"),
         ("rbps=1", "rbps", "did you mean 'bps_rd'?"),
+        ("rate=1", "rate", "unknown option 'rate'; did you mean 'bps'?"),
+        ("limit=1", "limit", "did you mean 'bps'?"),
+        ("Bandwidth=1", "Bandwidth", "did you mean 'bps'?"),
+        ("throughput=1", "throughput", "did you mean 'bps'?"),
+        ("requests=1", "requests", "did you mean 'iops'?"),
+        ("device-read-bps=1", "device-read-bps", "did you mean 'bps_rd'?"),
+        ("burst=1", "burst", "did you mean 'bps_max'?"),
         ("total_bytes_sec=1", "total_bytes_sec", "did you mean 'bps'?"),
         ("x-bps-totl=1", "x-bps-totl", "did you mean 'bps-total'?"),
         ("x-iops", "x-iops", "needs a value"),
@@ -210,7 +249,7 @@ def test_what_cannot_be_used_is_named_in_one_line(string, option, message):
     ],
 )
 def test_addresses(address, parts):
-    assert options.split_address(parse(f"metrics={address}").metrics) == parts
+    assert option_values.split_address(parse(f"metrics={address}").metrics) == parts
 
 
 class _Arguments(ctypes.Structure):
@@ -272,8 +311,8 @@ _PAIRS = st.one_of(
         st.sampled_from(["attr_timeout", "entry_timeout"]),
         st.decimals(0, 10**9, places=12).map(lambda d: format(d, "f")),
     ),
-    st.tuples(st.just("cache"), st.sampled_from(options.CACHE_MODES)),
-    st.tuples(st.just("engine"), st.sampled_from(options.ENGINES)),
+    st.tuples(st.just("cache"), st.sampled_from(option_values.CACHE_MODES)),
+    st.tuples(st.just("engine"), st.sampled_from(option_values.ENGINES)),
     st.tuples(st.just("max_inflight"), st.integers(2 << 20, 10**15).map(str)),
     st.tuples(st.just("max_background"), st.integers(1, 65_535).map(str)),
     st.tuples(st.sampled_from(LIMIT_NAMES[:6]), st.integers(0, 10**15).map(str)),
