@@ -1,9 +1,9 @@
 """A filesystem with a file ``f`` whose reads and writes fail with whatever errno is asked.
 
-``python failing_fs.py MOUNTPOINT SWITCH [SIZE]``: while the file SWITCH holds a number, every
-read, write and fsync of ``f`` fails with that errno; its neighbour ``g`` is always well. SIZE is
-what both have at first (bytes, 1 MiB if not given). It stands in for a failing disk where the
-kernel has no device mapper. Prints a line once it is mounted; ends when it is unmounted.
+``python failing_fs.py MOUNTPOINT SWITCH SIZE``: while the file SWITCH holds a number, every read,
+write and fsync of ``f`` fails with that errno; its neighbour ``g`` is always well. SIZE is what
+both have at first (bytes). It stands in for a failing disk where the kernel has no device mapper.
+Prints a line once it is mounted; ends when it is unmounted.
 """
 
 from __future__ import annotations
@@ -11,11 +11,16 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyfuse3
 import trio
+
+from tests.support import detach
 
 FILES = {b"f": pyfuse3.InodeT(2), b"g": pyfuse3.InodeT(3)}
 FAILING = FILES[b"f"]
@@ -82,9 +87,33 @@ class FailingFile(pyfuse3.Operations):
         self._fail_if_asked(fh)
 
 
+@contextmanager
+def failing_filesystem(directory: Path, size: int) -> Iterator[tuple[Path, Path]]:
+    """Mounted at DIRECTORY/src; the second path is the switch, and *size* in bytes."""
+    source, switch = directory / "src", directory / "switch"
+    source.mkdir(exist_ok=True)
+    switch.write_text("")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.failing_fs", source, switch, str(size)],
+        stdout=subprocess.PIPE,
+        cwd=Path(__file__).parents[1],
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"mounted\n"
+        try:
+            yield source, switch
+        finally:
+            detach(source)
+        process.wait(10)
+    finally:
+        # Better a dead mount than a test that waits for ever.
+        process.kill()
+        process.communicate()
+
+
 if __name__ == "__main__":
-    size = int(sys.argv[3]) if len(sys.argv) > 3 else 1 << 20
-    filesystem = FailingFile(Path(sys.argv[2]), size)
+    filesystem = FailingFile(Path(sys.argv[2]), int(sys.argv[3]))
     pyfuse3.init(filesystem, os.path.abspath(sys.argv[1]), {"fsname=failing"})
     try:
         trio.run(pyfuse3.main)

@@ -76,7 +76,13 @@ def clear_away(path: Path) -> None:
         if record is not None and record.is_alive():
             os.kill(record.pid, signal.SIGKILL)
             wait_for(lambda: not record.is_alive())  # noqa: B023
-        subprocess.run(["umount", "-l", str(path)], check=True)
+        detach(path)
+
+
+def detach(path: Path) -> None:
+    """Unmount *path* lazily; without root this works for FUSE mounts of one's own."""
+    command = ["umount", "-l"] if os.geteuid() == 0 else ["fusermount3", "-u", "-z"]
+    subprocess.run([*command, str(path)], check=True)
 
 
 def fails(*args: object, status: int = 1) -> str:

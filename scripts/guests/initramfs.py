@@ -4,28 +4,28 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from guests.packages import MODULES, GuestFiles
+from guests.packages import GuestFiles
 
 PROMPT = "guest> status "
 """What ends the output of each command, before its exit status."""
 
-_INIT = f"""#!/bin/busybox sh
+_INIT = """#!/bin/busybox sh
 /bin/busybox --install -s /bin
 export PATH=/bin
 mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev
 stty -echo
-for module in {" ".join(MODULES)}; do
-    insmod /modules/$module.ko || echo "no module $module"
+for module in MODULES; do
+    insmod /modules/$module || echo "no module $module"
 done
 tries=0
 until [ -b /dev/vda ] || [ $((tries += 1)) -gt 100 ]; do sleep 0.1; done
 [ -b /dev/vda ]
-echo "{PROMPT}$?"
+echo "PROMPT$?"
 while IFS= read -r command; do
     eval "$command" 2>&1
-    echo "{PROMPT}$?"
+    echo "PROMPT$?"
 done
 """
 
@@ -35,7 +35,9 @@ def make_initramfs(files: GuestFiles) -> bytes:
     archive = _Archive()
     for directory in ("bin", "dev", "disk", "modules", "proc", "sys"):
         archive.add(directory, 0o40755)
-    archive.add("init", 0o100755, _INIT.encode())
+    modules = " ".join(module.name for module in files.modules)
+    init = _INIT.replace("MODULES", modules).replace("PROMPT", PROMPT)
+    archive.add("init", 0o100755, init.encode())
     archive.add("bin/busybox", 0o100755, files.busybox.read_bytes())
     for module in files.modules:
         archive.add(f"modules/{module.name}", 0o100644, Path(module).read_bytes())

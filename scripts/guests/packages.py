@@ -23,7 +23,7 @@ MODULES = (
     "virtio_pci",
     "virtio_blk",
 )
-"""What the kernel needs to see a virtio disk, in the order of loading."""
+"""What the kernel needs to see a virtio disk, in the order of loading; some may be built in."""
 
 
 class PackageError(Exception):
@@ -48,9 +48,11 @@ def guest_files(cache: Path) -> GuestFiles:
     if _missing(files):
         cache.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=cache) as scratch:
-            _unpack(_download(_BUSYBOX, Path(scratch)), {"bin/busybox"}, cache)
-            wanted = {"boot/vmlinuz"} | {f"{name}.ko" for name in MODULES}
-            _unpack(_download(_kernel_package(), Path(scratch)), wanted, cache)
+            wanted = {"bin/busybox", "vmlinuz", "modules.builtin"}
+            wanted.update(f"{name}.ko" for name in MODULES)
+            for package in _download(Path(scratch)):
+                _unpack(package, wanted, cache)
+        files = _in_cache(cache)
         if missing := _missing(files):
             raise PackageError(f"the packages lack {', '.join(missing)}")
     return files
@@ -63,34 +65,42 @@ def default_cache() -> Path:
 
 
 def _in_cache(cache: Path) -> GuestFiles:
-    modules = tuple(cache / f"{name}.ko" for name in MODULES)
+    try:
+        listed = (cache / "modules.builtin").read_text()
+    except FileNotFoundError:
+        listed = ""
+    built_in = {os.path.basename(line).removesuffix(".ko") for line in listed.splitlines()}
+    modules = tuple(cache / f"{name}.ko" for name in MODULES if name not in built_in)
     return GuestFiles(cache / "vmlinuz", cache / "busybox", modules)
 
 
 def _missing(files: GuestFiles) -> list[str]:
-    wanted = (files.kernel, files.busybox, *files.modules)
+    builtin = files.kernel.with_name("modules.builtin")
+    wanted = (files.kernel, builtin, files.busybox, *files.modules)
     return [path.name for path in wanted if not path.exists()]
 
 
-def _kernel_package() -> str:
-    """The package that the current cloud kernel is in, whose name holds its version."""
+def _kernel_packages() -> list[str]:
+    """The packages that the current cloud kernel is in, whose names hold its version."""
     said = _run("apt-cache", "depends", "--important", _KERNEL)
-    found = re.search(r"Depends: (linux-image-\S+-cloud-amd64)", said)
+    found = re.search(r"Depends: linux-image-(\S+-cloud-amd64)", said)
     if found is None:
         raise PackageError(f"no package {_KERNEL} is known here: this needs Debian on amd64")
-    return found[1]
+    version = found[1]
+    # From Linux 7 on Debian has kernel and modules in packages of their own.
+    said = _run("apt-cache", "depends", "--important", f"linux-image-{version}")
+    parts = re.findall(rf"Depends: (linux-\w+-{re.escape(version)})$", said, re.MULTILINE)
+    return [f"linux-image-{version}", *parts]
 
 
-def _download(package: str, directory: Path) -> Path:
+def _download(directory: Path) -> list[Path]:
     try:
-        _run("apt-get", "download", package, directory=directory)
+        _run("apt-get", "download", _BUSYBOX, *_kernel_packages(), directory=directory)
     except PackageError:
         # The lists may be missing or name a version that the archive no longer has.
         _run("apt-get", "update")
-        if package != _BUSYBOX:
-            package = _kernel_package()
-        _run("apt-get", "download", package, directory=directory)
-    return next(directory.glob(f"{package}_*.deb"))
+        _run("apt-get", "download", _BUSYBOX, *_kernel_packages(), directory=directory)
+    return sorted(directory.glob("*.deb"))
 
 
 def _unpack(package: Path, wanted: Collection[str], cache: Path) -> None:

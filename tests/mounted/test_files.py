@@ -9,13 +9,13 @@ import os
 import random
 import resource
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 import pytest
 
+from tests.failing_fs import failing_filesystem
 from tests.support import Mounted, MountFactory, wait_for
 
 MIB = 1 << 20
@@ -222,18 +222,8 @@ def test_efbig_reaches_the_program(make_mount: MountFactory, tmp_path: Path) -> 
 @pytest.fixture
 def failing_source(tmp_path: Path) -> Iterator[tuple[Path, Path]]:
     """A SRC with a file ``f`` that fails with the errno that the second path holds."""
-    source, switch = tmp_path / "src", tmp_path / "switch"
-    source.mkdir()
-    switch.write_text("")
-    script = Path(__file__).parents[1] / "failing_fs.py"
-    with subprocess.Popen(
-        [sys.executable, script, source, switch], stdout=subprocess.PIPE
-    ) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"mounted\n"
-        yield source, switch
-        subprocess.run(["umount", "-l", source], check=True)
-        process.wait(10)
+    with failing_filesystem(tmp_path, 1 << 20) as paths:
+        yield paths
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.failing_fs import failing_filesystem
 from tests.soak import Soak, Tally
 from tests.support import Mounted, MountFactory, run_throttlefs
 from tests.trust.kernel_aio import aligned_memory
@@ -42,25 +41,6 @@ MODES = [
 # -- one file that fails ------------------------------------------------------------------------
 
 
-@contextmanager
-def failing_filesystem(tmp_path: Path) -> Iterator[tuple[Path, Path]]:
-    """A SRC with a file ``f`` that fails with the errno in the second path, and a good ``g``."""
-    source, switch = tmp_path / "src", tmp_path / "switch"
-    source.mkdir(exist_ok=True)
-    switch.write_text("")
-    script = Path(__file__).parents[1] / "failing_fs.py"
-    with subprocess.Popen(
-        [sys.executable, script, source, switch, "0"], stdout=subprocess.PIPE
-    ) as process:
-        try:
-            assert process.stdout is not None
-            assert process.stdout.readline() == b"mounted\n"
-            yield source, switch
-        finally:
-            subprocess.run(["umount", "-l", source], check=True)
-            process.wait(10)
-
-
 STORMS = [errno.EIO, errno.EDQUOT, errno.ENOSPC, errno.EROFS, errno.ENODATA]
 
 
@@ -69,7 +49,7 @@ def test_errors_of_one_file_under_load_are_that_files_alone(
 ) -> None:
     """Storms of errors come and go; its program sees them, its neighbour's nothing, ever."""
     for round_, mode in enumerate(MODES * 5 if soak.long else MODES[1:3]):
-        with failing_filesystem(tmp_path) as (source, switch):
+        with failing_filesystem(tmp_path, 0) as (source, switch):
             mounted = make_mount(f"{mode},bps=100M", source=source)
             ways = {"how": "aio", "direct": True}, {"how": "threads", "fsync": 5}
             bad, good = (

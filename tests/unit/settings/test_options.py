@@ -1,7 +1,10 @@
 import ctypes
 import itertools
 import pickle
+import re
+from pathlib import Path
 
+import pyfuse3
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -97,7 +100,7 @@ def test_a_limit_of_nothing_is_something_said():
         ("rw,ro,noexec", "ro noexec"),
         ("noexec,ro,exec", "ro exec"),
         ("noatime", "noatime"),
-        ("noatime,strictatime", "atime"),
+        ("noatime,strictatime", ""),
         ("allow_other,allow_root", "allow_root"),
         ("allow_root,allow_other", "allow_other"),
         ("sync,dirsync,async", "dirsync async"),
@@ -109,7 +112,7 @@ def test_a_limit_of_nothing_is_something_said():
         ("group", "nosuid nodev"),
         ("group=group", ""),
         ("defaults,auto,noauto,nofail,nouser,_netdev,comment=a,comment=,x-systemd.automount", ""),
-        ("X-mount.mkdir=0755,x-gvfs-show,uhelper=udisks2,helper=x,relatime", "atime"),
+        ("X-mount.mkdir=0755,x-gvfs-show,uhelper=udisks2,helper=x,relatime", ""),
         ("nodiratime,diratime,lazytime,nolazytime,norelatime,nostrictatime", ""),
         ("default_permissions,auto_unmount", "auto_unmount"),
     ],
@@ -263,10 +266,11 @@ class _Arguments(ctypes.Structure):
 @pytest.fixture(scope="module")
 def libfuse_takes():
     """Whether libfuse makes a session with these options; nothing is mounted."""
-    try:
-        library = ctypes.CDLL("libfuse3.so.3")
-    except OSError:
-        pytest.skip("no libfuse3.so.3 here")
+    # The one that pyfuse3 is linked with: its number is 3 or, from libfuse 3.17 on, 4.
+    assert pyfuse3
+    mapped = Path("/proc/self/maps").read_text()
+    (path,) = set(re.findall(r"\S*/libfuse3\.so\S*", mapped))
+    library = ctypes.CDLL(path)
     library.fuse_session_new.restype = ctypes.c_void_p
     library.fuse_session_new.argtypes = [
         ctypes.POINTER(_Arguments),
