@@ -37,6 +37,11 @@ mount(8) passes no PATH on: throttlefs has to be in /usr/local/bin or /usr/bin. 
 root's mounts allow devices and setuid programs unless `nodev` and `nosuid` say otherwise, which
 those of `throttlefs mount` do not unless `dev` and `suid` are given. `remount` is not possible:
 `throttlefs set` changes limits.
+
+Access times are those of SRC. With `noatime` reading moves none, with `nodiratime` none of
+directories, where the daemon may say so: on files of its user, or as root (O_NOATIME in open(2)).
+Without them, or with `atime` or `relatime`, they move as the filesystem of SRC has it; so
+`strictatime` and `lazytime` have to be given to that one's mount, and are refused here.
 """
 
 _CACHE_MODES = """

@@ -1,8 +1,18 @@
 """The options without a value that FUSE and mount(8) know, and what becomes of each.
 
 What libfuse takes was found by trying every option with libfuse 3.14, 3.17 and 3.18 and their
-fusermount3, as root and as a user. Of mount(8)'s options about access times all of them take
-``noatime`` alone; the others concern times that the filesystem behind SRC keeps anyway.
+fusermount3, as root and as a user.
+
+The kernel keeps no access times for FUSE (``S_NOATIME`` in its ``fs/fuse/inode.c``): they are those
+of SRC, and what the daemon reads there moves them as the filesystem of SRC does it. So of
+mount(8)'s options about them
+
+- ``noatime`` and ``nodiratime`` are the daemon's: it reads with O_NOATIME (open(2)), where it may;
+- ``atime``, ``diratime`` and ``relatime`` say what holds anyway, and so do ``norelatime``,
+  ``nostrictatime`` and ``nolazytime``;
+- ``strictatime`` and ``lazytime`` can be had from the filesystem of SRC alone, and are refused.
+
+Of all these libfuse takes ``noatime`` alone.
 """
 
 from __future__ import annotations
@@ -11,7 +21,7 @@ import os
 from collections.abc import Sequence
 from typing import Final
 
-# Of flags of one kind the last given holds. The second word is what libfuse is told, if anything.
+# Of flags of one kind the last given holds. The second word stands for it, if anything has to.
 _FLAGS: Final = {
     "ro": ("writing", "ro"),
     "rw": ("writing", "rw"),
@@ -27,7 +37,8 @@ _FLAGS: Final = {
     "noatime": ("atime", "noatime"),
     "atime": ("atime", ""),
     "relatime": ("atime", ""),
-    "strictatime": ("atime", ""),
+    "nodiratime": ("directories' atime", "nodiratime"),
+    "diratime": ("directories' atime", ""),
     "allow_other": ("audience", "allow_other"),
     "allow_root": ("audience", "allow_root"),
     "auto_unmount": ("ending", "auto_unmount"),
@@ -45,13 +56,19 @@ _IMPLIED: Final = {
 _DROPPED: Final = (
     *("defaults", "auto", "noauto", "nofail", "nouser", "nousers", "noowner", "nogroup"),
     *("_netdev", "_rnetdev", "silent", "loud", "nomand", "noiversion", "default_permissions"),
-    *("diratime", "nodiratime", "norelatime", "nostrictatime", "lazytime", "nolazytime"),
+    *("norelatime", "nostrictatime", "nolazytime"),
 )
 _DROPPED_WITH_VALUE: Final = frozenset(("comment", "helper", "uhelper", "user"))
+
+_UNKNOWN_TO_LIBFUSE: Final = ("nodiratime",)
 
 _REFUSED: Final = {
     "remount": "'throttlefs set' changes limits in flight; for the rest unmount and mount again",
     "nosymfollow": "libfuse cannot set it",
+    **dict.fromkeys(
+        ("strictatime", "lazytime"),
+        "access times are kept by the filesystem of SRC: give it to that one's mount",
+    ),
     "kernel_cache": "SRC may change underneath; auto_cache uses the page cache and notices that",
     "direct_io": "it is how throttlefs works unless auto_cache is given; leave it out",
     # libfuse ends the session unless init() repeats the size, which pyfuse3 has no way to do.
@@ -83,8 +100,13 @@ class MountFlags:
             self.add(implied)
 
     def words(self) -> tuple[str, ...]:
-        """What to tell libfuse, in the order given, nothing contradicting anything else."""
+        """What holds, in the order given, nothing contradicting anything else."""
         return tuple(word for word in self._by_kind.values() if word)
+
+
+def for_libfuse(words: Sequence[str]) -> list[str]:
+    """Those of *words*, from `MountFlags.words`, that libfuse takes."""
+    return [word for word in words if word not in _UNKNOWN_TO_LIBFUSE]
 
 
 def drops_value(name: str) -> bool:

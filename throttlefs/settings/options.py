@@ -20,7 +20,7 @@ from .limits import (
     format_limit,
     parse_limit,
 )
-from .mountflags import FLAG_NAMES, MountFlags, drops_value, is_comment, why_refused
+from .mountflags import FLAG_NAMES, MountFlags, drops_value, for_libfuse, is_comment, why_refused
 from .option_values import CACHE_MODES, ENGINES, SERVERS, SWITCHES, VALUES, OptionError
 from .units import quoted
 
@@ -94,8 +94,13 @@ class MountOptions:
 
     @property
     def noatime(self) -> bool:
-        """Whether ``noatime`` holds."""
+        """Whether reading a file is not to move its access time (O_NOATIME, where allowed)."""
         return "noatime" in self.flags
+
+    @property
+    def nodiratime(self) -> bool:
+        """Whether reading a directory is not to move its access time; ``noatime`` says so too."""
+        return self.noatime or "nodiratime" in self.flags
 
     @property
     def allow_other(self) -> bool:
@@ -127,7 +132,7 @@ class MountOptions:
 
         No two contradict each other, so that a set of them will do (pyfuse3 takes one).
         """
-        return ["default_permissions", *self.flags]
+        return ["default_permissions", *for_libfuse(self.flags)]
 
     def __str__(self) -> str:
         """An option string that `parse_options` reads back as equal options."""

@@ -100,7 +100,8 @@ def test_a_limit_of_nothing_is_something_said():
         ("rw,ro,noexec", "ro noexec"),
         ("noexec,ro,exec", "ro exec"),
         ("noatime", "noatime"),
-        ("noatime,strictatime", ""),
+        ("noatime,relatime", ""),
+        ("diratime,noatime,nodiratime", "noatime nodiratime"),
         ("allow_other,allow_root", "allow_root"),
         ("allow_root,allow_other", "allow_other"),
         ("sync,dirsync,async", "dirsync async"),
@@ -113,14 +114,40 @@ def test_a_limit_of_nothing_is_something_said():
         ("group=group", ""),
         ("defaults,auto,noauto,nofail,nouser,_netdev,comment=a,comment=,x-systemd.automount", ""),
         ("X-mount.mkdir=0755,x-gvfs-show,uhelper=udisks2,helper=x,relatime", ""),
-        ("nodiratime,diratime,lazytime,nolazytime,norelatime,nostrictatime", ""),
+        ("nodiratime,diratime,nolazytime,norelatime,nostrictatime", ""),
         ("default_permissions,auto_unmount", "auto_unmount"),
     ],
 )
 def test_flags(string, flags):
     assert parse(string).flags == tuple(flags.split())
     assert parse(*string.split(",")).flags == tuple(flags.split())
-    assert parse(string).fuse_options() == ["default_permissions", *flags.split()]
+    told = [flag for flag in flags.split() if flag != "nodiratime"]
+    assert parse(string).fuse_options() == ["default_permissions", *told]
+
+
+@pytest.mark.parametrize(
+    ("string", "files", "directories"),
+    [
+        ("", False, False),
+        ("noatime", True, True),
+        ("nodiratime", False, True),
+        ("nodiratime,diratime", False, False),
+        ("noatime,diratime", True, True),  # as in the kernel
+        ("noatime,atime", False, False),
+        ("noatime,relatime,nodiratime", False, True),
+    ],
+)
+def test_whose_access_times_stay(string, files, directories):
+    assert parse(string).noatime == files
+    assert parse(string).nodiratime == directories
+
+
+@pytest.mark.parametrize("name", ["strictatime", "lazytime"])
+def test_access_times_that_the_filesystem_of_src_alone_can_keep(name):
+    assert str(refusal(f"ro,{name}")) == (
+        f"option {name!r} cannot be used: access times are kept by the filesystem of SRC:"
+        " give it to that one's mount"
+    )
 
 
 def test_flags_read_by_throttlefs_itself():
@@ -301,6 +328,7 @@ def test_libfuse_refuses_what_is_withheld(libfuse_takes):
     # The test above would pass if libfuse took anything at all.
     assert not libfuse_takes(["nonempty"])
     assert not libfuse_takes(["relatime"])
+    assert not libfuse_takes(["nodiratime"])
 
 
 _FLAGS = st.sampled_from([*mountflags.FLAG_NAMES, "nonempty", "auto_cache"])
