@@ -12,7 +12,7 @@ import timeit
 from collections.abc import Callable, Sequence
 
 from throttlefs.settings.limits import NO_LIMITS, Limits
-from throttlefs.throttle import READ, Image, Throttle
+from throttlefs.throttle import READ, Image, Override, Throttle
 
 LARGE = 10**14
 """A rate that is never reached: limited, but always due."""
@@ -52,8 +52,7 @@ def prepare_images() -> dict[str, Image]:
     images = {}
     for name, (limits, group) in kinds.items():
         images[name] = image = throttle.image(name)
-        image.set_limits(limits)
-        image.set_group(group)
+        throttle.set_override(image, Override(limits, group))
     return images
 
 

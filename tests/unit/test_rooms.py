@@ -30,10 +30,6 @@ MAY_IMPORT = {
 _TIED = {"throttle.node", "throttle.group"}
 """A node of the limiter's tree and its group know each other; no other modules may."""
 
-_STILL_TIED = {
-    *("throttle.clocks", "throttle.image", "throttle.throttle", "throttle.turns"),
-}
-
 
 def module_name(file: Path) -> str:
     parts = file.relative_to(PACKAGE).with_suffix("").parts
@@ -107,7 +103,7 @@ def test_no_modules_import_each_other():
                 known |= more
                 changed = True
     circles = {module for module, known in reach.items() if module in known}
-    assert circles <= _TIED | _STILL_TIED, f"import each other: {sorted(circles - _TIED)}"
+    assert circles <= _TIED, f"import each other: {sorted(circles - _TIED)}"
 
 
 def test_rooms_are_imported_whole_from_outside_and_by_dots_inside():

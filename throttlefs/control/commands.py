@@ -176,16 +176,16 @@ class QemuCommands:
 def _throttle_change(limits: list[tuple[str, Any]], group: str | None, device: str) -> Change:
     """What the arguments of ``block_set_io_throttle`` come to, as in QEMU.
 
-    They are all limits there are. Without any the drive leaves its group, and a group of its own
-    name is that of a drive in no group.
+    They are all the limits that the drive has from now on. Without any limit the drive leaves its
+    group. A group with the drive's own name means that it is in no group.
     """
     own = group is None or group == device
-    said = Change.parse(limits if own else [*limits, ("group", group)])
-    if not any(said.limits[rate] for rate in RATES):
-        # Nothing else may be said then either, but what is wrong has to be refused.
-        said.applied_to(NO_LIMITS)
+    change = Change.parse(limits if own else [*limits, ("group", group)])
+    if not any(change.limits[rate] for rate in RATES):
+        # Only a burst or an iops_size can be left, which is refused without its rate.
+        change.applied_to(NO_LIMITS)
         return Change(all_limits=True, group=NO_GROUP)
-    return replace(said, all_limits=True)
+    return replace(change, all_limits=True)
 
 
 def _node_name(known: KnownImage) -> str:

@@ -28,7 +28,7 @@ from typing import Any, Final
 import trio
 
 from throttlefs import __version__
-from throttlefs.policy.config_writer import ImageWord, write_config
+from throttlefs.policy.config_writer import write_config
 from throttlefs.policy.governor import Governor
 from throttlefs.policy.policy import GroupPolicy
 from throttlefs.policy.tuning import (
@@ -36,13 +36,13 @@ from throttlefs.policy.tuning import (
     Changed,
     State,
     Tuner,
-    default_state,
     group_state,
     image_state,
     limits_of,
+    policy_state,
 )
 from throttlefs.stats import QUANTILES, DirectionStatistics, ImageStatistics, quantile_ns
-from throttlefs.throttle import READ, WRITE, Image
+from throttlefs.throttle import NO_OVERRIDE, READ, WRITE, Image
 
 from .arguments import Parameter
 from .commands import Arguments, CommandTable, MountFacts
@@ -120,7 +120,7 @@ class ExtensionCommands:
             "target": self._facts.target,
             "gates-open": throttle.gates_open,
             "counts": dict(self._counts()),
-            "default": _shown(default_state(self._governor.policy.default), "group"),
+            "default": _shown(policy_state(self._governor.policy.default), "group"),
             "groups": [
                 {
                     "name": group.name,
@@ -135,10 +135,8 @@ class ExtensionCommands:
     async def _query_config(self, _: Arguments) -> object:
         governor = self._governor
         policy = governor.policy
-        images = [
-            ImageWord(
-                known.path, known.image.own_limits, known.image.own_group, known.image.own_weight
-            )
+        overrides = [
+            (known.path, known.image.override)
             for known in self._images.known()
             if known.image is not None and governor.is_changed(known.key)
         ]
@@ -148,7 +146,7 @@ class ExtensionCommands:
             )
             for group in governor.throttle.groups()
         }
-        return {"toml": write_config(policy.default, groups, images, policy.config.images)}
+        return {"toml": write_config(policy.default, groups, overrides, policy.config.images)}
 
     async def _chosen(self, arguments: Arguments) -> list[KnownImage]:
         known = self._images.known()
@@ -161,16 +159,16 @@ class ExtensionCommands:
         image = known.image
         if image is None:
             # Not open: what would hold for it.
-            said: State = default_state(self._governor.policy.for_path(known.path))
-            own = self._governor.policy.config.rule_for(known.path) is not None
+            state: State = policy_state(self._governor.policy.for_path(known.path))
+            follows = self._governor.policy.config.rule_for(known.path) is None
         else:
-            said = image_state(image)
-            own = (image.own_limits, image.own_group, image.own_weight) != (None, None, None)
+            state = image_state(image)
+            follows = image.override == NO_OVERRIDE
         return {
             "device": known.device,
             "handles": known.handles,
-            "follows-default": not own,
-            **_shown(said, "group"),
+            "follows-default": follows,
+            **_shown(state, "group"),
             "waiting": _waiting(image),
             "bytes": {
                 "read": known.statistics.read.bytes if known.statistics else 0,

@@ -255,7 +255,7 @@ class _Mount:
 
     async def _serve_session(self, nursery: trio.Nursery) -> None:
         if self._request.options.server == "pyfuse3":
-            nursery.start_soon(self._throttle.run)
+            nursery.start_soon(self._throttle.dispatcher.run)
             nursery.start_soon(self._engine.run)
             await pyfuse3.main(max_tasks=_MAX_REQUESTS)
             return
@@ -264,7 +264,7 @@ class _Mount:
         # read would then freeze the whole loop.
         os.set_blocking(fd, False)
         loop = SessionLoop(
-            self._throttle,
+            self._throttle.dispatcher,
             (self._engine, self._pool),
             self._operations.has_room,
             self._throttle.open_gates,

@@ -5,36 +5,29 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Final
 
 from throttlefs.settings.config import ImageRule
 from throttlefs.settings.limits import DEFAULT_WEIGHT, Limits, format_limit
+from throttlefs.throttle import ImagePolicy, Override
 
-from .policy import GroupPolicy, ImagePolicy
+from .policy import GroupPolicy
 
 _BARE_KEY: Final = re.compile(r"[A-Za-z0-9_-]+")
 _SPECIAL: Final = re.compile(r"([*?\[\\])")
 _UNDECODABLE: Final = re.compile("[\udc80-\udcff]")
 
 
-@dataclass(frozen=True, slots=True)
-class ImageWord:
-    """What is said of one image; None is for what follows the default."""
-
-    path: bytes
-    limits: Limits | None = None
-    group: str | None = None
-    weight: int | None = None
-
-
 def write_config(
     default: ImagePolicy,
     groups: Mapping[str, GroupPolicy],
-    images: Iterable[ImageWord],
+    overrides: Iterable[tuple[bytes, Override]],
     rules: Iterable[ImageRule],
 ) -> str:
-    """The text of a file that says all this; *images* come before *rules*, which match later."""
+    """The text of a file that says all this.
+
+    *overrides* are those of single images, by path. They come before *rules*, which match later.
+    """
     tables = []
     lines = _limits(default.limits)
     lines += _name("group", default.group)
@@ -42,16 +35,16 @@ def write_config(
         lines.append(f"weight = {default.weight}")
     if lines:
         tables.append(["[defaults]", *lines])
-    words: list[tuple[str, ImageWord | ImageRule]] = [
-        *((_pattern(image.path), image) for image in images),
+    by_pattern: list[tuple[str, Override | ImageRule]] = [
+        *((_pattern(path), override) for path, override in overrides),
         *((rule.glob.text, rule) for rule in rules),
     ]
     written: set[str] = set()
-    for pattern, said in words:
+    for pattern, override in by_pattern:
         # The first of equal ones decides, and a file must not have the others.
         if pattern not in written:
             written.add(pattern)
-            lines = _word(said.limits, said.group, said.weight)
+            lines = _override(override.limits, override.group, override.weight)
             tables.append(["[[image]]", f"path = {_string(pattern)}", *lines])
     for name, group in groups.items():
         lines = _limits(group.limits)
@@ -63,7 +56,7 @@ def write_config(
     return "\n".join("\n".join([*table, ""]) for table in tables)
 
 
-def _word(limits: Limits | None, group: str | None, weight: int | None) -> list[str]:
+def _override(limits: Limits | None, group: str | None, weight: int | None) -> list[str]:
     lines = []
     if limits is not None:
         # A table that is to say "no limits" has to name one.

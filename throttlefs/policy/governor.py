@@ -1,8 +1,8 @@
-"""Who is held to what: tells the throttle what ``-o``, the config file and live changes say.
+"""Who is held to what: applies ``-o``, the config file and live changes to the throttle.
 
-For an image the latest word counts: the mount's default, the first matching table of the file,
-a live change. What is said of an image is decided when it is first met and again on reload,
-which restores exactly what ``-o`` and the file say.
+An image follows the mount's default. The first table of the file that matches its path overrides
+the default, and a live change overrides both. The table is looked up when the image is first met,
+and again on reload, which restores exactly what ``-o`` and the file say.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 from throttlefs.host.files import FileKey
-from throttlefs.throttle import NO_GROUP, Image, Throttle
+from throttlefs.throttle import Image, ImagePolicy, Throttle
 
-from .policy import GroupPolicy, ImagePolicy, Policy
+from .policy import GroupPolicy, Policy
 
 _FEW = 100
 """Images released before their paths are cleared out."""
@@ -29,10 +29,10 @@ class Governor:
         self.throttle = throttle
         self.policy = policy
         self.paths: dict[FileKey, bytes] = {}
-        self._changed: set[FileKey] = set()  # of which a live change said something
+        self._changed: set[FileKey] = set()  # images that a live change has an override for
         self._released = 0  # since paths were last cleared out
         self._apply_groups()
-        self._apply_default()
+        throttle.set_default(policy.default)
 
     def image(self, key: FileKey, path: bytes) -> Image:
         """The image of the file *key*, opened at *path*; first met, its table is looked up."""
@@ -56,23 +56,23 @@ class Governor:
             self.paths = {known: path for known, path in self.paths.items() if knows(known)}
 
     def changed(self, key: FileKey) -> None:
-        """Note that a live change said something of the image, which is to outlive its handles."""
+        """Note that the image has a live change, which is to outlive its handles."""
         self._changed.add(key)
 
     def is_changed(self, key: FileKey) -> bool:
-        """Whether a live change said something of the image."""
+        """Whether the image has a live change."""
         return key in self._changed
 
     def set_default(self, default: ImagePolicy) -> None:
-        """Hold every image of which nothing else is said to *default*, until a reload.
+        """Hold every image without an override to *default*, until a reload.
 
         Raises `UnknownGroupError`.
         """
-        self.throttle.set_default(default.limits, group=default.group, weight=default.weight)
+        self.throttle.set_default(default)
         self.policy = replace(self.policy, default=default)
 
     def removed(self, key: FileKey) -> None:
-        """The file is gone for good: what was said of it is not for the next of its number."""
+        """The file is gone for good: its live changes are not for the next file of its number."""
         self._changed.discard(key)
         self.release(key)
 
@@ -87,7 +87,7 @@ class Governor:
             self.policy = policy
             self._changed.clear()
             self._apply_groups()
-            self._apply_default()
+            self.throttle.set_default(policy.default)
             for image in self.throttle.images():
                 key: FileKey = image.key  # type: ignore[assignment]
                 path = current_path(key) or self.paths.get(key)
@@ -97,27 +97,9 @@ class Governor:
             self._remove_groups(old_groups - policy.groups.keys())
 
     def _apply_rule(self, image: Image, path: bytes) -> None:
-        rule = self.policy.config.rule_for(path)
-        said = self.policy.for_path(path)
-        # Only what the table says is said of the image; for the rest the default may change.
-        says_limits = rule is not None and (rule.limits is not None or bool(rule.group))
-        says_group = rule is not None and rule.group is not None
-        says_weight = rule is not None and rule.weight is not None
-        wanted = (
-            said.limits if says_limits else None,
-            (said.group or NO_GROUP) if says_group else None,
-            said.weight if says_weight else None,
-        )
-        if wanted != (image.own_limits, image.own_group, image.own_weight):
-            limits, group, weight = wanted
-            with self.throttle.changes():
-                image.set_limits(limits)
-                image.set_group(group)
-                image.set_weight(weight)
-
-    def _apply_default(self) -> None:
-        default = self.policy.default
-        self.throttle.set_default(default.limits, group=default.group, weight=default.weight)
+        override = self.policy.override_for(path)
+        if override != image.override:
+            self.throttle.set_override(image, override)
 
     def _apply_groups(self) -> None:
         throttle, groups = self.throttle, self.policy.groups
@@ -125,13 +107,15 @@ class Governor:
         for name in known & groups.keys():
             throttle.set_group_parent(name, None)  # or the new parents could pass for a cycle
         for name in _parents_first(groups):
-            said = groups[name]
+            policy = groups[name]
             if name in known:
-                throttle.set_group_limits(name, said.limits)
-                throttle.set_group_weight(name, said.weight)
-                throttle.set_group_parent(name, said.parent)
+                throttle.set_group_limits(name, policy.limits)
+                throttle.set_group_weight(name, policy.weight)
+                throttle.set_group_parent(name, policy.parent)
             else:
-                throttle.create_group(name, said.limits, weight=said.weight, parent=said.parent)
+                throttle.create_group(
+                    name, policy.limits, weight=policy.weight, parent=policy.parent
+                )
 
     def _remove_groups(self, names: Iterable[str]) -> None:
         for name in names:

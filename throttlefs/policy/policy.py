@@ -1,16 +1,16 @@
-"""Who says what: the limits, group and weight of each image, from ``-o`` and the file.
+"""What ``-o`` and the configuration file say together: limits, group and weight of each image.
 
-For an image without a table of its own the default holds. Of limits, group and weight each comes
-from ``-o`` or, if that is silent, from ``[defaults]``. Limits and a group in ``-o`` belong
-together: as with QEMU's ``throttling.group`` the limits are the group's, and the images have none
-of their own.
+The default holds for an image without a table of its own. Limits, group and weight of the default
+each come from ``-o`` or, if that does not name them, from ``[defaults]``. Limits and a group in
+``-o`` belong together: as with QEMU's ``throttling.group`` the limits are the group's, and the
+images have none of their own.
 
-The first ``[[image]]`` table that matches is the later word:
+The first ``[[image]]`` table that matches overrides the default:
 
-- its limits, if it has any, are all of the image's own limits; if it names a group and has none,
-  the group's limits take the place of the default ones; else the default ones stay;
-- its group takes the place of the default group, and ``group = ""`` is none;
-- its weight takes the place of the default weight.
+- If it has limits, they are all of the image's own limits. If it has none but names a group, the
+  image has no limits of its own, only the group's. Otherwise the default limits hold.
+- Its group replaces the default group; ``group = ""`` is none.
+- Its weight replaces the default weight.
 
 In the same way the limits of ``[group.NAME]``, if it has any, take the place of those that ``-o``
 gives to a group of that name.
@@ -24,18 +24,7 @@ from dataclasses import dataclass, field
 from throttlefs.settings.config import NO_CONFIG, Config
 from throttlefs.settings.limits import DEFAULT_WEIGHT, NO_LIMITS, Limits
 from throttlefs.settings.options import MountOptions
-
-
-@dataclass(frozen=True, slots=True)
-class ImagePolicy:
-    """What holds for an image."""
-
-    limits: Limits = NO_LIMITS
-    """Its own, beside those of its group."""
-    group: str | None = None
-    """A key of `Policy.groups`."""
-    weight: int = DEFAULT_WEIGHT
-    """Its share in its group."""
+from throttlefs.throttle import NO_OVERRIDE, ImagePolicy, Override
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,29 +42,28 @@ class GroupPolicy:
 class Policy:
     """What ``-o`` and the file say together; made by `make_policy`.
 
-    `dataclasses.replace` with another `default` is what a change of the mount's default comes to.
+    To change the mount's default, use `dataclasses.replace` with another `default`.
     """
 
-    default: ImagePolicy = ImagePolicy()
-    """For an image that no table matches."""
+    default: ImagePolicy = field(default_factory=ImagePolicy)
+    """For an image that no table matches. Its group is a key of `groups`."""
     groups: Mapping[str, GroupPolicy] = field(default_factory=dict)
     """All groups that the file or ``-o`` name, by name."""
     config: Config = NO_CONFIG
 
-    def for_path(self, path: bytes) -> ImagePolicy:
-        """What holds for the image at *path*, relative to the mount, in any encoding."""
+    def override_for(self, path: bytes) -> Override:
+        """What a table says of the image at *path*, relative to the mount, in any encoding."""
         rule = self.config.rule_for(path)
         if rule is None:
-            return self.default
-        if rule.limits is not None:
-            limits = rule.limits
-        else:
-            limits = NO_LIMITS if rule.group else self.default.limits
-        return ImagePolicy(
-            limits=limits,
-            group=self.default.group if rule.group is None else rule.group or None,
-            weight=self.default.weight if rule.weight is None else rule.weight,
-        )
+            return NO_OVERRIDE
+        limits = rule.limits
+        if limits is None and rule.group:
+            limits = NO_LIMITS
+        return Override(limits, rule.group, rule.weight)
+
+    def for_path(self, path: bytes) -> ImagePolicy:
+        """What holds for the image at *path*, relative to the mount, in any encoding."""
+        return self.override_for(path).applied_to(self.default)
 
 
 def make_policy(options: MountOptions, config: Config = NO_CONFIG) -> Policy:

@@ -29,10 +29,18 @@ from throttlefs.settings.limits import (
 from throttlefs.settings.options import why_not_in_flight
 from throttlefs.settings.suggest import LIMIT_CANDIDATES, nearest, unknown
 from throttlefs.settings.units import quoted
-from throttlefs.throttle import NO_GROUP, Group, GroupCycleError, Image, ThrottleError
+from throttlefs.throttle import (
+    NO_GROUP,
+    NO_OVERRIDE,
+    Group,
+    GroupCycleError,
+    Image,
+    ImagePolicy,
+    Override,
+    ThrottleError,
+)
 
 from .governor import Governor
-from .policy import ImagePolicy
 
 _GROUPS_SHOWN = 10
 """Names of groups in a message, at most."""
@@ -147,15 +155,14 @@ class Tuner:
         return plan.done
 
     def change_default(self, change: Change, *, every_image: bool = False) -> list[Changed]:
-        """Change what holds for images of which nothing else is said.
+        """Change what holds for images without an override.
 
-        *every_image*: those of which something is said as well, as far as they are known.
-        Raises `TuningError`.
+        *every_image*: those with one as well, as far as they are known. Raises `TuningError`.
         """
         with _Transaction(self._governor) as plan:
             plan.default(change)
             for image in self._throttle.images() if every_image else ():
-                if (image.own_limits, image.own_group, image.own_weight) != (None, None, None):
+                if image.override != NO_OVERRIDE:
                     plan.image(image, change)
         return plan.done
 
@@ -177,15 +184,15 @@ class Tuner:
     def state_of(self, key: FileKey, path: bytes) -> State:
         """What holds, or would hold if it were opened, for the image of the file *key*."""
         if not self._throttle.knows(key):
-            return default_state(self._governor.policy.for_path(path))
+            return policy_state(self._governor.policy.for_path(path))
         image = self._throttle.image(key)
         if not self._is_open(key):
             self._governor.release(key)
         return image_state(image)
 
     def default_state(self) -> State:
-        """What holds for an image of which nothing else is said."""
-        return default_state(self._governor.policy.default)
+        """What holds for an image without an override."""
+        return policy_state(self._governor.policy.default)
 
     def remove_group(self, name: str) -> None:
         """Remove a group that has no members. Raises `TuningError`."""
@@ -211,10 +218,10 @@ def group_state(group: Group) -> State:
     return {**group.meter.limits.as_dict(), **parent, "weight": group.weight}
 
 
-def default_state(default: ImagePolicy) -> State:
-    """What holds for an image of which nothing else is said."""
-    group = {"group": default.group} if default.group is not None else {}
-    return {**default.limits.as_dict(), **group, "weight": default.weight}
+def policy_state(policy: ImagePolicy) -> State:
+    """What holds for an image that *policy* is for."""
+    group = {"group": policy.group} if policy.group is not None else {}
+    return {**policy.limits.as_dict(), **group, "weight": policy.weight}
 
 
 def limits_of(state: State) -> dict[str, int]:
@@ -276,19 +283,12 @@ class _Transaction:
 
     def image(self, image: Image, change: Change) -> None:
         """Change what holds for *image* from now on, whatever the default becomes."""
-        limits = self._own_limits(image.meter.limits, change)
-        group = self._own_group(change)
-        weight = image.own_weight if change.weight is None else change.weight
+        override = self._override(image.meter.limits, change).over(image.override)
         key: FileKey = image.key  # type: ignore[assignment]
 
         def step() -> None:
             before = image_state(image)
-            if limits is not None:
-                image.own_limits = limits
-            if group is not None:
-                image.own_group = group
-            image.own_weight = weight
-            self._throttle.apply(image)
+            self._throttle.set_override(image, override)
             self._governor.changed(key)
             path = self._governor.paths.get(key, b"")
             self._note("image", path, before, image_state(image))
@@ -298,18 +298,11 @@ class _Transaction:
     def default(self, change: Change) -> None:
         """Change the mount's default."""
         default = self._governor.policy.default
-        limits = self._own_limits(default.limits, change)
-        group = self._own_group(change)
-        new = replace(
-            default,
-            limits=default.limits if limits is None else limits,
-            group=default.group if group is None else group or None,
-            weight=default.weight if change.weight is None else change.weight,
-        )
+        new = self._override(default.limits, change).applied_to(default)
 
         def step() -> None:
             self._governor.set_default(new)
-            self._note("default", b"", default_state(default), default_state(new))
+            self._note("default", b"", policy_state(default), policy_state(new))
 
         self._steps.append(step)
 
@@ -346,6 +339,11 @@ class _Transaction:
 
         self._steps.append(step)
 
+    def _override(self, limits: Limits, change: Change) -> Override:
+        """What *change* says of an image that has *limits* of its own."""
+        group = NO_GROUP if change.off and change.group is None else change.group
+        return Override(self._own_limits(limits, change), group, change.weight)
+
     def _own_limits(self, limits: Limits, change: Change) -> Limits | None:
         """The image's own limits after *change*; None if it leaves them alone."""
         if change.group and change.limits:
@@ -357,11 +355,6 @@ class _Transaction:
         if change.off or change.limits or change.all_limits:
             return change.applied_to(limits)
         return None
-
-    def _own_group(self, change: Change) -> str | None:
-        if change.group is None and change.off:
-            return NO_GROUP
-        return change.group
 
     def _note(self, kind: str, name: bytes, before: State, after: State) -> None:
         self.done.append(Changed(kind, name, before, after))

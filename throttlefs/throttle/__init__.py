@@ -4,32 +4,36 @@ It knows neither FUSE nor files: an image is any key, a request a direction and 
 """
 
 from .alarm import Alarm, TimerfdAlarm
+from .dispatcher import Dispatcher
 from .errors import (
     GroupCycleError,
     GroupExistsError,
     GroupInUseError,
     ThrottleError,
     UnknownGroupError,
-    WeightError,
 )
 from .group import Group
-from .image import NO_GROUP, Image
+from .image import Image
+from .image_policy import NO_GROUP, NO_OVERRIDE, ImagePolicy, Override
 from .meter import READ, WRITE
 from .throttle import Throttle
 
 __all__ = [
     "NO_GROUP",
+    "NO_OVERRIDE",
     "READ",
     "WRITE",
     "Alarm",
+    "Dispatcher",
     "Group",
     "GroupCycleError",
     "GroupExistsError",
     "GroupInUseError",
     "Image",
+    "ImagePolicy",
+    "Override",
     "Throttle",
     "ThrottleError",
     "TimerfdAlarm",
     "UnknownGroupError",
-    "WeightError",
 ]

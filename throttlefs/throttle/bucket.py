@@ -6,15 +6,15 @@ the volume of a burst, a request is due when
 
     TAT - credit / rate <= now
 
-and each request that goes moves it on by its own cost, which the next one waits for:
+Each request that goes moves TAT on by its own cost, and the next one waits for that:
 
     TAT = max(TAT, now - lag) + cost / rate
 
 *lag* is how much idle time still counts. QEMU's ``docs/throttle.txt`` describes the same thing as
 a bucket that leaks at *rate*: its level is ``(TAT - now) * rate`` and its size is the credit.
 
-Numbers are exact. A cost is kept in nano-units (a unit is a byte, a request, or 1/iops_size of
-one), so ``rate * nanoseconds`` is a number of nano-units as well and nothing is ever rounded:
+Numbers are exact. A cost is kept in nano-units (a unit is a byte, a request, or 1/iops_size of a
+request). So ``rate * nanoseconds`` is a number of nano-units as well, and nothing is ever rounded:
 instead of TAT the bucket holds ``TAT * rate``.
 """
 
@@ -32,7 +32,8 @@ class Bucket:
     ``rate`` is in units a second. A request of n bytes costs ``max(fixed, n * per_byte)``
     nano-units: a byte limit has ``fixed == 0``, a request limit ``per_byte == 0``, and one with
     an ``iops_size`` counts in units of 1/iops_size of a request and has both. ``paid`` is TAT
-    times the rate and ``credit`` a burst's volume, both in nano-units.
+    times the rate and ``credit`` a burst's volume, both in nano-units. ``has_slack`` says whether
+    time goes unused: the last request could have gone half a lag before it did.
     """
 
     __slots__ = (
@@ -40,10 +41,10 @@ class Bucket:
         "_recent",
         "credit",
         "fixed",
+        "has_slack",
         "paid",
         "per_byte",
         "rate",
-        "spare",
     )
 
     def __init__(self, rate: int, fixed: int, per_byte: int, credit: int, now: int) -> None:
@@ -54,8 +55,7 @@ class Bucket:
         self._credit_target = credit
         self.paid = now * rate
         self._recent = RecentMaximum()
-        # Whether time goes unused: the last request could have gone half a lag before it did.
-        self.spare = True
+        self.has_slack = True
 
     def cost(self, nbytes: int) -> int:
         """What a request of *nbytes* costs, in nano-units."""
@@ -72,7 +72,7 @@ class Bucket:
         """Let a request of *nbytes* go at *now*; at most *lag* ns before it still count."""
         floor = (now - lag) * self.rate
         paid = self.paid
-        self.spare = paid - self.credit < floor + lag * self.rate // 2
+        self.has_slack = paid - self.credit < floor + lag * self.rate // 2
         if paid < floor:  # noqa: PLR1730  (max() takes three times as long, on the hot path)
             paid = floor
         if self.credit != self._credit_target:
@@ -105,8 +105,8 @@ class Bucket:
     def change(self, rate: int, fixed: int, per_byte: int, credit: int, now: int) -> None:
         """Go on with other figures: the level, in units, stays what it is.
 
-        A burst's credit grows at once. It shrinks only as the level falls: what was within the
-        old credit when it went does not block the bucket under the new one.
+        A burst's credit grows at once. It shrinks only as the level falls: requests that were
+        within the old credit when they went do not block the bucket under the new one.
         """
         level = self.level(now)
         if (fixed, per_byte) != (self.fixed, self.per_byte):

@@ -2,26 +2,27 @@
 
 The rule is that of Goyal, Vin and Cheng ("Start-time Fair Queueing: A Scheduling Algorithm for
 Integrated Services Packet Switching Networks", SIGCOMM 1996), applied at every node of the tree.
-Each member has a finish, each clock a virtual time V, the latest start of what went. Whoever is
-furthest behind goes first:
+Each member has a finish. Each clock has a virtual time V, the latest start of all requests that
+went. The member with the smallest finish goes first:
 
     start = max(finish, V - B);  finish = start + cost / weight;  V = max(V, start)
 
-All starts below V - B count as V - B and the smaller finish wins among equals, so the order is
-simply that of the finishes: they can be the keys of a heap, and V never changes a key.
+All starts below V - B count as V - B, and the smaller finish wins among equals. So the order is
+simply that of the finishes. They can be the keys of a heap, and V never changes a key.
 
-- *cost* is the time a request takes of the scarcest limit, of the group or of any above it. So
-  members with small and with large requests get the same bytes of a byte limit and the same
+- *cost* is the time that a request takes of the scarcest limit, of the group or of any above it.
+  So members with small and with large requests get the same bytes of a byte limit and the same
   number of requests of a request limit.
-- *B*, the cost of the largest of recent requests by the heaviest of recent weights, is what the
-  plain rule lacks for limits inside limits: a member that its own limits held up while others
-  had their turn may catch up. Starting at V it would queue behind large requests each time and
-  never reach its share. It earns nothing: over any time a member has at most what V has gone on,
-  B and a request.
+- *B* is the cost of the largest of recent requests at the heaviest of recent weights. The plain
+  rule has no B, and limits inside limits need one: a member that its own limits held up while
+  others had their turn may catch up by B. If it started at V, it would queue behind large
+  requests each time and never reach its share. B is no gift: over any time a member has at most
+  what V has gone on, B and one request.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
 from throttlefs.settings.limits import DEFAULT_WEIGHT
@@ -30,7 +31,6 @@ from .recent import RecentMaximum
 
 if TYPE_CHECKING:
     from .bucket import Bucket
-    from .node import Node
 
 TOTAL: Final = 2
 """The clock that counts reads and writes together; `READ` and `WRITE` are the other two."""
@@ -39,27 +39,40 @@ _FEMTO_PER_NANO: Final = 1_000_000
 _MOST_COSTS: Final = 256
 
 
-class Clock:
-    """One way of counting what members had: by the limits that it was last given.
+class Share:
+    """What one member of a group has had by one clock; `Clock.join` makes it.
 
-    Times are in femtoseconds, so that a byte at 10^15 a second is still one. The finish and the
-    size of the last request of each member are with the member, ``finish[index]`` and
-    ``last_size[index]``.
+    ``finish`` is in fs of the clock's virtual time. ``last_size`` is the size (bytes) of the
+    member's last request, -1 before the first.
+    """
+
+    __slots__ = ("finish", "last_size")
+
+    def __init__(self, finish: int) -> None:
+        self.finish = finish
+        self.last_size = -1
+
+
+class Clock:
+    """Counts what the members of a group have had, by the limits that `count_by` names.
+
+    Times are in femtoseconds, so that a byte at 10^15 bytes/s still takes one. ``index`` says
+    which of a member's shares is this clock's.
     """
 
     __slots__ = (
         "_costs",
         "_heaviest",
-        "_index",
         "_largest",
         "_terms",
+        "index",
         "lead",
         "running",
         "virtual",
     )
 
     def __init__(self, index: int) -> None:
-        self._index = index
+        self.index = index
         self.virtual = 0
         # Whether there are any limits to count by.
         self.running = False
@@ -69,10 +82,13 @@ class Clock:
         self._heaviest = RecentMaximum()
         self.lead = 0
 
-    def advance(self, member: Node, nbytes: int, now: int) -> None:
-        """Count a request of *nbytes* of *member* that goes at *now* (ns)."""
+    def join(self) -> Share:
+        """Return the share of a new member: it starts where the others are."""
+        return Share(self.virtual)
+
+    def advance(self, share: Share, weight: int, nbytes: int, now: int) -> None:
+        """Count a request of *nbytes* that goes at *now* (ns), of a member of this *weight*."""
         cost = self._cost(nbytes)
-        weight = member.weight
         largest = self._largest
         if nbytes > largest.current or weight > self._heaviest.current or now >= largest.until:
             lasting = cost // _FEMTO_PER_NANO
@@ -81,55 +97,49 @@ class Clock:
             self._find_lead(now)
         if weight != DEFAULT_WEIGHT:
             cost = cost * DEFAULT_WEIGHT // weight
-        index = self._index
         start = self.virtual - self.lead
-        finish = member.finish[index]
+        finish = share.finish
         if finish > start:
             start = finish
             self.virtual = max(self.virtual, start)
-        if member.last_size[index] < 0:
-            # Its first. A finish is between V and V + cost from now on, so who has large requests
-            # would be ahead by half a request on average; this puts the average at V for all.
+        if share.last_size < 0:
+            # A member's first request. From now on its finish is between V and V + cost. So a
+            # member with large requests would be ahead by half a request on average. This puts
+            # the average at V for all.
             start += cost >> 1
-        member.finish[index] = start + cost
-        member.last_size[index] = nbytes
+        share.finish = start + cost
+        share.last_size = nbytes
 
-    def refund(self, member: Node, nbytes: int, done: int) -> None:
-        """A request of *member* counted as *nbytes* and moved only *done* of them."""
+    def refund(self, share: Share, weight: int, nbytes: int, done: int) -> None:
+        """Take back: a request was counted as *nbytes* and moved only *done* of them."""
         excess = self._cost(nbytes) - self._cost(done)
-        member.finish[self._index] -= excess * DEFAULT_WEIGHT // member.weight
+        share.finish -= excess * DEFAULT_WEIGHT // weight
 
-    def join(self, member: Node) -> None:
-        """*member* is new: it starts where the others are."""
-        member.finish[self._index] = self.virtual
-        member.last_size[self._index] = -1
+    def reweigh(self, share: Share, old_weight: int, weight: int) -> None:
+        """Scale how far the member is ahead or behind: it gets another *weight*."""
+        ahead = share.finish - self.virtual
+        share.finish = self.virtual + ahead * old_weight // weight
 
-    def reweigh(self, member: Node, weight: int) -> None:
-        """*member* gets another *weight*: by that, too, it is ahead or behind what it was."""
-        index = self._index
-        ahead = member.finish[index] - self.virtual
-        member.finish[index] = self.virtual + ahead * member.weight // weight
+    def count_by(self, buckets: list[Bucket], shares: Iterable[Share], now: int) -> None:
+        """Count by the limits *buckets* from now on; *shares* are those of all members.
 
-    def count_by(self, buckets: list[Bucket], members: set[Node], now: int) -> None:
-        """Count by other limits from now on: whoever is ahead stays so, in bytes or requests.
-
-        Else a group raised from 1M to 100M would starve, for a second, a member that happens to
-        have had 1 MiB last, and one retuned in a loop would favour those with large requests.
+        A member that is ahead stays ahead by the same number of bytes or requests. Otherwise a
+        group raised from 1M to 100M would starve, for a second, a member that happens to have had
+        1 MiB last. And a group retuned in a loop would favour those with large requests.
         """
         terms = _scarcest(buckets)
         if terms == self._terms:
             return
-        index = self._index
-        counted = [member for member in members if member.last_size[index] >= 0]
-        old = [self._cost(member.last_size[index]) for member in counted]
+        counted = [share for share in shares if share.last_size >= 0]
+        old = [self._cost(share.last_size) for share in counted]
         self._terms = terms
         self._costs = {}
         self._find_lead(now)
         self.running = bool(terms)
-        for member, cost in zip(counted, old, strict=True):
-            ahead = member.finish[index] - self.virtual
-            ahead = ahead * self._cost(member.last_size[index]) // cost if cost else 0
-            member.finish[index] = self.virtual + ahead
+        for share, cost in zip(counted, old, strict=True):
+            ahead = share.finish - self.virtual
+            ahead = ahead * self._cost(share.last_size) // cost if cost else 0
+            share.finish = self.virtual + ahead
 
     def _find_lead(self, now: int) -> None:
         cost = self._cost(self._largest.at(now))

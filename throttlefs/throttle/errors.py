@@ -38,10 +38,3 @@ class GroupCycleError(ThrottleError):
         super().__init__(f"group {name!r} cannot have the parent {parent!r}: it is below it")
         self.name = name
         self.parent = parent
-
-
-class WeightError(ThrottleError):
-    """A weight out of range."""
-
-    def __init__(self, weight: object) -> None:
-        super().__init__(f"weight {weight!r} is not a whole number from 1 to 10,000")

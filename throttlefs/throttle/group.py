@@ -1,12 +1,15 @@
-"""A group: its members share its limits by weight, whatever their requests are like.
+"""A group: its members share its limits by weight, whatever the size and number of their requests.
 
-Three clocks (see `clocks`) say who is behind. Under a total, one counts reads and writes together.
-A direction with limits of its own has a clock of its own. Where there are both, what is scarce
-decides: as long as a direction uses its own limits up, its clock orders its requests, and the
-total's only chooses between the first read and the first write; else the total's orders both.
-With the total's clock alone, the reads of an image that also writes would starve under
-``bps=1000M,bps_rd=10M,bps_wr=5M`` beside one that only reads; with the direction's alone, an
-image that only reads would get less than its share of ``bps=20M,bps_rd=19M``.
+Three clocks (see `clocks`) say who is behind. Under a total, one clock counts reads and writes
+together. A direction with limits of its own has a clock of its own. Where there are both, the
+scarce limit decides. As long as a direction uses its own limits up, its clock orders its
+requests, and the total's clock only chooses between the first read and the first write.
+Otherwise the total's clock orders both. Either clock alone would be unfair:
+
+- With the total's alone, the reads of an image that also writes would starve under
+  ``bps=1000M,bps_rd=10M,bps_wr=5M`` beside an image that only reads.
+- With the direction's alone, an image that only reads would get less than its share of
+  ``bps=20M,bps_rd=19M``.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from .clocks import TOTAL, Clock
 from .meter import DIRECTIONS, READ, WRITE
 from .node import Node
 from .recent import RecentMaximum
-from .turns import ABSENT, Turns
+from .turns import Turns
 
 
 class Group(Node):
@@ -38,9 +41,12 @@ class Group(Node):
         self.name = name
         self.members: set[Node] = set()
         self._clocks = (Clock(READ), Clock(WRITE), Clock(TOTAL))
-        # Per direction: those that a request of it moves on.
+        # Per direction: the clocks that count a request of it.
         self._counting: list[list[Clock]] = [[], []]
-        self._turns = (Turns(READ), Turns(WRITE))
+        self._turns: tuple[Turns[Node], Turns[Node]] = (
+            Turns(READ, self.members),
+            Turns(WRITE, self.members),
+        )
         # Per direction: the limits of that direction alone, of this group and those above it.
         self._own_limits: tuple[list[Bucket], list[Bucket]] = ([], [])
         self._last_release = [0, 0]
@@ -51,27 +57,27 @@ class Group(Node):
     def add(self, node: Node) -> None:
         """Make *node*, which has no parent, a member."""
         node.parent = self
-        node.stamp = [ABSENT, ABSENT]
-        for clock in self._clocks:
-            clock.join(node)
+        node.give_up_places()
+        node.shares = tuple(clock.join() for clock in self._clocks)
         self.members.add(node)
 
     def remove(self, node: Node) -> None:
         """Let *node* go; its requests are no longer waiting here."""
         self.members.discard(node)
         node.parent = None
-        node.stamp = [ABSENT, ABSENT]
+        node.give_up_places()
+        node.shares = ()
 
     def change_weight(self, member: Node, weight: int, now: int) -> None:
         """Give *member* another weight."""
-        for clock in self._clocks:
-            clock.reweigh(member, weight)
+        for clock, share in zip(self._clocks, member.shares, strict=True):
+            clock.reweigh(share, member.weight, weight)
         member.weight = weight
         for turns in self._turns:
             turns.relist(member, now)
 
     def limits_changed(self, now: int) -> None:
-        """Limits of this group or above it have changed: what a request costs is another."""
+        """Limits of this group or of one above it have changed, and so the cost of a request."""
         totals: list[Bucket] = []
         own: tuple[list[Bucket], list[Bucket]] = ([], [])
         for node in self.find_path():
@@ -79,9 +85,9 @@ class Group(Node):
             for direction in DIRECTIONS:
                 own[direction].extend(node.meter.own_limits[direction])
         self._own_limits = own
-        for direction in DIRECTIONS:
-            self._clocks[direction].count_by(own[direction] + totals, self.members, now)
-        self._clocks[TOTAL].count_by(totals, self.members, now)
+        for clock, limits in zip(self._clocks, (*own, []), strict=True):
+            shares = (member.shares[clock.index] for member in self.members)
+            clock.count_by(limits + totals, shares, now)
         for direction in DIRECTIONS:
             clocks = (direction, TOTAL) if own[direction] else (TOTAL,)
             if not totals:
@@ -121,11 +127,12 @@ class Group(Node):
         member = self._known_first(chosen, now)
         other = 1 - chosen
         if self.meter.totals and self.waiting[other] and self.own_due_at(other, now) <= now:
-            # Both may go here, one is held up above. If it was its turn it keeps it, whatever
-            # goes first: it may never again find the limits here and above due at one time.
+            # Both may go here, one is held up above. If it was the turn of that one, it keeps its
+            # turn whatever goes first: else it may never again find the limits here and above due
+            # at the same time.
             rival = self._first(other, now)
             if rival is not None and rival is not member and _goes_before(rival, member):
-                self.kept[other] = True
+                self.turn_pending[other] = True
         return member, directions
 
     def _choose_direction(self, now: int) -> tuple[Node, tuple[int, ...]]:
@@ -143,12 +150,12 @@ class Group(Node):
             if due is not None and due <= now:
                 return member, DIRECTIONS
         elif self._clocks[TOTAL].running:
-            # The first in the other direction had more of the total than *member*. That is no
-            # reason to leave out those who had less, and the other direction's limit unused;
-            # unless they get too far ahead of it there: it has to have its turn some time.
+            # The first in the other direction had more of the total than *member*. Those that had
+            # less may still go there, or the other direction's limit would stay unused. But they
+            # must not get too far ahead of the first one: it has to have its turn some time.
             rival = self._turns[other].first(TOTAL, now)
             if rival is not None and _goes_before(rival, member):
-                ahead = rival.finish[other] - passed_over.finish[other]
+                ahead = rival.shares[other].finish - passed_over.shares[other].finish
                 if ahead <= self._clocks[other].lead:
                     return rival, (other,)
         return member, (chosen,)
@@ -158,7 +165,7 @@ class Group(Node):
         if not self._clocks[TOTAL].running:
             return direction
         for bucket in self._own_limits[direction]:
-            if not bucket.spare:
+            if not bucket.has_slack:
                 return direction
         return TOTAL
 
@@ -170,29 +177,30 @@ class Group(Node):
         assert member is not None
         return member
 
-    # What went.
+    # Requests that go.
 
     def note_turn(self, member: Node, direction: int, now: int) -> None:
         """*member*, which waited, is about to go: remember for how long it has been due."""
-        gap = now - max(member.ready_at[direction], self._last_release[direction])
+        gap = now - max(member.places[direction].due_since, self._last_release[direction])
         recent = self.turn_gap[direction]
         if gap > recent.current or now >= recent.until:
             recent.note(gap, now)
 
     def account(self, member: Node, direction: int, nbytes: int, now: int) -> None:
-        """Move on the clocks: a request of *member* goes at *now*."""
+        """Count a request of *member* that goes at *now*."""
         self._last_release[direction] = now
+        shares, weight = member.shares, member.weight
         for clock in self._counting[direction]:
-            clock.advance(member, nbytes, now)
+            clock.advance(shares[clock.index], weight, nbytes, now)
 
     def refund(self, member: Node, direction: int, nbytes: int, done: int, now: int) -> None:
-        """A request of *member* that was counted as *nbytes* moved only *done* of them."""
+        """Take back: a request of *member* was counted as *nbytes*, *done* of them were moved."""
         for clock in self._counting[direction]:
-            clock.refund(member, nbytes, done)
+            clock.refund(member.shares[clock.index], member.weight, nbytes, done)
         for turns in self._turns:
             turns.relist(member, now)
 
 
 def _goes_before(one: Node, other: Node) -> bool:
     """Whether *one* is behind *other* in what both had of the total."""
-    return one.finish[TOTAL] < other.finish[TOTAL]
+    return one.shares[TOTAL].finish < other.shares[TOTAL].finish

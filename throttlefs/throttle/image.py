@@ -2,95 +2,89 @@
 
 Limits that are far from being reached should cost nothing. A request that finds everything paid
 for at least a slack ago leaves each of its buckets at ``now - SLACK`` plus its own cost, whatever
-came before it. So as long as requests leave each other that much time (`Meter.gap`) only the last
-one of each direction has to be remembered, and is charged, as of its own instant, when something
-else happens to the image: the image is *quiet*. The buckets are exactly what they would be.
+came before it. So as long as requests leave each other that much time (`Meter.gap`), the charges
+can be *deferred*: only the last request of each direction is remembered. It is charged, as of its
+own instant, when something else happens to the image. The buckets are then exactly what they
+would have been.
 """
 
 from __future__ import annotations
 
 from collections.abc import Hashable
-from typing import TYPE_CHECKING, Final
 
 import trio
 
 from throttlefs import waiting
-from throttlefs.settings.limits import Limits
 
+from .dispatcher import Dispatcher
+from .image_policy import NO_OVERRIDE
 from .leaf import Leaf, Request
 from .meter import DIRECTIONS
 from .node import SLACK
-
-if TYPE_CHECKING:
-    from .throttle import Throttle
-
-NO_GROUP: Final = ""
-"""For `Image.set_group`: in no group, whatever the default is."""
 
 
 class Image(Leaf):
     """One file's place in the limiter; `Throttle.image` makes them.
 
-    ``own_limits``, ``own_group`` and ``own_weight`` are what was said of this image, None where
-    it follows the mount's default. ``waiting[direction]`` is how many requests wait now,
-    ``waiting_most[direction]`` how many did at most.
+    ``override`` is what was said of this image alone; `Throttle.set_override` changes it.
+    ``unlimited[direction]`` says that nothing can hold a request up; the throttle keeps it up to
+    date. ``waiting[direction]`` is how many requests wait now, ``waiting_most[direction]`` how
+    many did at most.
     """
 
     __slots__ = (
         "_clock",
-        "_quiet_at",
-        "_quiet_gap",
-        "_quiet_size",
-        "_throttle",
-        "_uncharged",
+        "_deferred",
+        "_deferred_at",
+        "_deferred_gap",
+        "_deferred_size",
+        "_dispatcher",
+        "_try_pass",
         "forgotten",
-        "free",
         "key",
-        "own_group",
-        "own_limits",
-        "own_weight",
-        "remembered",
+        "listed",
+        "override",
+        "unlimited",
     )
 
-    def __init__(self, throttle: Throttle, key: Hashable) -> None:
+    def __init__(self, dispatcher: Dispatcher, key: Hashable) -> None:
         super().__init__()
         self.key = key
-        self._throttle = throttle
-        self._clock = throttle.clock
-        self.own_limits: Limits | None = None
-        self.own_group: str | None = None
-        self.own_weight: int | None = None
-        # Per direction: nothing can hold a request up; kept up to date by the throttle.
-        self.free = [True, True]
-        # Nobody has it open; and it is on the throttle's list of those to look at again.
+        self._dispatcher = dispatcher
+        self._clock = dispatcher.clock
+        self._try_pass = dispatcher.scheduler.try_pass
+        self.override = NO_OVERRIDE
+        self.unlimited = [True, True]
+        # The throttle's: nobody has the image open; it is on the list of those to drop when paid.
         self.forgotten = False
-        self.remembered = False
-        # Quiet: up to how many bytes (-1: not quiet), since when, how much later the next.
-        self._quiet_size = -1
-        self._quiet_at = 0
-        self._quiet_gap = 0
+        self.listed = False
+        # Charges are deferred for requests of up to so many bytes (-1: for none), the last of
+        # which went at _deferred_at (ns), if the next comes at least so many ns later.
+        self._deferred_size = -1
+        self._deferred_at = 0
+        self._deferred_gap = 0
         # Per direction the instant and size of a request that has gone and is not yet charged.
-        self._uncharged: list[tuple[int, int] | None] = [None, None]
+        self._deferred: list[tuple[int, int] | None] = [None, None]
 
     def try_admit(self, direction: int, nbytes: int) -> bool:
         """Let a request of *nbytes* go at once if it is due: True, and it is charged.
 
         False: nothing is charged and the request has to `admit`.
         """
-        if self.free[direction]:
+        if self.unlimited[direction]:
             return True
         now = self._clock()
-        if nbytes <= self._quiet_size:
-            if now - self._quiet_at >= self._quiet_gap:
-                self._quiet_at = now
-                self._uncharged[direction] = (now, nbytes)
+        if nbytes <= self._deferred_size:
+            if now - self._deferred_at >= self._deferred_gap:
+                self._deferred_at = now
+                self._deferred[direction] = (now, nbytes)
                 return True
-        elif self._goes_quiet(direction, nbytes, now):
+        elif self._begin_to_defer(direction, nbytes, now):
             return True
         self.settle()
         waiting = self.waiting
         if waiting[0] or waiting[1] or self.parent is not None or self.meter.several[direction]:
-            return self._throttle.scheduler.try_pass(self, direction, nbytes, now)
+            return self._try_pass(self, direction, nbytes, now)
         # One limit and nothing else to look at.
         buckets = self.meter.buckets[direction]
         for bucket in buckets:
@@ -100,7 +94,7 @@ class Image(Leaf):
             bucket.charge(nbytes, now, SLACK)
         return True
 
-    def _goes_quiet(self, direction: int, nbytes: int, now: int) -> bool:
+    def _begin_to_defer(self, direction: int, nbytes: int, now: int) -> bool:
         """Whether a request of *nbytes* finds everything paid for; then it has gone."""
         self.settle()
         waiting = self.waiting
@@ -108,29 +102,29 @@ class Image(Leaf):
             return False
         if not self.meter.is_paid_at(now - SLACK):
             return False
-        self._quiet_size = nbytes
-        self._quiet_at = now
-        self._quiet_gap = self.meter.gap(nbytes)
-        self._uncharged[direction] = (now, nbytes)
+        self._deferred_size = nbytes
+        self._deferred_at = now
+        self._deferred_gap = self.meter.gap(nbytes)
+        self._deferred[direction] = (now, nbytes)
         return True
 
     def settle(self) -> None:
         """Charge what is not yet charged; before anything else is done with the image."""
-        if self._quiet_size < 0:
+        if self._deferred_size < 0:
             return
-        self._quiet_size = -1
-        uncharged = self._uncharged
+        self._deferred_size = -1
+        deferred = self._deferred
         for direction in DIRECTIONS if self._read_went_first() else reversed(DIRECTIONS):
-            request = uncharged[direction]
+            request = deferred[direction]
             if request is not None:
-                uncharged[direction] = None
+                deferred[direction] = None
                 went, nbytes = request
                 self.busy_since[direction] = self.idle_since[direction] = went
                 for bucket in self.meter.buckets[direction]:
                     bucket.charge(nbytes, went, SLACK)
 
     def _read_went_first(self) -> bool:
-        read, write = self._uncharged
+        read, write = self._deferred
         return read is None or write is None or read[0] <= write[0]
 
     async def admit(self, direction: int, nbytes: int) -> int:
@@ -139,17 +133,17 @@ class Image(Leaf):
         Cancelled, the request leaves its queue uncharged. One that turns out to be due goes on
         without a checkpoint.
         """
-        if self.free[direction]:
+        if self.unlimited[direction]:
             return 0
         self.settle()
-        throttle = self._throttle
+        dispatcher = self._dispatcher
         request = Request(direction, nbytes, waiting.current())
-        throttle.enqueue(self, request)
+        dispatcher.enqueue(self, request)
         if not request.waits:
             return 0
 
         def abort(_: object) -> trio.lowlevel.Abort:
-            throttle.withdraw(request)
+            dispatcher.withdraw(request)
             return trio.lowlevel.Abort.SUCCEEDED
 
         waited: int = await waiting.wait(abort)
@@ -161,31 +155,6 @@ class Image(Leaf):
         So a program that reads a small file 128 KiB at a time owes no more than its size. The
         request itself stays charged.
         """
-        if not self.free[direction]:
+        if not self.unlimited[direction]:
             self.settle()
-            self._throttle.refund(self, direction, nbytes, done)
-
-    def set_limits(self, limits: Limits | None) -> None:
-        """Hold the image to *limits* from now on; None: to the mount's default."""
-        self.own_limits = limits
-        self._throttle.apply(self)
-
-    def set_group(self, name: str | None) -> None:
-        """Make the image a member of the group *name*, or of none with `NO_GROUP`.
-
-        None: of the default's group, if it has one. Raises `UnknownGroupError`.
-        """
-        if name:
-            self._throttle.group(name)
-        self.own_group = name
-        self._throttle.apply(self)
-
-    def set_weight(self, weight: int | None) -> None:
-        """Set its weight among the members of its group, 1 to 10,000; None: the default.
-
-        Raises `WeightError` for anything else.
-        """
-        if weight is not None:
-            self._throttle.check_weight(weight)
-        self.own_weight = weight
-        self._throttle.apply(self)
+            self._dispatcher.refund(self, direction, nbytes, done)

@@ -9,7 +9,11 @@ from .node import Node
 
 
 class Request:
-    """A read or write that waits. ``owner`` is whatever the caller wants to find in it again."""
+    """A read or write of ``nbytes`` that waits.
+
+    ``owner`` is for the caller, to find again whoever asked. ``arrived`` is the instant (ns) at
+    which it began to wait, ``number`` its place in the order of arrival.
+    """
 
     __slots__ = ("arrived", "direction", "leaf", "nbytes", "number", "owner")
 
@@ -83,8 +87,8 @@ class Leaf(Node):
     def choose(self, directions: tuple[int, ...], now: int) -> int:
         """Which of *directions*, all due, goes next: the one whose request came first.
 
-        A direction with an older request that is due here but not among *directions*, because it
-        is held up above, keeps its turn: it stays due here whatever goes first.
+        The other direction may have an older request that is due here and held up above. Then it
+        keeps its turn: it stays due here whatever goes first.
         """
         if len(directions) == 2:
             read, write = directions
@@ -97,5 +101,5 @@ class Leaf(Node):
             and self.first(other).number < self.first(chosen).number
             and self.own_due_at(other, now) <= now
         ):
-            self.kept[other] = True
+            self.turn_pending[other] = True
         return chosen

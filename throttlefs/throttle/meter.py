@@ -46,12 +46,13 @@ def _figures(limits: Limits) -> dict[str, Figures]:
 class Meter:
     """The buckets of one set of limits, and what they owe across changes of it.
 
-    ``buckets[direction]`` are those a request of that direction must all find due and is charged
-    to. A limit that is lifted goes on being remembered, with its rate, until it is paid for:
-    otherwise changing from one limit to another and back would be a way round both.
+    ``buckets[direction]`` are those that a request of that direction has to pass: all of them
+    must be due, and all of them are charged. ``several[direction]`` says that they come from more
+    than one limit. A limit that is lifted is remembered, with its rate, until it is paid for.
+    Otherwise a change from one limit to another and back would be a way round both.
 
-    ``totals`` and ``own_limits[direction]`` are what sets the pace in the long run, the limits on
-    both directions together and on one alone, without burst rates.
+    ``totals`` and ``own_limits[direction]`` set the pace in the long run: the limits on both
+    directions together, and those on one direction alone, without burst rates.
     """
 
     __slots__ = ("_all", "_known", "buckets", "limits", "own_limits", "several", "totals")

@@ -1,20 +1,20 @@
 """What images and groups have in common: limits, a place in the tree, a weight, a lag.
 
 The limiter is a tree (more exactly: a forest). A leaf is an image with its queues, an inner node
-a group. A request is due when every node from its leaf to the root is due, and is charged to
+is a group. A request is due when every node from its leaf to the root is due, and is charged to
 each of them.
 
-Why a lag. Idle time earns only `SLACK`. But where a request has to pass several limits, one of
-them may stand still through no lack of demand: while 256 KiB keep ``bps=10M`` busy for 25 ms,
-``iops=500`` lets nothing through, and while large requests of others keep a group busy, so does a
-member's own limit. Without compensation that time is lost, and none of the limits is reached.
-So demand that has been waiting may catch up
+Why there is a lag. Idle time earns only `SLACK`. But where a request has to pass several limits,
+one of them may stand still while there is demand: while 256 KiB keep ``bps=10M`` busy for 25 ms,
+``iops=500`` lets nothing through. While large requests of others keep a group busy, a member's
+own limit stands still too. Without compensation that time is lost, and none of the limits is
+reached. So demand that has been waiting may catch up
 
     lag = SLACK + min(time since this direction was last idle here, L)
 
 where L is the longer of (a) the time that the largest of recent requests takes of one of this
 node's own limits, if it has several, and (b) twice the longest time that a member of the parent
-which was due recently waited for the parent's next turn. "Recently" is 1 to 2 s, a break of less
+which was due recently waited for the parent's next turn. "Recently" is 1 to 2 s; a break of less
 than the slack is none. No limit is exceeded in any window by more than lag plus one request, and
 with one limit and no parent L is 0.
 """
@@ -25,7 +25,9 @@ from typing import TYPE_CHECKING, Final
 
 from throttlefs.settings.limits import DEFAULT_WEIGHT, Limits
 
+from .clocks import Share
 from .meter import Meter
+from .turns import ABSENT, Place
 
 if TYPE_CHECKING:
     from .group import Group
@@ -37,23 +39,26 @@ SLACK: Final = 2_000_000
 class Node:
     """An image or a group: limits of its own inside those of its parent, if it has one.
 
-    All instants are ns of one monotonic clock, handed in by the caller. ``finish`` and
-    ``last_size`` belong to the parent's clocks; ``stamp``, ``blocked_until`` and ``ready_at`` to
-    its turns (for a root, ``stamp`` to the scheduler).
+    All instants are ns of one monotonic clock, handed in by the caller. In lists of two, the
+    first is for reads and the second for writes: ``waiting`` is how many requests wait in this
+    node, ``busy_since`` and ``idle_since`` are for the lag. ``turn_pending`` says that a
+    direction had its turn here while something above held it up, so that it goes as soon as that
+    lets it.
+
+    ``shares`` is what this node has had of its parent, by the parent's clocks; empty without a
+    parent. ``places`` are its places among the turns of its parent. A root has its place among
+    the roots in the first of them (see `Scheduler`).
     """
 
     __slots__ = (
-        "blocked_until",
         "buckets",
         "busy_since",
-        "finish",
         "idle_since",
-        "kept",
-        "last_size",
         "meter",
         "parent",
-        "ready_at",
-        "stamp",
+        "places",
+        "shares",
+        "turn_pending",
         "waiting",
         "weight",
     )
@@ -64,15 +69,11 @@ class Node:
         self.meter = Meter()
         self.buckets = self.meter.buckets
         self.waiting = [0, 0]
-        # A turn that a direction had here, while something above held it up (see Group).
-        self.kept = [False, False]
+        self.turn_pending = [False, False]
         self.busy_since = [-SLACK - 1, -SLACK - 1]
         self.idle_since = [-SLACK - 1, -SLACK - 1]
-        self.finish = [0, 0, 0]
-        self.last_size = [-1, -1, -1]
-        self.stamp = [0, 0]
-        self.blocked_until = [0, 0]
-        self.ready_at = [0, 0]
+        self.shares: tuple[Share, ...] = ()
+        self.places = (Place(), Place())
 
     # What a subclass knows about what waits in it.
 
@@ -87,7 +88,7 @@ class Node:
 
     def own_due_at(self, direction: int, now: int) -> int:
         """From when this node's own limits let something of *direction* go; *now*: at once."""
-        if self.kept[direction]:
+        if self.turn_pending[direction]:
             return now
         return self.meter.due_at(direction, now)
 
@@ -123,7 +124,7 @@ class Node:
         """A request of *direction* begins to wait somewhere in this node."""
         self.touch(direction, now)
         if not self.waiting[direction]:
-            self.ready_at[direction] = now
+            self.places[direction].due_since = now
         self.waiting[direction] += 1
 
     def leave(self, direction: int, now: int) -> None:
@@ -131,7 +132,7 @@ class Node:
         self.waiting[direction] -= 1
         if not self.waiting[direction]:
             self.idle_since[direction] = now
-            self.kept[direction] = False
+            self.turn_pending[direction] = False
 
     def touch(self, direction: int, now: int) -> None:
         """A request of *direction* came: a break of more than the slack ends a busy period."""
@@ -139,6 +140,13 @@ class Node:
             if now - self.idle_since[direction] > SLACK:
                 self.busy_since[direction] = now
             self.idle_since[direction] = now
+
+    # The tree.
+
+    def give_up_places(self) -> None:
+        """Take the node out of the heaps that it is in."""
+        for place in self.places:
+            place.stamp = ABSENT
 
     def find_path(self) -> tuple[Node, ...]:
         """This node and all above it, the root last."""

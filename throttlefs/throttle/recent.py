@@ -11,7 +11,8 @@ MEMORY: Final = 1_000_000_000
 class RecentMaximum:
     """The largest of the values of this period and the one before.
 
-    A caller in a hurry need not `note` a value that is not above ``current`` before ``until``.
+    On a hot path, skip `note` for a value that is not above ``current`` before the instant
+    ``until`` (ns): it would change nothing.
     """
 
     __slots__ = ("_previous", "current", "until")

@@ -1,7 +1,7 @@
 """Which waiting request may go when: the whole limiter, without a clock and without tasks.
 
-Everything takes the present instant, in ns of one monotonic clock, and what is due is handed
-back. So the same code runs behind a mount and, much faster than time, in tests.
+Every method takes the present instant, in ns of one monotonic clock. Requests that are due are
+handed back. So the same code runs behind a mount and, much faster than real time, in tests.
 """
 
 from __future__ import annotations
@@ -31,8 +31,9 @@ class Scheduler:
 
     def __init__(self) -> None:
         self.next_due = NEVER
-        # Roots in which something waits, by the earliest instant that something may be due.
-        self._roots: list[Entry] = []
+        # Roots in which something waits, by the earliest instant that something may be due. A
+        # root has its place here in the first of its places.
+        self._roots: list[Entry[Node]] = []
         self._count = 0
 
     # Requests.
@@ -46,8 +47,8 @@ class Scheduler:
             for bucket in node.buckets[direction]:
                 if bucket.paid > now * bucket.rate + bucket.credit:
                     return False
-        root = path[-1]
-        if root.stamp[0] != ABSENT and root.blocked_until[0] <= now:
+        place = path[-1].places[0]
+        if place.stamp != ABSENT and place.blocked_until <= now:
             return False  # what waits and is due goes first
         for node in path:
             node.touch(direction, now)
@@ -57,7 +58,7 @@ class Scheduler:
         return True
 
     def refund(self, leaf: Leaf, direction: int, nbytes: int, done: int, now: int) -> None:
-        """A request of *nbytes* that went moved only *done* of them: the rest is not owed."""
+        """Charge a request of *nbytes* that went for the *done* bytes only that it has moved."""
         for node in leaf.path:
             for bucket in node.buckets[direction]:
                 bucket.refund(nbytes, done)
@@ -91,14 +92,15 @@ class Scheduler:
         self._find_next_due()
 
     def release_due(self, now: int) -> list[Request]:
-        """Let go what is due at *now*, in the order in which it goes."""
+        """Let everything go that is due at *now*; returns it in the order in which it goes."""
         released: list[Request] = []
         roots = self._roots
         while roots and roots[0][0] <= now:
             _, stamp, root = heappop(roots)
-            if root.stamp[0] != stamp:
+            place = root.places[0]
+            if place.stamp != stamp:
                 continue
-            root.stamp[0] = ABSENT
+            place.stamp = ABSENT
             due = self._release_from(root, now, released)
             if due != NEVER:
                 self._push_root(root, due)
@@ -148,7 +150,7 @@ class Scheduler:
                 parent.note_turn(node, direction, now)
                 parent.account(node, direction, nbytes, now)
             node.charge(direction, nbytes, now)
-            node.kept[direction] = False
+            node.turn_pending[direction] = False
             node.leave(direction, now)
             if parent is None:
                 return request
@@ -182,7 +184,7 @@ class Scheduler:
                         above.leave(direction, now)
             node.parent.remove(node)
         else:
-            node.stamp = [ABSENT, ABSENT]
+            node.give_up_places()
         if parent is not None:
             parent.add(node)
             for above in parent.find_path():
@@ -206,24 +208,27 @@ class Scheduler:
             parent.enlist(node, direction, instant)
             node = parent
             instant = max(instant, node.own_due_at(direction, now))
-        if node.stamp[0] == ABSENT or node.blocked_until[0] > instant:
+        place = node.places[0]
+        if place.stamp == ABSENT or place.blocked_until > instant:
             self._push_root(node, instant)
             self._find_next_due()
 
     def _push_root(self, root: Node, instant: int) -> None:
-        stamp = root.stamp[0] = next_stamp()
-        root.blocked_until[0] = instant
+        place = root.places[0]
+        stamp = place.stamp = next_stamp()
+        place.blocked_until = instant
         heappush(self._roots, (instant, stamp, root))
 
     def _find_next_due(self) -> None:
         roots = self._roots
         while roots:
             instant, stamp, root = roots[0]
-            if root.stamp[0] == stamp:
+            place = root.places[0]
+            if place.stamp == stamp:
                 if root.waiting[0] or root.waiting[1]:
                     self.next_due = instant
                     return
-                root.stamp[0] = ABSENT
+                place.stamp = ABSENT
             heappop(roots)
         self.next_due = NEVER
 

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence, Sized
 from heapq import heapify, heappop, heappush, heapreplace
 from itertools import count
-from typing import TYPE_CHECKING, Final
+from typing import Final, Generic, Protocol, TypeVar
 
-if TYPE_CHECKING:
-    from .node import Node
-
-Entry = tuple[int, int, "Node"]
-"""A place in a heap: key, stamp, whose it is. It holds as long as it has its member's stamp."""
+from .clocks import Share
 
 ABSENT: Final = 0
-"""The stamp of a member without a place."""
+"""The stamp of a member that has no place in a heap."""
 
 next_stamp = count(1).__next__
 """Stamps are unique: a place in a group that a member left never holds again."""
@@ -21,107 +18,154 @@ next_stamp = count(1).__next__
 _STALE_AT_LEAST: Final = 64
 
 
-class Turns:
-    """The members that have requests of one direction waiting, in the order they may go.
+class Place:
+    """Where a member stands in the heaps of one direction.
 
-    A member is *blocked*, with the instant (ns) at which to look at it again, or *ready*, in the
-    order of its finish on whichever clocks are in use. All keys are lower bounds: a finish only
-    grows and a charge only puts off an instant, so a key is brought up to date when it gets to
-    the top. Where that does not hold, after a change, the member is listed anew.
-
-    So a release touches what is on its path and nothing else, however many members there are.
+    ``stamp`` is that of the heap entries that hold, `ABSENT` if there are none.
+    ``blocked_until`` is the instant (ns) at which to look at the member again, 0 if it is ready.
+    ``due_since`` is the instant (ns) since which it has had something waiting that is due.
     """
 
-    __slots__ = ("_blocked", "_direction", "_ready")
+    __slots__ = ("blocked_until", "due_since", "stamp")
 
-    def __init__(self, direction: int) -> None:
+    def __init__(self) -> None:
+        self.stamp = ABSENT
+        self.blocked_until = 0
+        self.due_since = 0
+
+
+class Member(Protocol):
+    """What gets a turn."""
+
+    @property
+    def places(self) -> Sequence[Place]:
+        """Its place in each direction."""
+
+    @property
+    def shares(self) -> Sequence[Share]:
+        """What it has had, by each clock of its group."""
+
+    def due_at(self, direction: int, now: int) -> int | None:
+        """From when something of *direction* may go (ns; *now*: at once), None if nothing waits.
+
+        An instant later than *now* is a lower bound: worth asking again then.
+        """
+
+
+M = TypeVar("M", bound=Member)
+
+Entry = tuple[int, int, M]
+"""What stands in a heap: key, stamp, member. It holds as long as its member's place has its stamp.
+"""
+
+
+class Turns(Generic[M]):
+    """The members that have requests of one direction waiting, in the order they may go.
+
+    A member is either *blocked* or *ready*. Blocked members are ordered by the instant (ns) at
+    which to look at them again, ready ones by their finish on each of the clocks in use.
+
+    All keys are lower bounds: a finish only grows, and a charge only puts off an instant. So a
+    key is brought up to date when it gets to the top. Where that does not hold, after a change,
+    the member is listed anew. So a release touches what is on its path and nothing else, however
+    many members there are.
+
+    *members* are all members of the group, with or without something waiting.
+    """
+
+    __slots__ = ("_blocked", "_direction", "_members", "_ready")
+
+    def __init__(self, direction: int, members: Sized) -> None:
         self._direction = direction
-        self._blocked: list[Entry] = []
+        self._members = members
+        self._blocked: list[Entry[M]] = []
         # By clock. With two clocks a ready member is in both heaps, under one stamp.
-        self._ready: dict[int, list[Entry]] = {direction: []}
+        self._ready: dict[int, list[Entry[M]]] = {direction: []}
 
     def reorder(self, clocks: tuple[int, ...]) -> None:
         """Order by these *clocks* from now on, and by what they say now."""
-        direction = self._direction
         some_heap = next(iter(self._ready.values()))
-        ready = [entry for entry in some_heap if entry[2].stamp[direction] == entry[1]]
+        ready = [entry for entry in some_heap if self._holds(entry)]
         self._ready = {
-            clock: [(member.finish[clock], stamp, member) for _, stamp, member in ready]
+            clock: [(member.shares[clock].finish, stamp, member) for _, stamp, member in ready]
             for clock in clocks
         }
         for heap in self._ready.values():
             heapify(heap)
 
-    def enlist(self, member: Node, instant: int) -> None:
+    def enlist(self, member: M, instant: int) -> None:
         """*member* has something waiting: look at it at *instant* or before."""
-        direction = self._direction
-        if member.stamp[direction] == ABSENT or member.blocked_until[direction] > instant:
-            self._block(member, instant)
+        place = member.places[self._direction]
+        if place.stamp == ABSENT or place.blocked_until > instant:
+            self._block(member, place, instant)
 
-    def relist(self, member: Node, now: int) -> None:
-        """Look at *member* anew, whatever was thought of it."""
-        if member.stamp[self._direction] != ABSENT:
-            self._block(member, now)
+    def relist(self, member: M, now: int) -> None:
+        """Look at *member* anew: what is known of it may be wrong."""
+        place = member.places[self._direction]
+        if place.stamp != ABSENT:
+            self._block(member, place, now)
 
-    def first(self, clock: int, now: int) -> Node | None:
+    def first(self, clock: int, now: int) -> M | None:
         """The member furthest behind on *clock* of those that may go, None if none may."""
         direction = self._direction
         blocked = self._blocked
         while blocked and blocked[0][0] <= now:
             instant, stamp, member = heappop(blocked)
-            if member.stamp[direction] == stamp:
+            place = member.places[direction]
+            if place.stamp == stamp:
                 due = member.due_at(direction, now)
                 if due is None:
-                    member.stamp[direction] = ABSENT
+                    place.stamp = ABSENT
                 elif due > now:
-                    self._block(member, due)
+                    self._block(member, place, due)
                 else:
-                    self._make_ready(member, instant)
+                    self._make_ready(member, place, instant)
         ready = self._ready[clock]
         while ready:
             key, stamp, member = ready[0]
-            if member.stamp[direction] != stamp:
+            place = member.places[direction]
+            if place.stamp != stamp:
                 heappop(ready)
                 continue
             due = member.due_at(direction, now)
             if due is None:
                 heappop(ready)
-                member.stamp[direction] = ABSENT
+                place.stamp = ABSENT
             elif due > now:
                 heappop(ready)
-                self._block(member, due)
-            elif key != member.finish[clock]:
-                heapreplace(ready, (member.finish[clock], stamp, member))
+                self._block(member, place, due)
+            elif key != (finish := member.shares[clock].finish):
+                heapreplace(ready, (finish, stamp, member))
             else:
                 return member
         return None
 
     def next_look(self) -> int | None:
         """The instant at which to look at the next blocked member, None if there is none."""
-        direction = self._direction
         blocked = self._blocked
-        while blocked and blocked[0][2].stamp[direction] != blocked[0][1]:
+        while blocked and not self._holds(blocked[0]):
             heappop(blocked)
         return blocked[0][0] if blocked else None
 
-    def _block(self, member: Node, instant: int) -> None:
-        stamp = member.stamp[self._direction] = next_stamp()
-        member.blocked_until[self._direction] = instant
+    def _holds(self, entry: Entry[M]) -> bool:
+        return entry[2].places[self._direction].stamp == entry[1]
+
+    def _block(self, member: M, place: Place, instant: int) -> None:
+        stamp = place.stamp = next_stamp()
+        place.blocked_until = instant
         self._push(self._blocked, (instant, stamp, member))
 
-    def _make_ready(self, member: Node, instant: int) -> None:
-        direction = self._direction
-        stamp = member.stamp[direction] = next_stamp()
-        member.blocked_until[direction] = 0
-        member.ready_at[direction] = max(member.ready_at[direction], instant)
+    def _make_ready(self, member: M, place: Place, instant: int) -> None:
+        stamp = place.stamp = next_stamp()
+        place.blocked_until = 0
+        place.due_since = max(place.due_since, instant)
         for clock, ready in self._ready.items():
-            self._push(ready, (member.finish[clock], stamp, member))
+            self._push(ready, (member.shares[clock].finish, stamp, member))
 
-    def _push(self, heap: list[Entry], entry: Entry) -> None:
+    def _push(self, heap: list[Entry[M]], entry: Entry[M]) -> None:
         heappush(heap, entry)
-        # Stale entries go when they get to the top; a heap mostly of them is cleared at once.
-        group = entry[2].parent
-        if group is not None and len(heap) > 2 * len(group.members) + _STALE_AT_LEAST:
+        # A stale entry goes when it gets to the top. A heap mostly of them is cleared at once.
+        if len(heap) > 2 * len(self._members) + _STALE_AT_LEAST:
             direction = self._direction
-            heap[:] = [entry for entry in heap if entry[2].stamp[direction] == entry[1]]
+            heap[:] = [entry for entry in heap if entry[2].places[direction].stamp == entry[1]]
             heapify(heap)

@@ -54,7 +54,7 @@ class World(Mount):
             self.governor.policy.default,
             {group.name: group_state(group) for group in throttle.groups()},
             {
-                image.key: (image.own_limits, image.own_group, image.own_weight, image_state(image))
+                image.key: (image.override, image_state(image))
                 for image in throttle.images()
                 # Others are only remembered until somebody looks.
                 if image is self.image or self.governor.is_changed(image.key)  # type: ignore[arg-type]

@@ -118,9 +118,9 @@ def config(data: bytes) -> None:
     governor.reload(make_policy(parse_options(["bps=1M,group=g"]), Config()), lambda key: None)
     governor.reload(policy, lambda key: None)
     image = governor.throttle.image((1, 1))
-    said = policy.for_path(b"db/a.img")
-    assert image.meter.limits == said.limits
-    assert (image.parent.name if image.parent else None, image.weight) == (said.group, said.weight)
+    held = policy.for_path(b"db/a.img")
+    assert image.meter.limits == held.limits
+    assert (image.parent.name if image.parent else None, image.weight) == (held.group, held.weight)
     written = write_config(policy.default, policy.groups, [], found.images)
     again = make_policy(parse_options([]), parse_config(written, "written.toml"))
     assert (again.default, again.groups) == (policy.default, policy.groups)

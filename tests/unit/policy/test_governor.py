@@ -9,7 +9,7 @@ from throttlefs.policy.policy import Policy, make_policy
 from throttlefs.settings.config import parse_config
 from throttlefs.settings.limits import Limits
 from throttlefs.settings.options import parse_options
-from throttlefs.throttle import READ, Throttle
+from throttlefs.throttle import READ, ImagePolicy, Override, Throttle
 
 
 class NoAlarm:
@@ -66,7 +66,7 @@ def limits_of(governor: Governor, key: int, path: bytes) -> Limits:
     return governor.image((0, key), path).meter.limits
 
 
-def test_the_first_matching_table_speaks(clock: Clock) -> None:
+def test_the_first_matching_table_decides(clock: Clock) -> None:
     g = governor(clock, "bps=1M", TOML)
     assert limits_of(g, 1, b"db/a.img") == Limits(bps=2 << 20)
     assert g.image((0, 1), b"db/a.img").weight == 300
@@ -76,10 +76,10 @@ def test_the_first_matching_table_speaks(clock: Clock) -> None:
     assert limits_of(g, 3, b"db/deep/a.img") == Limits(bps=1 << 20), "* stops at /"
 
 
-def test_the_default_may_change_for_who_has_no_word_of_its_own(clock: Clock) -> None:
+def test_the_default_may_change_for_images_without_a_table(clock: Clock) -> None:
     g = governor(clock, "bps=1M", TOML)
     own, default = g.image((0, 1), b"db/a.img"), g.image((0, 2), b"x")
-    g.throttle.set_default(Limits(iops=5))
+    g.throttle.set_default(ImagePolicy(Limits(iops=5)))
     assert own.meter.limits == Limits(bps=2 << 20)
     assert default.meter.limits == Limits(iops=5)
 
@@ -97,7 +97,7 @@ def test_reload_restores_and_keeps_debts(clock: Clock) -> None:
     assert image.try_admit(READ, 20 << 20)
     assert not image.try_admit(READ, 1)
     owed = image.meter.owed_until()
-    image.set_limits(Limits(bps=100 << 20))
+    g.throttle.set_override(image, Override(Limits(bps=100 << 20)))
     g.changed((0, 1))
     g.reload(policy("bps=1M", TOML), lambda key: None)
     assert image.meter.limits == Limits(bps=2 << 20)
@@ -140,7 +140,7 @@ def test_a_released_image_is_dropped_once_it_owes_nothing(clock: Clock) -> None:
 
 def test_a_live_change_outlives_the_handles(clock: Clock) -> None:
     g = governor(clock, "bps=1M")
-    g.image((0, 1), b"a").set_limits(Limits(bps=5))
+    g.throttle.set_override(g.image((0, 1), b"a"), Override(Limits(bps=5)))
     g.changed((0, 1))
     g.release((0, 1))
     assert g.image((0, 1), b"a").meter.limits == Limits(bps=5)

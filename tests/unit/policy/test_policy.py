@@ -2,10 +2,11 @@ import dataclasses
 
 import pytest
 
-from throttlefs.policy.policy import GroupPolicy, ImagePolicy, make_policy
+from throttlefs.policy.policy import GroupPolicy, make_policy
 from throttlefs.settings.config import parse_config
 from throttlefs.settings.limits import NO_LIMITS, Limits
 from throttlefs.settings.options import parse_options
+from throttlefs.throttle import ImagePolicy
 
 M = 1 << 20
 
@@ -68,7 +69,7 @@ def test_groups_come_from_both():
     }
     # The table says nothing of limits: -o does, and the table all the rest.
     assert policy("bps=1M,group=g", FILE).groups["g"] == GroupPolicy(Limits(bps=M), 5, "t")
-    # The table has limits and is the later word.
+    # The table has limits, which override those of -o.
     assert policy("bps=1M,group=t", FILE).groups["t"] == GroupPolicy(Limits(bps=9 * M))
     assert policy("bps=1M,group=new", FILE).groups["new"] == GroupPolicy(Limits(bps=M))
 
@@ -114,7 +115,7 @@ path = "silent"
         (b"silent", (Limits(bps=M), None, 7), (NO_LIMITS, "g", 7)),
     ],
 )
-def test_an_images_table_is_the_later_word(path, alone, grouped):
+def test_an_images_table_overrides_the_default(path, alone, grouped):
     assert policy("bps=1M,weight=7", IMAGES).for_path(path) == ImagePolicy(*alone)
     assert policy("bps=1M,weight=7,group=g", IMAGES).for_path(path) == ImagePolicy(*grouped)
 

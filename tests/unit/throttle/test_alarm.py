@@ -8,7 +8,7 @@ import pytest
 import trio
 
 from throttlefs.settings.limits import Limits
-from throttlefs.throttle import READ, Throttle, TimerfdAlarm
+from throttlefs.throttle import READ, ImagePolicy, Throttle, TimerfdAlarm
 
 MS = 1_000_000
 
@@ -88,11 +88,12 @@ def test_a_real_image_gets_its_rate(alarm: TimerfdAlarm) -> None:
     """A loose check that clock, timer and dispatcher belong together."""
 
     async def main() -> None:
-        throttle = Throttle(Limits(iops=500), alarm=alarm)
+        throttle = Throttle(alarm=alarm)
+        throttle.set_default(ImagePolicy(Limits(iops=500)))
         image = throttle.image("disk")
         requests = 0
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(throttle.run)
+            nursery.start_soon(throttle.dispatcher.run)
             start = time.monotonic()
             while time.monotonic() < start + 0.5:
                 if not image.try_admit(READ, 4096):

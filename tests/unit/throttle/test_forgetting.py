@@ -7,8 +7,8 @@ import sys
 from trio.testing import wait_all_tasks_blocked
 
 from tests.unit.throttle.virtual import SECOND, World, play
-from throttlefs.settings.limits import NO_LIMITS, Limits
-from throttlefs.throttle import READ
+from throttlefs.settings.limits import Limits
+from throttlefs.throttle import READ, ImagePolicy, Override
 
 # Refunds.
 
@@ -32,7 +32,7 @@ def test_a_refund_lets_a_waiting_request_go_earlier() -> None:
 def test_a_refund_lets_go_at_once_what_is_due_by_it() -> None:
     async def scenario(world: World) -> None:
         world.throttle.create_group("g", Limits(bps=1000))
-        world.throttle.set_default(NO_LIMITS, group="g")
+        world.throttle.set_default(ImagePolicy(group="g"))
         first, second = world.throttle.image("a"), world.throttle.image("b")
         await world.ask(first, "large", 10_000)
         await world.ask(second, "next", 1000)
@@ -78,9 +78,9 @@ def test_a_forgotten_image_is_dropped_once_it_owes_nothing() -> None:
     async def scenario(world: World) -> None:
         throttle = world.throttle
         throttle.create_group("g", Limits(bps=1000))
-        throttle.set_default(Limits(bps=1000), group="g")
+        throttle.set_default(ImagePolicy(Limits(bps=1000), "g"))
         await world.ask(throttle.image("a"), "first", 10_000)
-        throttle.set_default(Limits(bps=1000))
+        throttle.set_default(ImagePolicy(Limits(bps=1000)))
         throttle.forget("a")
         await world.run_until(9.9)
         throttle.forget("unknown")
@@ -99,7 +99,7 @@ def test_a_dropped_image_leaves_its_group() -> None:
         throttle = world.throttle
         group = throttle.create_group("g", Limits(bps=1000))
         image = throttle.image("a")
-        image.set_group("g")
+        throttle.set_override(image, Override(group="g"))
         assert group.members == {image}
         throttle.forget("a", keep_settings=False)
         assert group.members == set()
@@ -122,7 +122,7 @@ def test_what_was_said_of_an_image_is_a_reason_to_keep_it() -> None:
     async def scenario(world: World) -> None:
         throttle = world.throttle
         image = throttle.image("a")
-        image.set_limits(Limits(bps=1))
+        throttle.set_override(image, Override(Limits(bps=1)))
         throttle.forget("a")
         assert throttle.image("a") is image
         throttle.forget("a", keep_settings=False)
@@ -149,7 +149,7 @@ def test_an_image_in_which_something_waits_is_not_dropped() -> None:
     async def scenario(world: World) -> None:
         throttle = world.throttle
         throttle.create_group("g", Limits(bps=1000))
-        throttle.set_default(NO_LIMITS, group="g")
+        throttle.set_default(ImagePolicy(group="g"))
         await world.ask(throttle.image("other"), "other", 10_000)
         await world.ask(throttle.image("a"), "waits", 1000)
         throttle.forget("a")

@@ -9,8 +9,8 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from tests.unit.throttle.virtual import SECOND, START, World, play
-from throttlefs.settings.limits import NO_LIMITS, Limits
-from throttlefs.throttle import READ, WRITE, Throttle, TimerfdAlarm
+from throttlefs.settings.limits import Limits
+from throttlefs.throttle import READ, WRITE, ImagePolicy, Override, Throttle, TimerfdAlarm
 
 # Waiting.
 
@@ -50,7 +50,7 @@ def test_images_do_not_wait_for_each_other() -> None:
     async def scenario(world: World) -> None:
         for name, rate in (("a", 100), ("b", 1000)):
             image = world.throttle.image(name)
-            image.set_limits(Limits(bps=rate))
+            world.throttle.set_override(image, Override(Limits(bps=rate)))
             await world.ask(image, f"{name}1", 1000)
             await world.ask(image, f"{name}2", 1000)
         await world.run_until(1)
@@ -120,7 +120,7 @@ def test_cancelled_just_after_its_release_a_request_has_gone() -> None:
         scope = await world.ask(image, "released", 1000)
         await world.ask(image, "next", 1000)
         world.alarm.now = START + SECOND
-        world.throttle.poll()
+        world.dispatcher.poll()
         scope.cancel()
         await wait_all_tasks_blocked()
         assert not scope.cancelled_caught
@@ -139,7 +139,7 @@ def test_cancelled_just_before_its_release_a_request_leaves_its_turn_to_the_next
         await world.ask(image, "next", 1000)
         world.alarm.now = START + SECOND
         scope.cancel()
-        world.throttle.poll()
+        world.dispatcher.poll()
         await wait_all_tasks_blocked()
         assert scope.cancelled_caught
         assert world.waited == {"first": 0, "next": SECOND}
@@ -171,7 +171,7 @@ def test_open_gates_let_everything_go_and_closed_ones_hold_again() -> None:
         throttle.create_group("g", Limits(bps=1000))
         images = [throttle.image(number) for number in range(10)]
         for image in images[:5]:
-            image.set_group("g")
+            throttle.set_override(image, Override(group="g"))
         went: list[int] = []
 
         async def request(number: int) -> None:
@@ -192,7 +192,7 @@ def test_open_gates_let_everything_go_and_closed_ones_hold_again() -> None:
         assert world.alarm.instant is None
 
         # Nobody waits while they are open, not even with new limits or in a new image.
-        images[9].set_limits(Limits(iops=1))
+        throttle.set_override(images[9], Override(Limits(iops=1)))
         for image in (images[0], images[9], throttle.image("new")):
             for _ in range(10):
                 assert image.try_admit(READ, 1 << 20)
@@ -282,9 +282,9 @@ def test_changes_that_change_nothing_do_not_set_the_alarm() -> None:
         await world.ask(image, "second", 1000)
         times = world.alarm.times_set
         for _ in range(100):
-            image.set_limits(Limits(bps=1000))
-            world.throttle.set_default(NO_LIMITS)
-            world.throttle.poll()
+            world.throttle.set_override(image, Override(Limits(bps=1000)))
+            world.throttle.set_default(ImagePolicy())
+            world.dispatcher.poll()
         assert world.alarm.times_set == times
         await world.run_until(1)
         assert world.waited["second"] == SECOND
@@ -296,25 +296,25 @@ def test_poll_does_nothing_unless_something_is_due() -> None:
     """As the session loop uses it: it watches the descriptor and there is no task."""
 
     async def scenario(world: World) -> None:
-        throttle, alarm = world.throttle, world.alarm
-        assert throttle.fileno() == alarm.fileno()
-        throttle.poll()
+        dispatcher, alarm = world.dispatcher, world.alarm
+        assert dispatcher.fileno() == alarm.fileno()
+        dispatcher.poll()
         assert alarm.times_set == 0
-        image = throttle.image("a")
+        image = world.throttle.image("a")
         for name in ("first", "second", "third"):
             await world.ask(image, name, 1000)
         assert alarm.times_set == 1
         assert alarm.instant == START + SECOND
         for _ in range(3):
-            throttle.poll()
+            dispatcher.poll()
         alarm.now = START + SECOND - 1
-        throttle.poll()
+        dispatcher.poll()
         await wait_all_tasks_blocked()
         assert world.waited == {"first": 0}
         assert alarm.times_set == 1
         alarm.now = START + SECOND
-        throttle.poll()
-        throttle.poll()
+        dispatcher.poll()
+        dispatcher.poll()
         await wait_all_tasks_blocked()
         assert world.waited == {"first": 0, "second": SECOND}
         assert alarm.times_set == 2
@@ -332,12 +332,31 @@ def test_a_late_poll_makes_nobody_wait_for_the_lost_time() -> None:
             await world.ask(image, str(number), 1)
         for number in range(1, 5):
             world.alarm.now = START + number * SECOND // 100 + 1_000_000
-            world.throttle.poll()
+            world.dispatcher.poll()
             await wait_all_tasks_blocked()
             assert world.alarm.instant in (None, START + (number + 1) * SECOND // 100)
         assert len(world.waited) == 5
 
     play(scenario, Limits(iops=100), dispatcher=False)
+
+
+def test_the_alarm_goes_off_early_by_its_lead_and_nothing_goes_before_it_is_due() -> None:
+    async def scenario(world: World) -> None:
+        dispatcher, alarm = world.dispatcher, world.alarm
+        image = world.throttle.image("a")
+        for name in ("first", "second"):
+            await world.ask(image, name, 1000)
+        dispatcher.lead_alarm(100_000)
+        assert alarm.instant == START + SECOND - 100_000
+        assert dispatcher.next_due() == START + SECOND
+        alarm.now = alarm.instant
+        dispatcher.poll()
+        await wait_all_tasks_blocked()
+        assert world.waited == {"first": 0}
+        dispatcher.lead_alarm(0)
+        assert alarm.instant == START + SECOND
+
+    play(scenario, Limits(bps=1000), dispatcher=False)
 
 
 # The real clock.
@@ -347,7 +366,8 @@ def test_on_the_real_clock_with_the_real_alarm() -> None:
     async def main() -> list[int]:
         alarm = TimerfdAlarm()
         try:
-            throttle = Throttle(Limits(iops=100), alarm=alarm)
+            throttle = Throttle(alarm=alarm)
+            throttle.set_default(ImagePolicy(Limits(iops=100)))
             image = throttle.image("a")
             waited: list[int] = []
 
@@ -356,7 +376,7 @@ def test_on_the_real_clock_with_the_real_alarm() -> None:
 
             with trio.fail_after(30):
                 async with trio.open_nursery() as dispatcher:
-                    dispatcher.start_soon(throttle.run)
+                    dispatcher.start_soon(throttle.dispatcher.run)
                     async with trio.open_nursery() as clients:
                         for _ in range(11):
                             clients.start_soon(request)
@@ -376,18 +396,21 @@ def test_the_descriptor_becomes_readable_when_something_is_due() -> None:
     async def main() -> None:
         alarm = TimerfdAlarm()
         try:
-            throttle = Throttle(Limits(iops=50), alarm=alarm)
+            throttle = Throttle(alarm=alarm)
+            throttle.set_default(ImagePolicy(Limits(iops=50)))
+            dispatcher = throttle.dispatcher
             image = throttle.image("a")
             assert image.try_admit(READ, 1)
-            assert select.select([throttle.fileno()], [], [], 0)[0] == []
+            assert select.select([dispatcher.fileno()], [], [], 0)[0] == []
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(image.admit, READ, 1)
                 await wait_all_tasks_blocked()
-                assert select.select([throttle.fileno()], [], [], 10)[0] == [throttle.fileno()]
-                throttle.poll()
+                ready, _, _ = select.select([dispatcher.fileno()], [], [], 10)
+                assert ready == [dispatcher.fileno()]
+                dispatcher.poll()
             assert image.waiting == [0, 0]
             # Nothing waits any more: the alarm is off.
-            assert select.select([throttle.fileno()], [], [], 0)[0] == []
+            assert select.select([dispatcher.fileno()], [], [], 0)[0] == []
         finally:
             alarm.close()
 

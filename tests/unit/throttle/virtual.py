@@ -8,7 +8,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from throttlefs.settings.limits import NO_LIMITS, Limits
-from throttlefs.throttle import READ, Image, Throttle
+from throttlefs.throttle import READ, Image, ImagePolicy, Throttle
 
 SECOND = 1_000_000_000
 START = 90 * 24 * 3600 * SECOND
@@ -56,7 +56,9 @@ class World:
 
     def __init__(self, default: Limits, nursery: trio.Nursery) -> None:
         self.alarm = VirtualAlarm()
-        self.throttle = Throttle(default, clock=lambda: self.alarm.now, alarm=self.alarm)
+        self.throttle = Throttle(clock=lambda: self.alarm.now, alarm=self.alarm)
+        self.throttle.set_default(ImagePolicy(default))
+        self.dispatcher = self.throttle.dispatcher
         self.nursery = nursery
         self.waited: dict[str, int] = {}
 
@@ -99,7 +101,7 @@ def play(
             async with trio.open_nursery() as nursery:
                 world = World(default, nursery)
                 if dispatcher:
-                    nursery.start_soon(world.throttle.run)
+                    nursery.start_soon(world.dispatcher.run)
                 await wait_all_tasks_blocked()
                 await scenario(world)
                 nursery.cancel_scope.cancel()

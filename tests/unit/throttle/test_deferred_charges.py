@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from throttlefs.settings.limits import Limits
-from throttlefs.throttle import READ, WRITE, Image, Throttle
+from throttlefs.throttle import READ, WRITE, Image, ImagePolicy, Override, Throttle
 
 from .virtual import VirtualAlarm
 
@@ -30,8 +30,15 @@ some_requests = st.lists(
 
 
 def make_image(limits: Limits) -> tuple[Image, VirtualAlarm]:
+    throttle, alarm = make_throttle(limits)
+    return throttle.image("a"), alarm
+
+
+def make_throttle(limits: Limits) -> tuple[Throttle, VirtualAlarm]:
     alarm = VirtualAlarm()
-    return Throttle(limits, clock=lambda: alarm.now, alarm=alarm).image("a"), alarm
+    throttle = Throttle(clock=lambda: alarm.now, alarm=alarm)
+    throttle.set_default(ImagePolicy(limits))
+    return throttle, alarm
 
 
 def levels(image: Image, now: int) -> list[list[int]]:
@@ -75,10 +82,11 @@ def test_requests_too_close_to_one_another_are_charged_one_by_one() -> None:
 
 
 def test_what_was_not_charged_yet_is_owed_after_a_change() -> None:
-    image, alarm = make_image(Limits(iops=1000))
+    throttle, alarm = make_throttle(Limits(iops=1000))
+    image = throttle.image("a")
     alarm.now += 10**9
     assert image.try_admit(READ, 4096)
-    image.set_limits(Limits(iops=1))
+    throttle.set_override(image, Override(Limits(iops=1)))
     [bucket], _ = image.meter.buckets
     # Two requests' worth of slack, in units, less the one that went.
     assert bucket.level(alarm.now) == -(10**9)

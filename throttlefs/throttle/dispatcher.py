@@ -1,0 +1,132 @@
+"""Lets waiting requests go when they are due: the scheduler with a clock, an alarm and waiters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+
+from throttlefs import waiting
+
+from .alarm import Alarm
+from .leaf import Leaf, Request
+from .scheduler import NEVER, Scheduler
+
+
+class Dispatcher:
+    """Queues requests, and wakes their owners when the scheduler lets them go.
+
+    *clock* gives ns and never goes back; *alarm* runs on the same clock. An owner is what
+    `waiting.current` returned. Everything is to be called from the thread of the loop that the
+    owners run in.
+
+    A session loop watches `fileno` and calls `poll`; without one, `run` does the same in a task.
+    """
+
+    def __init__(self, clock: Callable[[], int], alarm: Alarm) -> None:
+        self.clock = clock
+        self.scheduler = Scheduler()
+        self._alarm = alarm
+        self._alarm_lead = 0
+        self._alarm_at = NEVER
+        self._changes = 0
+
+    # Requests.
+
+    def enqueue(self, leaf: Leaf, request: Request) -> None:
+        """Let *request*, whose owner is the caller, wait.
+
+        A request that turns out to be due goes at once: it does not wait afterwards, and its
+        owner is not woken.
+        """
+        now = self.clock()
+        scheduler = self.scheduler
+        scheduler.enqueue(leaf, request, now)
+        if scheduler.next_due <= now:
+            self._release(now, arriving=request)
+        elif scheduler.next_due < self._alarm_at:
+            self._set_alarm()
+
+    def withdraw(self, request: Request) -> None:
+        """Take *request*, which waits, out of its queue; it is not charged."""
+        self.scheduler.withdraw(request, self.clock())
+        self._set_alarm()
+
+    def refund(self, leaf: Leaf, direction: int, nbytes: int, done: int) -> None:
+        """Charge a request of *nbytes* that went for the *done* bytes only that it has moved."""
+        self.scheduler.refund(leaf, direction, nbytes, done, self.clock())
+        self._after_change()
+
+    def release_all(self, leaves: Iterable[Leaf]) -> None:
+        """Let everything go that waits in *leaves*, in order of arrival; it is not charged."""
+        now = self.clock()
+        for request in self.scheduler.release_all(leaves, now):
+            waiting.wake(request.owner, now - request.arrived)
+        self._set_alarm()
+
+    def _release(self, now: int, arriving: Request | None = None) -> None:
+        for request in self.scheduler.release_due(now):
+            if request is not arriving:
+                waiting.wake(request.owner, now - request.arrived)
+        self._set_alarm()
+
+    # Changes.
+
+    @contextmanager
+    def changes(self) -> Iterator[None]:
+        """Make several changes at once: nothing goes before the last of them is made.
+
+        Otherwise a waiting request might slip through a state in between. For example, an image
+        may have lost its own limits and may not be in its group yet. Do not wait for anything in
+        such a block.
+        """
+        self._changes += 1
+        try:
+            yield
+        finally:
+            self._changes -= 1
+            self._after_change()
+
+    def _after_change(self) -> None:
+        if not self._changes:
+            self.poll()
+            self._set_alarm()
+
+    # Time.
+
+    def next_due(self) -> int:
+        """The instant (ns) before which `poll` has nothing to do."""
+        return self.scheduler.next_due
+
+    def poll(self) -> None:
+        """Let everything go that is due now; costs next to nothing when nothing is."""
+        if self.scheduler.next_due < NEVER:
+            now = self.clock()
+            if self.scheduler.next_due <= now:
+                self._release(now)
+
+    def fileno(self) -> int:
+        """The alarm's descriptor: readable when `poll` has something to do."""
+        return self._alarm.fileno()
+
+    def lead_alarm(self, lead_ns: int) -> None:
+        """Let the alarm go off *lead_ns* early, for a loop that watches the clock from then on."""
+        self._alarm_lead = lead_ns
+        self._alarm_at = NEVER
+        self._set_alarm()
+
+    def before_sleep(self) -> None:
+        """Nothing to do: the alarm is set whenever what is due next changes."""
+
+    async def run(self) -> None:
+        """Let requests go when they are due, until cancelled."""
+        while True:
+            await self._alarm.wait()
+            self._alarm_at = NEVER
+            self.poll()
+            self._set_alarm()
+
+    def _set_alarm(self) -> None:
+        instant = self.scheduler.next_due
+        if instant != self._alarm_at:
+            self._alarm_at = instant
+            self._alarm.set(None if instant == NEVER else instant - self._alarm_lead)

@@ -1,0 +1,53 @@
+"""What an image is held to: what holds by default, and what was said of one image alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from throttlefs.settings.limits import DEFAULT_WEIGHT, NO_LIMITS, Limits
+
+NO_GROUP: Final = ""
+"""For `Override.group`: in no group, whatever the default is."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImagePolicy:
+    """What holds for an image."""
+
+    limits: Limits = NO_LIMITS
+    """Its own, beside those of its group."""
+    group: str | None = None
+    """The name of its group, None if it is in none."""
+    weight: int = DEFAULT_WEIGHT
+    """Its weight among the members of its group; a valid one, as `check_weight` returns it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Override:
+    """What was said of one image; None where it follows the default."""
+
+    limits: Limits | None = None
+    group: str | None = None
+    """The name of a group, or `NO_GROUP`."""
+    weight: int | None = None
+
+    def applied_to(self, default: ImagePolicy) -> ImagePolicy:
+        """What holds for the image if *default* holds for all others."""
+        return ImagePolicy(
+            limits=default.limits if self.limits is None else self.limits,
+            group=default.group if self.group is None else self.group or None,
+            weight=default.weight if self.weight is None else self.weight,
+        )
+
+    def over(self, earlier: Override) -> Override:
+        """What was said in all, if *earlier* was said before this."""
+        return Override(
+            limits=earlier.limits if self.limits is None else self.limits,
+            group=earlier.group if self.group is None else self.group,
+            weight=earlier.weight if self.weight is None else self.weight,
+        )
+
+
+NO_OVERRIDE: Final = Override()
+"""The image follows the default in everything."""
