@@ -74,14 +74,13 @@ class Image(Leaf):
         if self.unlimited[direction]:
             return True
         now = self._clock()
-        if nbytes <= self._deferred_size:
-            if now - self._deferred_at >= self._deferred_gap:
-                self._deferred_at = now
-                self._deferred[direction] = (now, nbytes)
-                return True
-        elif self._begin_to_defer(direction, nbytes, now):
+        if nbytes <= self._deferred_size and now - self._deferred_at >= self._deferred_gap:
+            self._deferred_at = now
+            self._deferred[direction] = (now, nbytes)
             return True
         self.settle()
+        if self._begin_to_defer(direction, nbytes, now):
+            return True
         waiting = self.waiting
         if waiting[0] or waiting[1] or self.parent is not None or self.meter.several[direction]:
             return self._try_pass(self, direction, nbytes, now)
@@ -96,7 +95,6 @@ class Image(Leaf):
 
     def _begin_to_defer(self, direction: int, nbytes: int, now: int) -> bool:
         """Whether a request of *nbytes* finds everything paid for; then it has gone."""
-        self.settle()
         waiting = self.waiting
         if waiting[0] or waiting[1] or self.parent is not None:
             return False
