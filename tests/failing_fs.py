@@ -1,8 +1,9 @@
 """A filesystem with a file ``f`` whose reads and writes fail with whatever errno is asked.
 
 ``python failing_fs.py MOUNTPOINT SWITCH SIZE``: while the file SWITCH holds a number, every read,
-write and fsync of ``f`` fails with that errno; its neighbour ``g`` is always well. SIZE is what
-both have at first (bytes). It stands in for a failing disk where the kernel has no device mapper.
+write and fsync of ``f`` fails with that errno; while it holds "hang", they wait. Its neighbour
+``g`` is always well. SIZE is what both have at first (bytes). It stands in for a failing disk
+where the kernel has no device mapper, and for a server that hangs.
 Prints a line once it is mounted; ends when it is unmounted.
 """
 
@@ -32,8 +33,9 @@ class FailingFile(pyfuse3.Operations):
         self._switch = switch
         self._data = {number: bytearray(size) for number in FILES.values()}
 
-    def _fail_if_asked(self, fh) -> None:
-        wanted = self._switch.read_text().strip()
+    async def _fail_if_asked(self, fh) -> None:
+        while (wanted := self._switch.read_text().strip()) == "hang" and fh == FAILING:
+            await trio.sleep(0.01)
         if wanted and fh == FAILING:
             raise pyfuse3.FUSEError(int(wanted))
 
@@ -73,18 +75,18 @@ class FailingFile(pyfuse3.Operations):
         return pyfuse3.FileInfo(fh=inode, direct_io=True)
 
     async def read(self, fh, off, size):
-        self._fail_if_asked(fh)
+        await self._fail_if_asked(fh)
         return bytes(self._data[fh][off : off + size])
 
     async def write(self, fh, off, buf):
-        self._fail_if_asked(fh)
+        await self._fail_if_asked(fh)
         data = self._data[fh]
         data.extend(bytes(max(0, off - len(data))))
         data[off : off + len(buf)] = buf
         return len(buf)
 
     async def fsync(self, fh, datasync):
-        self._fail_if_asked(fh)
+        await self._fail_if_asked(fh)
 
 
 @contextmanager

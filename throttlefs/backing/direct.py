@@ -87,13 +87,14 @@ class DirectIo:
     async def _write_unaligned(self, offset: int, data: Data) -> int:
         if self._cached_fd < 0:
             flags = fcntl.fcntl(self._fd, fcntl.F_GETFL) & (os.O_ACCMODE | os.O_DSYNC)
-            self._cached_fd = os.open(f"/proc/self/fd/{self._fd}", flags | os.O_CLOEXEC)
+            path = f"/proc/self/fd/{self._fd}"
+            self._cached_fd = await self._engine.call(os.open, path, flags | os.O_CLOEXEC)
         written = await self._engine.write(self._cached_fd, offset, data)
         await self._engine.write_back(self._cached_fd, offset, written)
         return written
 
     def close(self) -> None:
-        """Close the second descriptor, if there is one."""
+        """Close the second descriptor, if there is one. Raises `OSError` as close(2) does."""
         if self._cached_fd >= 0:
-            os.close(self._cached_fd)
-            self._cached_fd = -1
+            fd, self._cached_fd = self._cached_fd, -1
+            os.close(fd)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
-from typing import Literal, Protocol
+from collections.abc import Callable
+from typing import Literal, Protocol, Unpack
 
 from .buffers import Data
+from .pool import Arguments, Result
 
 EngineChoice = Literal["auto", "uring", "threads"]
 
@@ -51,6 +53,11 @@ class Engine(Protocol):
 
     async def fsync(self, fd: int, datasync: bool) -> None:
         """fsync(2), or fdatasync(2) with *datasync*."""
+
+    async def call(
+        self, function: Callable[[Unpack[Arguments]], Result], *args: *Arguments
+    ) -> Result:
+        """``function(*args)`` in a thread, for what may block and is done seldom."""
 
     def fileno(self) -> int:
         """A descriptor that becomes readable when `poll` has something to do.

@@ -25,7 +25,8 @@ from .alignment import direct_alignment
 from .buffers import Data, new_bytearray
 from .direct import DirectIo
 from .engine import Engine
-from .inline import STALL, is_in_memory, write_habit_of
+from .inline import STALL, filesystem_of
+from .status import Status, status_of
 
 log = logging.getLogger("throttlefs")
 
@@ -76,11 +77,11 @@ _without_direct: set[int] = set()
 class BackingFile:
     """An open descriptor of an image, to be read and written by many tasks at once.
 
-    It takes *fd* over: `close` closes it. *fd* must have been opened with the `open_flags` of
-    *cache*; O_DIRECT is added here. Where the filesystem refuses it, the page cache is used and
-    the log says so, once. With O_APPEND pwrite(2) appends whatever the offset, so that nothing
-    is overwritten which another process has just appended; O_DIRECT, which writes whole blocks,
-    has to do without.
+    It takes *fd* over: `close` closes it. If the constructor raises, *fd* is still the caller's
+    to close. *fd* must have been opened with the `open_flags` of *cache*; O_DIRECT is added here.
+    Where the filesystem refuses it, the page cache is used and the log says so, once. With
+    O_APPEND pwrite(2) appends whatever the offset, so that nothing is overwritten which another
+    process has just appended; O_DIRECT, which writes whole blocks, has to do without.
 
     All operations raise `OSError` with the errno of the system call.
     """
@@ -89,7 +90,7 @@ class BackingFile:
         self.fd = fd
         self._engine = engine
         self._ignores_fsync = cache.ignores_fsync
-        status = os.fstat(fd)
+        status = status_of(fd)
         flags = fcntl.fcntl(fd, fcntl.F_GETFL)
         if cache.durable_writes and not flags & os.O_DSYNC:
             raise ValueError(f"cache mode {cache.value} needs a file opened with O_DSYNC")
@@ -98,19 +99,21 @@ class BackingFile:
             fcntl.fcntl(fd, fcntl.F_SETFL, flags)
         self._direct = _direct_io(fd, flags, engine, status) if cache.direct else None
 
-        self._inline_read_max = 0 if self._direct else INLINE_READ_MAX
-        self._inline_write_max = INLINE_WRITE_MAX
-        if self._direct or flags & os.O_DSYNC:
-            self._inline_write_max = 0  # these wait for the disk
-        self._is_device = stat.S_ISBLK(status.st_mode)
+        self._filesystem = filesystem = filesystem_of(fd, status)
+        self._may_write = flags & os.O_ACCMODE != os.O_RDONLY
+        # O_DIRECT and O_DSYNC wait for the disk.
+        waits = filesystem.may_block or self._direct is not None
+        self._inline_read_max = 0 if waits else INLINE_READ_MAX
+        self._inline_write_max = 0 if waits or flags & os.O_DSYNC else INLINE_WRITE_MAX
+        self._is_device = stat.S_ISBLK(status.mode)
         # A file in memory never makes anybody wait, nor does it know RWF_NOWAIT.
-        self._read_flags = 0 if is_in_memory(fd) else os.RWF_NOWAIT
+        self._read_flags = 0 if filesystem.in_memory else os.RWF_NOWAIT
         self._misses = 0  # latest reads in a row that were not in the page cache
         self._pause = 0  # reads to come for which it is not asked
         # A file that is not open for reading cannot be asked.
         may_ask = self._read_flags and flags & os.O_ACCMODE != os.O_WRONLY
         self._edge_mask = _PAGE_MASK if may_ask else 0
-        self._write_habit = write_habit_of(status.st_dev)
+        self._write_habit = filesystem.habit
         self._writes_under_way = 0  # in the engine
         self._writes_till_probe = PROBE_EVERY
 
@@ -227,30 +230,48 @@ class BackingFile:
         if not self._ignores_fsync:
             await self._engine.fsync(self.fd, datasync)
 
+    def close_may_block(self) -> bool:
+        """Whether `close` may have to wait; then call it in a thread.
+
+        A server below may be told of it. ext4, XFS and btrfs write a file back that was cut to
+        nothing and written anew, and give up what was allocated ahead: only where there was a
+        writer. The last descriptor of an unlinked file frees its blocks.
+        """
+        filesystem = self._filesystem
+        if filesystem.may_block or (self._may_write and not filesystem.in_memory):
+            return True
+        return os.fstat(self.fd).st_nlink == 0
+
     def close(self) -> None:
-        """Close the descriptor. No operation may be under way."""
-        if self._direct is not None:
-            self._direct.close()
-        os.close(self.fd)
+        """Close the descriptors; see `close_may_block`. No operation may be under way.
+
+        Raises `OSError` if the filesystem reports at last that a write failed; they are closed
+        all the same (close(2), NOTES).
+        """
+        try:
+            if self._direct is not None:
+                self._direct.close()
+        finally:
+            os.close(self.fd)
 
 
-def _direct_io(fd: int, flags: int, engine: Engine, status: os.stat_result) -> DirectIo | None:
+def _direct_io(fd: int, flags: int, engine: Engine, status: Status) -> DirectIo | None:
     """The file's way past the page cache, or None if its filesystem has none."""
     alignment = direct_alignment(fd)
     if alignment is not None:
         try:
             fcntl.fcntl(fd, fcntl.F_SETFL, flags | os.O_DIRECT)
-            return DirectIo(fd, engine, alignment, (status.st_dev, status.st_ino))
+            return DirectIo(fd, engine, alignment, (status.device, status.inode))
         except OSError as error:
             if error.errno != errno.EINVAL:
                 raise
     if flags & os.O_DIRECT:
         fcntl.fcntl(fd, fcntl.F_SETFL, flags & ~os.O_DIRECT)
-    if status.st_dev not in _without_direct:
-        _without_direct.add(status.st_dev)
+    if status.device not in _without_direct:
+        _without_direct.add(status.device)
         log.warning(
             "the filesystem (device %d:%d) refuses O_DIRECT: its files go through the page cache",
-            os.major(status.st_dev),
-            os.minor(status.st_dev),
+            os.major(status.device),
+            os.minor(status.device),
         )
     return None

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import stat
-from weakref import WeakValueDictionary
+from time import monotonic
+
+from throttlefs.host import filesystems
+
+from .status import Status
 
 STALL = 0.25e-3
 """s: a write on the loop that takes longer than this keeps everything else waiting."""
@@ -18,22 +21,17 @@ STALL_CREDIT = 20e-3
 looks the same from here."""
 
 PAUSE_MIN, PAUSE_MAX = 0.1, 6.4
-"""s for which writes go to the engine then; doubled each time it happens again."""
+"""s for which writes go to the engine then; doubled each time it happens again.
 
-_TMPFS_MAGIC, _RAMFS_MAGIC = 0x01021994, 0x858458F6
-"""Types of filesystems: statfs(2)."""
+After a long stall the pause is longer: no shorter than the stall divided by `STALL_SHARE`.
+"""
 
-_fstatfs = ctypes.CDLL(None).fstatfs
+_LOOK_AGAIN = 1.0
+"""s: after so long a device without a disk is looked at again when a file on it is opened.
 
-
-def is_in_memory(fd: int) -> bool:
-    """Whether the file lives in memory alone (tmpfs, ramfs), so that no access has to wait."""
-    if stat.S_ISBLK(os.fstat(fd).st_mode):
-        return False  # its node lies in devtmpfs, its contents do not
-    result = (ctypes.c_ulong * 64)()  # more than any struct statfs; f_type is its first word
-    if _fstatfs(fd, result) < 0:
-        return False
-    return result[0] & 0xFFFF_FFFF in (_TMPFS_MAGIC, _RAMFS_MAGIC)
+Its number is free as soon as it is unmounted, and may then be that of another filesystem. The
+look takes some 40 us.
+"""
 
 
 class WriteHabit:
@@ -49,7 +47,7 @@ class WriteHabit:
     and the writes after them go to the engine until the storm is over.
     """
 
-    __slots__ = ("__weakref__", "_debt", "_debt_at", "_pause", "resume_at")
+    __slots__ = ("_debt", "_debt_at", "_pause", "resume_at")
 
     def __init__(self) -> None:
         self.resume_at = 0.0
@@ -68,16 +66,58 @@ class WriteHabit:
         if end - self.resume_at > PAUSE_MAX:
             self._pause = PAUSE_MIN  # the last storm is long over
         self._debt = 0.0
-        self.resume_at = end + self._pause
+        self.resume_at = end + max(self._pause, (end - begin) / STALL_SHARE)
         self._pause = min(2 * self._pause, PAUSE_MAX)
 
 
-_write_habits: WeakValueDictionary[int, WriteHabit] = WeakValueDictionary()
+class Filesystem:
+    """What all files on one filesystem have in common here."""
+
+    __slots__ = ("habit", "in_memory", "looked_at", "may_block", "name")
+
+    def __init__(self, name: str, *, may_block: bool, in_memory: bool = False) -> None:
+        self.name = name
+        """Its type, as mount(8) calls it; empty for a block device that is the image itself."""
+        self.may_block = may_block
+        """Whether a read or write may wait for a server or another daemon; then none is inline."""
+        self.in_memory = in_memory
+        """Whether no access has to wait for a disk, but for swapped pages."""
+        self.habit = WriteHabit()
+        self.looked_at = 0.0
+        """s (time.monotonic)."""
 
 
-def write_habit_of(device: int) -> WriteHabit:
-    """The habit of all files on *device* (``st_dev``); kept as long as somebody holds it."""
-    habit = _write_habits.get(device)
-    if habit is None:
-        habit = _write_habits[device] = WriteHabit()
-    return habit
+def _filesystem_of_type(name: str) -> Filesystem:
+    # What lies below an overlay is not looked at: mostly a local disk. The kernel refuses
+    # RWF_NOWAIT there, so no read is inline, and the habit learns whether writes wait.
+    may_block = not filesystems.is_local(name) and name != "overlay"
+    return Filesystem(name, may_block=may_block, in_memory=filesystems.is_in_memory(name))
+
+
+_known: dict[int, Filesystem] = {}
+"""By ``st_dev``."""
+
+_block_devices: dict[int, Filesystem] = {}
+"""By ``st_rdev``: block devices that are the image themselves, as if each was a filesystem."""
+
+
+def filesystem_of(fd: int, status: Status) -> Filesystem:
+    """The filesystem of the open file *fd*, found out once for each device.
+
+    Raises `OSError` if the kernel's tables cannot be read.
+    """
+    if stat.S_ISBLK(status.mode):
+        # Its node lies in devtmpfs, its contents do not.
+        return _block_devices.setdefault(status.rdev, Filesystem("", may_block=False))
+    device = status.device
+    found = _known.get(device)
+    if found is not None and os.major(device):
+        return found
+    now = monotonic()
+    if found is not None and now < found.looked_at + _LOOK_AGAIN:
+        return found
+    name = filesystems.filesystem_type(fd)
+    if found is None or found.name != name:
+        found = _known[device] = _filesystem_of_type(name)
+    found.looked_at = now
+    return found

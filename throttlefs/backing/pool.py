@@ -51,7 +51,13 @@ class BlockingPool:
     calls come back with one wake-up of the loop.
     """
 
-    def __init__(self, limit: int = METADATA_THREADS, name: str = "blocking") -> None:
+    def __init__(
+        self, limit: int = METADATA_THREADS, name: str = "blocking", event_fd: int = -1
+    ) -> None:
+        """*event_fd* is an eventfd of the caller's, to be used for `fileno`.
+
+        It must stay open until `close` has returned True.
+        """
         self._limit = limit
         self._name = name
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
@@ -59,7 +65,10 @@ class BlockingPool:
         self._threads: list[threading.Thread] = []
         self._under_way = 0  # jobs handed over and not yet delivered
         self._closed = False
-        self._event_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._owns_event_fd = event_fd < 0
+        if self._owns_event_fd:
+            event_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._event_fd = event_fd
 
     async def run(
         self,
@@ -98,10 +107,10 @@ class BlockingPool:
             self._under_way -= 1
             waiting.wake(done.popleft().waiter)
 
-    def close(self, timeout: float = 0.0) -> None:
+    def close(self, timeout: float = 0.0) -> bool:
         """Let the threads end when they have done what was handed to them.
 
-        Waits for that for *timeout* seconds at most.
+        Waits for that for *timeout* seconds at most; returns whether all have ended.
         """
         self._closed = True
         for _ in self._threads:
@@ -110,8 +119,10 @@ class BlockingPool:
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
         self.poll()
-        if not any(thread.is_alive() for thread in self._threads):
+        ended = not any(thread.is_alive() for thread in self._threads)
+        if ended and self._owns_event_fd:
             os.close(self._event_fd)
+        return ended
 
     def _start_thread(self) -> None:
         thread = threading.Thread(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from typing import Unpack
 
 import trio
 
 from . import blocking
 from .buffers import Data
-from .pool import BlockingPool
+from .pool import Arguments, BlockingPool, Result
 
 IO_THREADS = 32
 """Enough to keep a fast disk busy; a thread costs 8 MiB of address space and some 50 KiB."""
@@ -51,6 +53,12 @@ class ThreadEngine:
     async def fsync(self, fd: int, datasync: bool) -> None:
         """See `Engine.fsync`."""
         await self._pool.run(os.fdatasync if datasync else os.fsync, fd)
+
+    async def call(
+        self, function: Callable[[Unpack[Arguments]], Result], *args: *Arguments
+    ) -> Result:
+        """See `Engine.call`."""
+        return await self._pool.run(function, *args)
 
     async def run(self) -> None:
         """See `Engine.run`. The threads wake the loop by themselves."""

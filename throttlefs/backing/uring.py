@@ -14,7 +14,8 @@ import errno
 import os
 import time
 from collections import deque
-from typing import NoReturn
+from collections.abc import Callable
+from typing import NoReturn, Unpack
 
 import trio
 from trio.lowlevel import Abort, RaiseCancelT, Task
@@ -24,6 +25,7 @@ from throttlefs import waiting
 from . import uring_abi as abi
 from .blocking import WRITE_BACK_AND_WAIT
 from .buffers import Data, address_of, addresses_are_known, new_bytes
+from .pool import Arguments, BlockingPool, Result
 from .ring import Ring, RingUnavailableError
 
 SUBMIT_BATCH = 8
@@ -43,6 +45,9 @@ It keeps the disk, or the worker that copies it, busy for longer than a system c
 
 SUBMIT_PATIENCE = 8
 """After so many calls of `poll` fewer requests than `SUBMIT_BATCH` are submitted."""
+
+CALL_THREADS = 4
+"""Threads for `UringEngine.call`: seldom used."""
 
 _LAST_ROUNDS = 3
 """In so many rounds of trio's scheduler every task that was woken has run."""
@@ -74,6 +79,8 @@ class UringEngine:
         if not addresses_are_known():
             raise RingUnavailableError("this Python does not tell the addresses of its objects")
         self._ring = Ring(entries)
+        self._pool = BlockingPool(CALL_THREADS, "backing", self._ring.event_fd)
+        self._calls = 0  # in the pool
         self._requests: dict[int, _Request] = {}
         self._last_number = 0
         # Requests that the ring had no room for, in order: the arguments of Ring.push.
@@ -115,13 +122,23 @@ class UringEngine:
 
     async def write_back(self, fd: int, offset: int, size: int) -> None:
         """See `Engine.write_back`."""
-        await self._call(abi.Op.SYNC_FILE_RANGE, fd, offset, size, WRITE_BACK_AND_WAIT)
+        await self._request(abi.Op.SYNC_FILE_RANGE, fd, offset, size, WRITE_BACK_AND_WAIT)
 
     async def fsync(self, fd: int, datasync: bool) -> None:
         """See `Engine.fsync`."""
-        await self._call(abi.Op.FSYNC, fd, 0, 0, abi.FSYNC_DATASYNC if datasync else 0)
+        await self._request(abi.Op.FSYNC, fd, 0, 0, abi.FSYNC_DATASYNC if datasync else 0)
 
-    async def _call(self, opcode: int, fd: int, offset: int, length: int, op_flags: int) -> None:
+    async def call(
+        self, function: Callable[[Unpack[Arguments]], Result], *args: *Arguments
+    ) -> Result:
+        """See `Engine.call`."""
+        self._calls += 1
+        try:
+            return await self._pool.run(function, *args)
+        finally:
+            self._calls -= 1
+
+    async def _request(self, opcode: int, fd: int, offset: int, length: int, op_flags: int) -> None:
         while True:
             request = self._begin(opcode, fd, offset, 0, length, op_flags, 0)
             await waiting.wait(_not_before_the_kernel_is_done)
@@ -211,6 +228,8 @@ class UringEngine:
         """See `Engine.poll`."""
         ring = self._ring
         ring.reap(self._deliver)
+        if self._calls:
+            self._pool.poll()
         if self._backlog:
             self._let_in()
         if ring.queued:
@@ -237,9 +256,11 @@ class UringEngine:
                 # A task that was woken may ask for more before it comes to a checkpoint and
                 # learns that it is cancelled. Once nobody asks any more, all have had a turn.
                 rounds, last = 0, self._last_number
-                while self._requests or rounds < _LAST_ROUNDS:
+                while self._requests or self._calls or rounds < _LAST_ROUNDS:
                     if self._requests:
                         await self._wake_up()
+                    elif self._calls:
+                        await trio.sleep(0.001)  # the pool wakes trio's tasks by itself
                     await trio.lowlevel.checkpoint()
                     rounds = rounds + 1 if self._last_number == last else 0
                     last = self._last_number
@@ -272,10 +293,11 @@ class UringEngine:
         for number in self._ring.withdraw():
             self._deliver(number, -errno.ECANCELED)
         deadline = time.monotonic() + CLOSE_TIMEOUT
+        pool_ended = self._pool.close(CLOSE_TIMEOUT)
         ring = self._ring
         while True:
             ring.reap(self._deliver)
-            if not ring.in_flight:
+            if not ring.in_flight and pool_ended:
                 ring.close()
                 return
             if time.monotonic() > deadline:

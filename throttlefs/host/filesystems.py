@@ -1,58 +1,70 @@
-"""What kind of filesystem a file lies on, as far as it matters here."""
+"""What kind of filesystem a file lies on, found out without asking that filesystem.
+
+statfs(2) asks the server of a network filesystem, or the daemon of a FUSE one, and waits for it.
+The kernel's table of mounts (proc(5)) answers at once.
+"""
 
 from __future__ import annotations
 
-import ctypes
-import os
+import re
 from typing import Final
 
 _LOCAL: Final = frozenset(
     {
-        0xEF53,  # ext2, ext3, ext4
-        0x58465342,  # xfs
-        0x9123683E,  # btrfs
-        0xF2F52010,  # f2fs
-        0x01021994,  # tmpfs
-        0x858458F6,  # ramfs
-        0x4D44,  # fat
-        0x2011BAB0,  # exfat
-        0x73717368,  # squashfs
-        0xE0F5E1E2,  # erofs
-        0x9660,  # iso9660
-        0x62646576,  # bdev: a block device
-        0xCA451A4E,  # bcachefs
-        0x7366746E,  # ntfs3
+        *("bcachefs", "btrfs", "erofs", "exfat", "ext2", "ext3", "ext4", "f2fs", "iso9660", "jfs"),
+        *("msdos", "nilfs2", "ntfs3", "reiserfs", "squashfs", "ubifs", "udf", "vfat", "xfs", "zfs"),
+        *("devtmpfs", "ramfs", "tmpfs"),
     }
 )
-"""``f_type`` of filesystems that ask nobody else: linux/magic.h and each filesystem's own source.
+"""Filesystems that have the data on this machine's own disks or in its memory.
 
-None of them has a ``flush`` in its ``file_operations``.
+They ask nobody else, and none of them has a ``flush`` in its ``file_operations``.
 """
 
-_libc = ctypes.CDLL(None, use_errno=True)
+_IN_MEMORY: Final = frozenset({"devtmpfs", "ramfs", "tmpfs"})
+
+_MOUNT_ID: Final = re.compile(rb"^mnt_id:\s*(\d+)$", re.MULTILINE)
 
 
-class _Statfs(ctypes.Structure):
-    """``struct statfs`` as far as its first field; the rest is room (statfs(2))."""
+def filesystem_type(fd: int) -> str:
+    """The type of the filesystem that *fd* is open on, as mount(8) calls it.
 
-    _fields_ = [("f_type", ctypes.c_long), ("rest", ctypes.c_byte * 504)]
+    Empty if the mount is not in this process's table: it belongs to another namespace, or was
+    detached. Raises `OSError` if the tables cannot be read. Takes some 40 us, and 1 us more for
+    each mount of the machine.
+    """
+    with open(f"/proc/self/fdinfo/{fd}", "rb") as file:
+        mount_id = _MOUNT_ID.search(file.read())
+    if mount_id is None:
+        return ""
+    with open("/proc/self/mountinfo", "rb") as file:
+        return _type_in(file.read(), mount_id[1])
 
 
-def filesystem_type(fd: int) -> int:
-    """The ``f_type`` of the filesystem that *fd* is open on (fstatfs(2)). Raises `OSError`."""
-    found = _Statfs()
-    if _libc.fstatfs(fd, ctypes.byref(found)):
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
-    return int(found.f_type) & 0xFFFFFFFF
+def _type_in(mountinfo: bytes, mount_id: bytes) -> str:
+    """The type of the mount *mount_id*; empty if it is not there."""
+    # The first " - " stands before the type: the kernel escapes spaces in the fields before it.
+    found = re.search(rb"^%s [^\n]*? - (\S+)" % mount_id, mountinfo, re.MULTILINE)
+    return found[1].decode("ascii", "replace") if found else ""
+
+
+def is_local(name: str) -> bool:
+    """Whether a filesystem of that type has its data on this machine, and asks nobody else."""
+    return name in _LOCAL
+
+
+def is_in_memory(name: str) -> bool:
+    """Whether a filesystem of that type has its data in memory alone."""
+    return name in _IN_MEMORY
 
 
 def closes_silently(fd: int) -> bool:
     """Whether close(2) of *fd* can report no error: on a filesystem of this machine's own.
 
-    NFS, CIFS and FUSE write back at close, and say then what went wrong.
+    NFS, CIFS and FUSE write back at close, and say then what went wrong. So may what lies below
+    an overlay.
     """
     try:
-        return filesystem_type(fd) in _LOCAL
+        return is_local(filesystem_type(fd))
     except OSError:
         return False

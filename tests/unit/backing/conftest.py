@@ -13,7 +13,7 @@ from unittest import mock
 import pytest
 import trio
 
-from throttlefs.backing import BackingFile, Engine, ring
+from throttlefs.backing import BackingFile, Engine, inline, ring
 from throttlefs.backing.threads import ThreadEngine
 from throttlefs.backing.uring import UringEngine
 from throttlefs.settings.cachemode import CacheMode
@@ -60,6 +60,13 @@ def drop_from_cache(path: Path) -> None:
     for _ in range(3):  # pages that another CPU is just adding are passed over
         os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
     os.close(fd)
+
+
+@pytest.fixture(autouse=True)
+def nothing_learned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test before this one made of the filesystems is forgotten, with its clock."""
+    monkeypatch.setattr(inline, "_known", {})
+    monkeypatch.setattr(inline, "_block_devices", {})
 
 
 @pytest.fixture(params=[*RING_KINDS, "threads"])

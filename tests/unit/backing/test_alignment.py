@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import stat
 from pathlib import Path
@@ -11,6 +10,7 @@ import pytest
 
 from throttlefs.backing import alignment
 from throttlefs.backing.alignment import Alignment, direct_alignment
+from throttlefs.backing.status import Status
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def image(tmp_path: Path) -> Path:
 def test_alignment_is_told_or_found_out(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fd = os.open(image, os.O_RDONLY)
     told = direct_alignment(fd)
-    monkeypatch.setattr(alignment, "_ask_statx", lambda fd: None)
+    monkeypatch.setattr(alignment, "direct_io_alignment", lambda fd: None)
     found = direct_alignment(fd)
     if told is None:
         pytest.skip("no direct I/O here")
@@ -36,7 +36,7 @@ def test_alignment_is_told_or_found_out(image: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_alignment_where_nobody_tells(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(alignment, "_ask_statx", lambda fd: None)
+    monkeypatch.setattr(alignment, "direct_io_alignment", lambda fd: None)
     monkeypatch.setattr(alignment, "_logical_block_size", lambda device: None)
     fd = os.open(image, os.O_RDONLY)
     assert direct_alignment(fd) == Alignment(4096, 4096)
@@ -57,14 +57,9 @@ def test_block_size_from_sysfs() -> None:
     assert alignment._logical_block_size(os.makedev(0, 12345)) is None
 
 
-def test_struct_statx_has_the_kernels_size() -> None:
-    assert ctypes.sizeof(alignment._Statx) == 256
-    assert alignment._Statx.dio_mem_align.offset == 152
-
-
 def test_a_block_device_is_asked_for_its_own_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    status = os.stat_result((stat.S_IFBLK, 1, 5, 1, 0, 0, 0, 0, 0, 0), {"st_rdev": 99})
-    monkeypatch.setattr(alignment, "_ask_statx", lambda fd: None)
-    monkeypatch.setattr(alignment.os, "fstat", lambda fd: status)
+    status = Status(stat.S_IFBLK, device=5, inode=1, rdev=99)
+    monkeypatch.setattr(alignment, "direct_io_alignment", lambda fd: None)
+    monkeypatch.setattr(alignment, "status_of", lambda fd: status)
     monkeypatch.setattr(alignment, "_logical_block_size", {99: 1024, 5: 2048}.get)
     assert direct_alignment(0) == Alignment(1024, 1024)

@@ -296,6 +296,7 @@ def test_handlers_of_another_loop(kind: str, image: Path) -> None:
     data = random.Random(5).randbytes(5000)
     handlers = [Handler(engine.read(fd, number * 4096, 4096)) for number in range(100)]
     handlers += [Handler(engine.write(fd, MIB + number * 5000, data)) for number in range(100)]
+    handlers += [Handler(engine.call(divmod, 17, number + 1)) for number in range(100)]
     handlers += [Handler(engine.fsync(fd, True)), Handler(engine.read(-1, 0, 10))]
     poller = select.poll()
     poller.register(engine.fileno(), select.POLLIN)
@@ -315,6 +316,7 @@ def test_handlers_of_another_loop(kind: str, image: Path) -> None:
     for number in range(100):
         assert bytes(handlers[number].outcome) == before[number * 4096 :][:4096]  # type: ignore[call-overload]
         assert handlers[100 + number].outcome == 5000
+        assert handlers[200 + number].outcome == divmod(17, number + 1)
     assert handlers[-1].outcome == errno.EBADF
     assert image.read_bytes()[MIB:][:500_000] == data * 100
 

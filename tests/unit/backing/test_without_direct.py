@@ -14,7 +14,7 @@ import trio
 
 from tests.unit.backing.conftest import open_file, running
 from throttlefs.backing import BackingFile, Engine, alignment, file
-from throttlefs.backing.alignment import Alignment, direct_alignment
+from throttlefs.backing.alignment import direct_alignment
 from throttlefs.settings.cachemode import CacheMode
 
 DATA = random.Random(1).randbytes(200_000)
@@ -63,7 +63,7 @@ def test_a_filesystem_that_refuses(
 ) -> None:
     monkeypatch.setattr(file, "_without_direct", set())
     if how == "statx says so":
-        monkeypatch.setattr(alignment, "_ask_statx", lambda fd: Alignment(0, 0))
+        monkeypatch.setattr(alignment, "direct_io_alignment", lambda fd: (0, 0))
     else:
         real = fcntl.fcntl
 
