@@ -1,11 +1,13 @@
 """The rooms of the package, and which of them may know which (docs/architecture.md)."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
 
 PACKAGE = Path(__file__).parents[2] / "throttlefs"
+ARCHITECTURE = (PACKAGE.parent / "docs" / "architecture.md").read_text()
 
 SHARED = {"", "errors", "waiting", "stats"}
 """What every room may import: "" is the package itself, with its version and names."""
@@ -113,3 +115,22 @@ def test_rooms_are_imported_whole_from_outside_and_by_dots_inside():
                 parts = node.module.split(".")
                 if parts[0] == "throttlefs" and len(parts) > 1 and "." in module:
                     assert parts[1] != room(module), f"{module}: import {node.module} by dots"
+
+
+def test_the_table_in_the_docs_has_these_rules():
+    rows = re.findall(r"^\| `(\w+)` \| .* \| ?(.*?) ?\|$", ARCHITECTURE, re.MULTILINE)
+    shown: dict[str, set[str]] = {}
+    for name, known in rows:
+        shown[name] = set(shown) if known == "all above" else set(re.findall(r"\w+", known))
+    shared = {*SHARED, "__main__"}
+    rules = {name: known - shared for name, known in MAY_IMPORT.items() if name not in shared}
+    assert shown == rules
+
+
+def test_every_module_that_the_docs_name_exists():
+    names = {name for name in re.findall(r"`([\w/]+\.py)`", ARCHITECTURE) if "tests" not in name}
+    assert len(names) > 30, "the names were not found"
+    paths = {str(file.relative_to(PACKAGE)) for file in FILES.values()}
+    paths |= {str(Path(path).name) for path in paths}
+    assert names - {"scripts/manpages/pages.py"} <= paths
+    assert (PACKAGE.parent / "scripts/manpages/pages.py").exists()
