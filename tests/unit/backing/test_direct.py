@@ -226,7 +226,7 @@ def test_unaligned_writes_leave_nothing_dirty_behind(
 
             monkeypatch.setattr(engine, "write_back", watched)
             await backing.write(100, b"data")
-            await backing.write(512, bytes(512))
+            await backing.write(4096, bytes(4096))
             await backing.write(8191, bytes(70_000))
             assert done == [(100, 4), (8191, 70_000)]
             backing.close()
