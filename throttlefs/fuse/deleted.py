@@ -14,6 +14,8 @@ from collections.abc import Awaitable, Callable
 
 import trio
 
+from throttlefs.host.files import FileKey
+
 from .inode import Inode
 from .inodes import InodeTable
 
@@ -28,7 +30,9 @@ _AT_A_TIME = 200
 _BREAK_S = 0.01
 
 
-async def let_go_of_deleted(inodes: InodeTable, close: Callable[[int], Awaitable[None]]) -> None:
+async def let_go_of_deleted(
+    inodes: InodeTable, close: Callable[[int, FileKey], Awaitable[None]]
+) -> None:
     """Look through the held descriptors now and then, and *close* those of deleted files.
 
     Every `SWEEP_S` as long as these are few; of 10,000 every 40 s or so.
@@ -46,8 +50,8 @@ async def let_go_of_deleted(inodes: InodeTable, close: Callable[[int], Awaitable
                     deleted_among, looked_at, abandon_on_cancel=True
                 )
             spent += seconds
-            for fd in inodes.take_deleted(deleted):
-                await close(fd)
+            for fd, key in inodes.take_deleted(deleted):
+                await close(fd, key)
             await trio.sleep(_BREAK_S)
         pause = max(SWEEP_S, spent / _SHARE)
 

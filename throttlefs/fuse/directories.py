@@ -8,11 +8,16 @@ from typing import Any, Protocol, TypeVar
 
 import pyfuse3
 
+from throttlefs.host import syscalls
 from throttlefs.host.files import clock_of_files
+from throttlefs.host.syscalls import DirectoryEntry
 
 from .inode import Inode
 from .shares import Shares
 from .tree import TreeOperations
+
+_READ_AT_ONCE = 16 << 10
+"""Bytes of entries that are read from SRC at once; so much an open directory holds at the most."""
 
 _FIRST_LOOK = 32
 
@@ -38,24 +43,44 @@ class _TokenListing:
         return bool(pyfuse3.readdir_reply(self._token, pyfuse3.FileNameT(name), entry, next_id))
 
 
-class _OpenDirectory:
-    """An open directory: its names as they were when the reading began."""
+_Found = list[tuple[DirectoryEntry, os.stat_result | OSError]]
+"""Entries, and what files they are or why that cannot be told."""
 
-    __slots__ = ("fd", "inode", "names", "per_reply", "uid")
+
+class _OpenDirectory:
+    """An open directory, and the entries that were read ahead of what the kernel has asked for.
+
+    Read as a stream, so that what an open directory holds does not grow with its size.
+    """
+
+    __slots__ = ("_ahead", "_ahead_from", "_position", "fd", "inode", "per_reply", "uid")
 
     def __init__(self, inode: Inode, fd: int, uid: int) -> None:
         self.inode = inode
         self.fd = fd
         self.uid = uid  # whose it is
-        self.names: list[bytes] | None = None
+        self._ahead: list[DirectoryEntry] = []
+        self._ahead_from = 0  # the offset at which what is ahead begins
+        self._position = 0  # where the descriptor stands
         self.per_reply = _FIRST_LOOK  # how many entries a reply has room for, as far as is known
 
-    def read(self) -> None:
-        self.names = [b".", b"..", *map(os.fsencode, os.listdir(self.fd))]
+    def look(self, offset: int, most: int) -> tuple[int, _Found]:
+        """Up to *most* entries from *offset* on; none if the directory ends there.
 
-    def look(self, names: list[bytes]) -> tuple[int, list[os.stat_result | OSError]]:
-        """What files these are, and since when that is known; may wait for the disk."""
-        return clock_of_files(), [self._stat(name) for name in names]
+        Also since when that is known (`clock_of_files`). May wait for the disk.
+        """
+        seen_ns = clock_of_files()
+        if self._ahead and offset == self._ahead_from:
+            entries = self._ahead
+        else:
+            if offset != self._position or not offset:  # rewinddir(3) shows what is there now
+                os.lseek(self.fd, offset, os.SEEK_SET)
+            entries = syscalls.list_directory(self.fd, _READ_AT_ONCE)
+            self._position = entries[-1].next_offset if entries else offset
+        self._ahead = entries[most:]
+        if self._ahead:
+            self._ahead_from = entries[most - 1].next_offset
+        return seen_ns, [(entry, self._stat(entry.name)) for entry in entries[:most]]
 
     def _stat(self, name: bytes) -> os.stat_result | OSError:
         try:
@@ -63,9 +88,14 @@ class _OpenDirectory:
         except OSError as exc:
             return exc
 
+    def keep(self, offset: int, entries: list[DirectoryEntry]) -> None:
+        """Remember *entries*, which begin at *offset* and did not fit into the reply."""
+        self._ahead = entries + self._ahead
+        self._ahead_from = offset
+
 
 class DirectoryOperations(TreeOperations):
-    """opendir to releasedir. A listing is a snapshot: nothing shows twice or is skipped."""
+    """opendir to releasedir. A listing is as good as the one of SRC's own filesystem."""
 
     _listings: dict[int, _OpenDirectory]
     _shares: Shares
@@ -77,12 +107,18 @@ class DirectoryOperations(TreeOperations):
         found = self._inodes.get(inode)
         self._shares.take(ctx.uid)
         try:
-            fd = self._inodes.open_path(b".", self._inodes.fd(found), _LIST_FLAGS)
+            fd = await self._open_directory(found)
         except BaseException:
             self._shares.give_back(ctx.uid)
             raise
         self._listings[fd] = _OpenDirectory(found, fd, ctx.uid)
         return pyfuse3.FileHandleT(fd)
+
+    async def _open_directory(self, inode: Inode) -> int:
+        if self._devices.is_local(inode.key[0]):
+            return self._inodes.open_path(b".", self._inodes.fd(inode), _LIST_FLAGS)
+        with self._inodes.pinned(inode) as path_fd:
+            return await self._retried(lambda: os.open(b".", _LIST_FLAGS, dir_fd=path_fd))
 
     async def readdir(
         self, fh: pyfuse3.FileHandleT, start_id: int, token: pyfuse3.ReaddirToken
@@ -95,33 +131,31 @@ class DirectoryOperations(TreeOperations):
     ) -> AnyListing:
         """Add those entries to *listing*, from *start_id* on, that fit, attributes included."""
         directory = self._listings[fh]
-        if start_id == 0 or directory.names is None:
-            # rewinddir(3) is to see what is there now.
-            await self._in_thread(directory.read)
-        names = directory.names
-        assert names is not None
-        position = start_id
-        while position < len(names):
-            wanted = names[position : position + directory.per_reply]
-            seen_ns, found = await self._in_thread(directory.look, wanted)
-            for name, st in zip(wanted, found, strict=True):
-                position += 1
-                if not self._add_entry(directory, listing, name, position, st, seen_ns):
-                    directory.per_reply = position - start_id
+        offset = start_id
+        count = 0
+        while True:
+            seen_ns, found = await self._in_thread(directory.look, offset, directory.per_reply)
+            if not found:
+                return listing
+            for place, (entry, st) in enumerate(found):
+                if not self._add_entry(directory, listing, entry, st, seen_ns):
+                    directory.keep(offset, [entry for entry, _ in found[place:]])
+                    directory.per_reply = max(count, 1)
                     return listing
-        return listing
+                offset = entry.next_offset
+                count += 1
 
     def _add_entry(
         self,
         directory: _OpenDirectory,
         listing: Listing,
-        name: bytes,
-        next_id: int,
+        entry: DirectoryEntry,
         st: os.stat_result | OSError,
         seen_ns: int,
     ) -> bool:
         """False when the reply is full."""
         inodes = self._inodes
+        name, next_id = entry
         if name in (b".", b".."):
             # The kernel counts no lookup for these two and takes only number and type.
             inode = directory.inode
@@ -146,4 +180,7 @@ class DirectoryOperations(TreeOperations):
         """Close the directory."""
         listing = self._listings.pop(fh)
         self._shares.give_back(listing.uid)
-        os.close(listing.fd)
+        if self._devices.is_local(listing.inode.key[0]):
+            os.close(listing.fd)
+        else:
+            await self._in_thread(os.close, listing.fd)

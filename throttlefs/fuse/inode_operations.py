@@ -11,7 +11,7 @@ import os
 import stat
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar, cast
 
 import pyfuse3
 
@@ -22,7 +22,9 @@ from throttlefs.host.files import FileKey
 from . import privileges
 from .arguments import AttributesToSet
 from .attributes import Attributes, Entry
-from .inodes import InodeTable
+from .devices import Devices
+from .inode import Inode
+from .inodes import PATH_FLAGS, InodeTable
 from .limit_attributes import LIMIT_PREFIX, LimitAttributes
 
 
@@ -33,8 +35,33 @@ class RunInThread(Protocol):
         """Await the result of ``fn(*args)``; an exception of its passes through."""
 
 
+T = TypeVar("T")
+
+_PROC_FD = b"/proc/self/fd/%d"
+"""Leads to the file itself, a symlink too: the kernel does not follow past it (proc(5))."""
+
 _ACL_PREFIX = b"system.posix_acl_"
 _TOUCH_TOLERANCE_NS = 2_000_000_000
+
+
+def open_and_stat(name: bytes, dir_fd: int) -> tuple[int, os.stat_result]:
+    """A descriptor (O_PATH) of *name* in *dir_fd*, and its status. Raises `OSError`."""
+    fd = os.open(name, PATH_FLAGS, dir_fd=dir_fd)
+    try:
+        return fd, os.fstat(fd)
+    except BaseException:
+        os.close(fd)
+        raise
+
+
+def _close_and_tell_if_gone(fd: int) -> bool:
+    """Close *fd*; whether its file has no name any more."""
+    try:
+        return os.fstat(fd).st_nlink == 0
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
 
 
 def _set_mode(path: bytes, mode: int, st: os.stat_result, ctx: pyfuse3.RequestContext) -> None:
@@ -120,6 +147,8 @@ class InodeOperations:
         self._attributes = attributes
         self._limit_attributes = limit_attributes
         self._in_thread = in_thread
+        self._devices = Devices()
+        self._devices.learn(inodes.root.key[0], inodes.root.fd)
 
     def handle_fd(self, fh: int) -> int:
         """The descriptor of the open handle *fh*."""
@@ -135,36 +164,82 @@ class InodeOperations:
         self, parent_inode: pyfuse3.InodeT, name: bytes, ctx: pyfuse3.RequestContext
     ) -> Entry:
         """Find *name*; ENOENT is never cached, so that new files of SRC show at once."""
-        inode, st = self._inodes.lookup(self._inodes.get(parent_inode), name)
+        inode, st = await self._find(self._inodes.get(parent_inode), name)
         return self._attributes.entry(inode.number, st)
+
+    async def _find(self, parent: Inode, name: bytes) -> tuple[Inode, os.stat_result]:
+        """The file *name* in *parent*, with one more lookup by the kernel. Raises `OSError`."""
+        if self._devices.is_local(parent.key[0]):
+            fd = self._inodes.open_now(parent, name)
+            if fd >= 0:
+                return self._adopt(parent, name, fd, os.fstat(fd))
+        # It, or the directory, lies on another filesystem, which may not answer.
+        with self._inodes.pinned(parent) as dir_fd:
+            fd, st = await self._retried(open_and_stat, name, dir_fd)
+        return self._adopt(parent, name, fd, st)
+
+    def _adopt(
+        self, parent: Inode, name: bytes, fd: int, st: os.stat_result
+    ) -> tuple[Inode, os.stat_result]:
+        self._devices.learn(st.st_dev, fd)
+        return self._inodes.adopt(parent, name, fd, st), st
+
+    async def _retried(self, call: Callable[..., T], *args: object) -> T:
+        """``call(*args)`` in a thread, twice if descriptors were short and some can be closed."""
+        try:
+            return cast(T, await self._in_thread(call, *args))
+        except OSError as exc:
+            if not self._inodes.makes_room(exc):
+                raise
+        return cast(T, await self._in_thread(call, *args))
+
+    async def _ask(self, inode: Inode, question: Callable[[int], T]) -> T:
+        """What *question* finds out, given a descriptor: at once on a local filesystem."""
+        if self._devices.is_local(inode.key[0]):
+            return question(self._inodes.fd(inode))
+        with self._inodes.pinned(inode) as fd:
+            return cast(T, await self._in_thread(question, fd))
 
     async def forget(self, inode_list: Sequence[tuple[pyfuse3.InodeT, int]]) -> None:
         """Close what the kernel no longer refers to."""
         for number, count in inode_list:
-            fd = self._inodes.forget(number, count)
-            if fd >= 0:
-                await self.close_descriptor(fd)
+            inode = self._inodes.forget(number, count)
+            if inode is not None and inode.fd >= 0:
+                fd, inode.fd = inode.fd, -1
+                await self.close_descriptor(fd, inode.key)
 
-    async def close_descriptor(self, fd: int) -> None:
-        """Close *fd*, in a thread if that frees the blocks of an unlinked file."""
+    async def close_descriptor(self, fd: int, key: FileKey) -> None:
+        """Close *fd* (O_PATH) of the file *key*, in a thread if that may take long.
+
+        It does if it frees the blocks of an unlinked file.
+        """
+        if not self._devices.is_local(key[0]):
+            if await self._in_thread(_close_and_tell_if_gone, fd):
+                self.file_removed(key)
+            return
         try:
-            st = os.fstat(fd)
-            if st.st_nlink == 0:
-                self.file_removed((st.st_dev, st.st_ino))
-                await self._in_thread(os.close, fd)
-            else:
-                os.close(fd)
+            is_gone = os.fstat(fd).st_nlink == 0
         except OSError:
-            pass  # nobody is left to tell: the kernel waits for no reply here
+            is_gone = True  # SRC fails: nobody is left to tell, and the close may take long
+        if is_gone:
+            self.file_removed(key)
+            await self._in_thread(_close_and_tell_if_gone, fd)
+        else:
+            os.close(fd)
 
     async def getattr(self, inode: pyfuse3.InodeT, ctx: pyfuse3.RequestContext) -> Entry:
         """The file's attributes as they are in SRC now."""
         found = self._inodes.get(inode)
-        return self._attributes.entry(found.number, os.fstat(self._inodes.fd(found)))
+        if self._devices.is_local(found.key[0]):
+            st = os.fstat(self._inodes.fd(found))
+        else:
+            st = await self._ask(found, os.fstat)
+            self._devices.learn(st.st_dev, self._inodes.fd(found))
+        return self._attributes.entry(found.number, st)
 
     async def readlink(self, inode: pyfuse3.InodeT, ctx: pyfuse3.RequestContext) -> bytes:
         """A symlink's target, as it stands."""
-        return os.readlink(b"", dir_fd=self._inodes.fd(self._inodes.get(inode)))
+        return await self._ask(self._inodes.get(inode), lambda fd: os.readlink(b"", dir_fd=fd))
 
     async def statfs(self, ctx: pyfuse3.RequestContext) -> pyfuse3.StatvfsData:
         """The filesystem that SRC lies on."""
@@ -243,7 +318,7 @@ class InodeOperations:
         if name.startswith(LIMIT_PREFIX):
             return self._limit_attributes.get(found, name)
         try:
-            return os.getxattr(self._inodes.proc_path(found), name)
+            return await self._ask(found, lambda fd: os.getxattr(_PROC_FD % fd, name))
         except OSError as exc:
             if exc.errno == errno.EOPNOTSUPP and name.startswith(_ACL_PREFIX):
                 # The kernel would pass this on as the verdict of a permission check; a
@@ -255,7 +330,7 @@ class InodeOperations:
         self, inode: pyfuse3.InodeT, ctx: pyfuse3.RequestContext
     ) -> Sequence[bytes]:
         """The names of the file's extended attributes, but for its limits."""
-        names = os.listxattr(self._inodes.proc_path(self._inodes.get(inode)))
+        names = await self._ask(self._inodes.get(inode), lambda fd: os.listxattr(_PROC_FD % fd))
         # trusted.* shows to those alone who may read it; xattr(7).
         hidden = (LIMIT_PREFIX,) if ctx.uid == 0 else (LIMIT_PREFIX, b"trusted.")
         return [n for n in map(os.fsencode, names) if not n.startswith(hidden)]

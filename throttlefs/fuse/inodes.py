@@ -21,7 +21,8 @@ from throttlefs.host.files import FileKey, clock_of_files
 
 from .inode import Inode
 
-_PATH_FLAGS = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+PATH_FLAGS = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+_BY_HANDLE = os.O_PATH | os.O_CLOEXEC  # through /proc/self/fd, whose links are to be followed
 _DEVICE_SHIFT = 48
 _FIRST_FALLBACK_NUMBER = 1 << 62
 
@@ -114,14 +115,30 @@ class InodeTable:
         inode = self._by_key.get(key)
         return None if inode is None else inode.path
 
-    def lookup(self, parent: Inode, name: bytes) -> tuple[Inode, os.stat_result]:
-        """Find *name* in *parent* and count one lookup by the kernel.
+    def open_now(self, parent: Inode, name: bytes) -> int:
+        """A descriptor (O_PATH) of *name* in *parent*, on the same filesystem; -1 if on another.
 
-        Raises `OSError`, ENOENT above all.
+        Raises `OSError`, ENOENT above all. For a *parent* on a local filesystem.
         """
-        fd = self.open_path(name, self.fd(parent))
+        dir_fd = self.fd(parent)
         try:
-            st = os.fstat(fd)
+            try:
+                return syscalls.open_on_same_filesystem(name, PATH_FLAGS, dir_fd)
+            except OSError as exc:
+                if not self.makes_room(exc):
+                    raise
+            return syscalls.open_on_same_filesystem(name, PATH_FLAGS, dir_fd)
+        except OSError as exc:
+            if exc.errno != errno.EXDEV:
+                raise
+            return -1
+
+    def adopt(self, parent: Inode, name: bytes, fd: int, st: os.stat_result) -> Inode:
+        """The inode of the file that *fd* was opened for by *name* in *parent*; *st* is its status.
+
+        Counts one lookup by the kernel. *fd* (O_PATH) is the table's from then on.
+        """
+        try:
             inode = self._known(st, parent, name)
         except BaseException:
             os.close(fd)
@@ -131,7 +148,32 @@ class InodeTable:
         else:
             self._hold(inode, fd)
         inode.lookups += 1
-        return inode, st
+        return inode
+
+    def adopt_created(self, parent: Inode, name: bytes, st: os.stat_result) -> Inode:
+        """The inode of a file that was just made: its handle stands in for a descriptor.
+
+        Counts one lookup. `hold_by` gives it a descriptor of its own before the handle goes.
+        """
+        inode = self._known(st, parent, name)
+        inode.lookups += 1
+        return inode
+
+    def hold_by(self, inode: Inode, handle_fd: int, *, may_open: bool) -> None:
+        """Let *inode* have a descriptor of its own, for its handle *handle_fd* is about to go.
+
+        Without one the file could not be told from a later file of its number. Unless *may_open*,
+        which says that the filesystem answers at once, its name has to do.
+        """
+        if inode.fd >= 0 or inode.number not in self._by_number:
+            return
+        inode.left_ns = clock_of_files()
+        if not may_open:
+            return
+        try:
+            self._hold(inode, self.open_path(b"/proc/self/fd/%d" % handle_fd, -1, _BY_HANDLE))
+        except OSError:
+            pass  # no descriptor is left
 
     def lookup_listed(self, parent: Inode, name: bytes, st: os.stat_result, seen_ns: int) -> Inode:
         """As `lookup`, for an entry of a listing: its descriptor is opened when first needed.
@@ -144,24 +186,23 @@ class InodeTable:
         inode.lookups += 1
         return inode
 
-    def forget(self, number: int, count: int) -> int:
-        """Take back *count* lookups.
+    def forget(self, number: int, count: int) -> Inode | None:
+        """Take back *count* lookups; returns the inode if it is gone now.
 
-        Returns the descriptor that the caller has to close when the inode is gone, else -1:
-        the last close of an unlinked file frees its blocks and may take long.
+        The caller has to close its descriptor, if it has one, and may take long: the last close
+        of an unlinked file frees its blocks.
         """
         inode = self._by_number.get(number)
         if inode is None:
-            return -1
+            return None
         inode.lookups -= count
         if inode.lookups > 0 or inode is self.root:
-            return -1
+            return None
         del self._by_number[number]
         if self._by_key.get(inode.key) is inode:
             del self._by_key[inode.key]
         self._held.pop(inode, None)
-        fd, inode.fd = inode.fd, -1
-        return fd
+        return inode
 
     def held(self) -> list[Inode]:
         """The inodes that have a descriptor of their own, but for the root."""
@@ -179,8 +220,8 @@ class InodeTable:
             for inode in pinned:
                 inode.pins -= 1
 
-    def take_deleted(self, inodes: Iterable[Inode]) -> list[int]:
-        """Take the descriptors from those of *inodes*, all deleted, that nobody uses.
+    def take_deleted(self, inodes: Iterable[Inode]) -> list[tuple[int, FileKey]]:
+        """Take the descriptors, with their files, from those of *inodes* that nobody uses.
 
         The caller closes them, which may free blocks and take long. The inodes are ESTALE then,
         until the kernel forgets them.
@@ -193,24 +234,16 @@ class InodeTable:
             if self._by_key.get(inode.key) is inode:
                 del self._by_key[inode.key]
             self._held.pop(inode, None)
-            taken.append(inode.fd)
+            taken.append((inode.fd, inode.key))
             inode.fd = -1
         return taken
 
-    def keep_hold(self, dir_fd: int, name: bytes) -> None:
-        """*name* is about to be removed: without a descriptor its file could not be found again.
+    def keep_hold(self, fd: int, st: os.stat_result) -> None:
+        """A name of the file that *fd* (O_PATH) was opened for is about to be removed.
 
-        Nor could `forget` hand one out, by which its caller sees that the file is gone for good.
+        Without a descriptor the file could not be found again, nor could anybody see, when the
+        kernel forgets it, that it is gone for good. Takes *fd*.
         """
-        try:
-            fd = self.open_path(name, dir_fd)
-        except OSError:
-            return  # the removal will say what is wrong
-        try:
-            st = os.fstat(fd)
-        except OSError:
-            os.close(fd)
-            return
         inode = self._by_key.get((st.st_dev, st.st_ino))
         if inode is None or inode.fd >= 0:
             os.close(fd)
@@ -224,7 +257,7 @@ class InodeTable:
             inode.parent = parent
             inode.name = name
 
-    def open_path(self, name: bytes, dir_fd: int, flags: int = _PATH_FLAGS, mode: int = 0) -> int:
+    def open_path(self, name: bytes, dir_fd: int, flags: int = PATH_FLAGS, mode: int = 0) -> int:
         """open(2) relative to *dir_fd*, making room among the held descriptors if none is left."""
         try:
             return os.open(name, flags, mode, dir_fd=dir_fd)

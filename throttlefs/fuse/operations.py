@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import fcntl
+import logging
 import os
 import stat
 from collections.abc import Callable
@@ -11,7 +13,6 @@ from time import monotonic_ns
 import pyfuse3
 
 from throttlefs.backing import BackingFile, Engine
-from throttlefs.host import filesystems
 from throttlefs.host.files import FileKey
 from throttlefs.policy.governor import Governor
 from throttlefs.settings.cachemode import CacheMode
@@ -20,6 +21,7 @@ from throttlefs.stats import Statistics
 from . import privileges, wire
 from .arguments import OpenFile
 from .attributes import Attributes, Entry
+from .closer import Closer
 from .contents import ContentOperations
 from .handle import Handle
 from .inode import Inode
@@ -27,6 +29,8 @@ from .inode_operations import RunInThread
 from .inodes import InodeTable
 from .limit_attributes import LimitAttributes
 from .shares import Shares
+
+log = logging.getLogger("throttlefs")
 
 # What the kernel has already acted on, or what belongs to the program's descriptor alone.
 _NOT_PASSED_ON = os.O_CREAT | os.O_EXCL | os.O_NOCTTY | os.O_NOFOLLOW | os.O_DIRECT | os.O_NONBLOCK
@@ -59,7 +63,7 @@ class Operations(ContentOperations):
         self._cache = cache
         self._auto_cache = auto_cache
         self._on_init = on_init
-        self._silent_devices: dict[int, bool] = {}  # by st_dev
+        self._closer = Closer(in_thread)
 
     def init(self) -> None:
         """FUSE_INIT has arrived: the kernel is about to send requests."""
@@ -95,24 +99,28 @@ class Operations(ContentOperations):
             backing_flags = self._backing_flags(flags)
             self._shares.take(ctx.uid)
             try:
-                if flags & os.O_TRUNC:
-                    fd = await self._open_in_thread(os.open, path, backing_flags)
-                else:
-                    fd = self._inodes.open_path(path, -1, backing_flags)
+                fd = await self._open(found, path, backing_flags)
             except BaseException:
                 self._shares.give_back(ctx.uid)
                 raise
         return self._opened(found, fd, flags, ctx.uid)
 
-    async def _open_in_thread(self, opened: Callable[..., int], *args: object) -> int:
-        """``opened(*args)``, tried once more if descriptors were short and some can be closed."""
-        try:
-            fd = await self._in_thread(opened, *args)
-        except OSError as exc:
-            if not self._inodes.makes_room(exc):
-                raise
-            fd = await self._in_thread(opened, *args)
-        return int(fd)
+    async def _open(self, inode: Inode, path: bytes, flags: int) -> int:
+        """Open *path*, which leads to *inode*; in a thread if that may wait.
+
+        O_TRUNC frees blocks. A lease of somebody else's in SRC (fcntl(2), F_SETLEASE) may be held
+        for `/proc/sys/fs/lease-break-time`, 45 s; with O_NONBLOCK that is an error.
+        """
+        if not flags & os.O_TRUNC and self._devices.is_local(inode.key[0]):
+            try:
+                fd = self._inodes.open_path(path, -1, flags | os.O_NONBLOCK)
+            except BlockingIOError:
+                pass
+            else:
+                # io_uring would answer EAGAIN instead of waiting for the disk.
+                fcntl.fcntl(fd, fcntl.F_SETFL, flags)
+                return fd
+        return await self._retried(os.open, path, flags)
 
     def _check_contents(self, inode: Inode, path_fd: int) -> None:
         """Open nothing but images: a FIFO would hold up the loop, a device might do anything.
@@ -136,23 +144,20 @@ class Operations(ContentOperations):
         self._shares.take(ctx.uid)
         try:
             with self._inodes.pinned(parent) as dir_fd:
-                fd = await self._open_in_thread(self._create_file, dir_fd, name, mode, flags, ctx)
+                fd, st = await self._retried(self._create_file, dir_fd, name, mode, flags, ctx)
         except BaseException:
             self._shares.give_back(ctx.uid)
             raise
+        inode = self._inodes.adopt_created(parent, name, st)
         try:
-            inode, _ = self._inodes.lookup(parent, name)
-            st = os.fstat(fd)
-            if (st.st_dev, st.st_ino) != inode.key:
-                stray = self._inodes.forget(inode.number, 1)
-                if stray >= 0:
-                    await self.close_descriptor(stray)
-                raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+            file = self._opened(inode, fd, flags, ctx.uid)
         except BaseException:
-            self._shares.give_back(ctx.uid)
-            os.close(fd)
+            # The program is told that there is no such file, so there is to be none.
+            self._inodes.forget(inode.number, 1)
+            with self._inodes.pinned(parent) as dir_fd:
+                await self._in_thread(_unmake, name, dir_fd, inode.key)
             raise
-        return self._opened(inode, fd, flags, ctx.uid), self._attributes.entry(inode.number, st)
+        return file, self._attributes.entry(inode.number, st)
 
     def _create_file(
         self,
@@ -161,18 +166,23 @@ class Operations(ContentOperations):
         mode: int,
         flags: int,
         ctx: pyfuse3.RequestContext,
-    ) -> int:
+    ) -> tuple[int, os.stat_result]:
         backing_flags = self._backing_flags(flags) | os.O_NOFOLLOW
         mode = privileges.mode_of_new(stat.S_IMODE(mode), ctx, dir_fd)
         try:
             with privileges.acting_for(ctx.uid, ctx.gid, keep_modes=True):
-                return os.open(name, backing_flags | os.O_CREAT | os.O_EXCL, mode, dir_fd=dir_fd)
+                fd = os.open(name, backing_flags | os.O_CREAT | os.O_EXCL, mode, dir_fd=dir_fd)
         except FileExistsError:
             if flags & os.O_EXCL:
                 raise
             # Somebody was quicker below SRC. Only the kernel knows whether the caller may open
             # that, and after ESTALE it looks once more (path_resolution(7)).
             raise OSError(errno.ESTALE, os.strerror(errno.ESTALE)) from None
+        try:
+            return fd, os.fstat(fd)
+        except BaseException:
+            os.close(fd)
+            raise
 
     def _backing_flags(self, flags: int) -> int:
         return (flags & ~_NOT_PASSED_ON) | os.O_CLOEXEC | self._cache.open_flags
@@ -193,7 +203,7 @@ class Operations(ContentOperations):
         inode.handle_fds.append(fd)
         # The page cache of the mount would absorb what is to be limited, unless asked for.
         open_flags = 0 if self._auto_cache else wire.FOPEN_DIRECT_IO
-        if self._closes_silently(fd):
+        if self._devices.learn(inode.key[0], fd):
             open_flags |= wire.FOPEN_NOFLUSH
         return OpenFile(fd, open_flags)
 
@@ -203,14 +213,6 @@ class Operations(ContentOperations):
         began = monotonic_ns()
         await handle.file.fsync(datasync)
         handle.statistics.flushed(monotonic_ns() - began)
-
-    def _closes_silently(self, fd: int) -> bool:
-        """Whether the filesystem of *fd* has nothing to say at close(2), so no FLUSH is needed."""
-        device = os.fstat(fd).st_dev
-        known = self._silent_devices.get(device)
-        if known is None:
-            known = self._silent_devices[device] = filesystems.closes_silently(fd)
-        return known
 
     async def flush(self, fh: pyfuse3.FileHandleT) -> None:
         """close(2) by the program: errors that some filesystems (NFS) keep until then."""
@@ -223,13 +225,19 @@ class Operations(ContentOperations):
         self._shares.give_back(handle.uid)
         handle.inode.handle_fds.remove(handle.fd)
         self._statistics.closed(handle.inode.key)
-        await self._close_file(handle)
+        is_local = self._devices.is_local(handle.inode.key[0])
+        if not handle.inode.handle_fds:
+            self._inodes.hold_by(handle.inode, handle.fd, may_open=is_local)
+        await self._closer.close(handle.file, is_local)
         if not handle.inode.handle_fds:
             self._governor.release(handle.inode.key)
 
-    async def _close_file(self, handle: Handle) -> None:
-        """Close its descriptor, in a thread if that frees the blocks of an unlinked file."""
-        if os.fstat(handle.fd).st_nlink == 0:
-            await self._in_thread(handle.file.close)
-        else:
-            handle.file.close()
+
+def _unmake(name: bytes, dir_fd: int, key: FileKey) -> None:
+    """Remove the file *key* that was just made as *name*, unless it is another by now."""
+    try:
+        st = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+        if (st.st_dev, st.st_ino) == key:
+            os.unlink(name, dir_fd=dir_fd)
+    except OSError as exc:
+        log.warning("a file that could not be opened once it was made stays: %s", exc.strerror)

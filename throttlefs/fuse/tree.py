@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Callable
@@ -9,11 +10,12 @@ from collections.abc import Callable
 import pyfuse3
 
 from throttlefs.host import syscalls
+from throttlefs.host.files import FileKey
 
 from . import privileges
 from .attributes import Entry
 from .inode import Inode
-from .inode_operations import InodeOperations
+from .inode_operations import InodeOperations, open_and_stat
 
 
 class TreeOperations(InodeOperations):
@@ -73,13 +75,14 @@ class TreeOperations(InodeOperations):
         parent = self._inodes.get(parent_number)
         with self._inodes.pinned(parent) as dir_fd:
 
-            def work() -> None:
+            def work() -> tuple[int, os.stat_result] | None:
                 with privileges.acting_for(ctx.uid, ctx.gid, keep_modes=True):
                     make(dir_fd)
+                return _opened_if_room(name, dir_fd)
 
-            await self._in_thread(work)
-        inode, st = self._inodes.lookup(parent, name)
-        return self._attributes.entry(inode.number, st)
+            made = await self._in_thread(work)
+        found = self._adopt(parent, name, *made) if made else await self._find(parent, name)
+        return self._attributes.entry(found[0].number, found[1])
 
     async def link(
         self,
@@ -95,15 +98,16 @@ class TreeOperations(InodeOperations):
             self._inodes.pinned(parent) as dir_fd,
         ):
 
-            def work() -> None:
+            def work() -> tuple[int, os.stat_result] | None:
                 path = b"/proc/self/fd/%d" % fd
                 with privileges.acting_for(ctx.uid, ctx.gid):
                     # Both dir_fds, or Python takes link(2), which does not follow the magic link.
                     os.link(path, new_name, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
+                return _opened_if_room(new_name, dir_fd)
 
-            await self._in_thread(work)
-        found, st = self._inodes.lookup(parent, new_name)
-        return self._attributes.entry(found.number, st)
+            made = await self._in_thread(work)
+        found = self._adopt(parent, new_name, *made) if made else await self._find(parent, new_name)
+        return self._attributes.entry(found[0].number, found[1])
 
     async def unlink(
         self, parent_inode: pyfuse3.InodeT, name: bytes, ctx: pyfuse3.RequestContext
@@ -130,8 +134,19 @@ class TreeOperations(InodeOperations):
                 with privileges.acting_for(ctx.uid, ctx.gid):
                     remove(name, dir_fd=dir_fd)
 
-            self._inodes.keep_hold(dir_fd, name)
+            await self._keep_hold(parent, dir_fd, name)
             await self._in_thread(work)
+
+    async def _keep_hold(self, parent: Inode, dir_fd: int, name: bytes) -> None:
+        """*name* is about to be removed: see `InodeTable.keep_hold`."""
+        try:
+            if self._devices.is_local(parent.key[0]):
+                found = open_and_stat(name, dir_fd)
+            else:
+                found = await self._in_thread(open_and_stat, name, dir_fd)
+        except OSError:
+            return  # the removal will say what is wrong
+        self._inodes.keep_hold(*found)
 
     async def rename(
         self,
@@ -146,19 +161,33 @@ class TreeOperations(InodeOperations):
         old, new = self._inodes.get(parent_inode_old), self._inodes.get(parent_inode_new)
         with self._inodes.pinned(old) as old_fd, self._inodes.pinned(new) as new_fd:
 
-            def work() -> None:
+            def work() -> tuple[FileKey | None, FileKey | None]:
                 with privileges.acting_for(ctx.uid, ctx.gid):
                     syscalls.renameat2(old_fd, name_old, new_fd, name_new, int(flags))
+                exchanged = flags & syscalls.RENAME_EXCHANGE
+                return _key(name_new, new_fd), _key(name_old, old_fd) if exchanged else None
 
-            self._inodes.keep_hold(new_fd, name_new)
-            await self._in_thread(work)
-            self._note_name(new, name_new, new_fd)
-            if flags & syscalls.RENAME_EXCHANGE:
-                self._note_name(old, name_old, old_fd)
+            await self._keep_hold(new, new_fd, name_new)
+            moved, exchanged = await self._in_thread(work)
+        for key, parent, name in ((moved, new, name_new), (exchanged, old, name_old)):
+            if key is not None:
+                self._inodes.renamed(key, parent, name)
 
-    def _note_name(self, parent: Inode, name: bytes, dir_fd: int) -> None:
-        try:
-            st = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
-        except OSError:
-            return  # gone again already; a later lookup will tell
-        self._inodes.renamed((st.st_dev, st.st_ino), parent, name)
+
+def _opened_if_room(name: bytes, dir_fd: int) -> tuple[int, os.stat_result] | None:
+    """What `open_and_stat` gives; None if descriptors are short, which the loop can mend."""
+    try:
+        return open_and_stat(name, dir_fd)
+    except OSError as exc:
+        if exc.errno in (errno.EMFILE, errno.ENFILE):
+            return None
+        raise
+
+
+def _key(name: bytes, dir_fd: int) -> FileKey | None:
+    """Which file has *name* in *dir_fd* now; None if none has."""
+    try:
+        st = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+    except OSError:
+        return None  # gone again already; a later lookup will tell
+    return st.st_dev, st.st_ino

@@ -6,9 +6,35 @@ Each raises `OSError` with the call's own errno.
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
+import struct
+from typing import NamedTuple
 
 _libc = ctypes.CDLL(None, use_errno=True)
+
+_OPENAT2 = 437  # the same number on every architecture
+_RESOLVE_NO_XDEV = 1
+_has_openat2 = True
+
+_syscall = _libc.syscall
+_syscall.restype = ctypes.c_long
+
+_getdents64 = _libc.getdents64
+_getdents64.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t]
+_getdents64.restype = ctypes.c_ssize_t
+
+_DIRENT64 = struct.Struct("=QqHB")
+"""``struct linux_dirent64``: d_ino, d_off, d_reclen, d_type; the name follows."""
+
+
+class _OpenHow(ctypes.Structure):
+    _fields_ = [
+        ("flags", ctypes.c_uint64),
+        ("mode", ctypes.c_uint64),
+        ("resolve", ctypes.c_uint64),
+    ]
+
 
 AT_FDCWD = -100
 UTIME_NOW = (1 << 30) - 1
@@ -72,6 +98,53 @@ def _check(result: int) -> None:
     if result != 0:
         error = ctypes.get_errno()
         raise OSError(error, os.strerror(error))
+
+
+def open_on_same_filesystem(name: bytes, flags: int, dir_fd: int) -> int:
+    """open(2), relative to *dir_fd*, of what lies on the same filesystem (openat2(2)).
+
+    Raises `OSError`, EXDEV for what lies on another. Where openat2 is forbidden (a container's
+    seccomp filter may not know it) this is open(2), whatever the filesystem.
+    """
+    global _has_openat2
+    if _has_openat2:
+        how = _OpenHow(flags, 0, _RESOLVE_NO_XDEV)
+        fd = _syscall(_OPENAT2, dir_fd, name, ctypes.byref(how), ctypes.sizeof(how))
+        if fd >= 0:
+            return int(fd)
+        error = ctypes.get_errno()
+        if error not in (errno.ENOSYS, errno.EPERM):
+            raise OSError(error, os.strerror(error))
+        _has_openat2 = error != errno.ENOSYS
+    return os.open(name, flags, dir_fd=dir_fd)
+
+
+class DirectoryEntry(NamedTuple):
+    """A name in a directory, and where a listing goes on after it (lseek(2))."""
+
+    name: bytes
+    next_offset: int
+
+
+def list_directory(fd: int, room: int) -> list[DirectoryEntry]:
+    """The next entries of the open directory *fd*: as many as fit into *room* bytes.
+
+    None at its end. Raises `OSError`. See getdents64(2).
+    """
+    buffer = ctypes.create_string_buffer(room)
+    size = _getdents64(fd, buffer, room)
+    if size < 0:
+        error = ctypes.get_errno()
+        raise OSError(error, os.strerror(error))
+    entries = []
+    raw = buffer.raw
+    at = 0
+    while at < size:
+        _, offset, length, _ = _DIRENT64.unpack_from(raw, at)
+        name = raw[at + _DIRENT64.size : at + length].partition(b"\0")[0]
+        entries.append(DirectoryEntry(name, offset))
+        at += length
+    return entries
 
 
 def renameat2(old_dir: int, old: bytes, new_dir: int, new: bytes, flags: int) -> None:

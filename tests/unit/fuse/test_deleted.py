@@ -24,13 +24,14 @@ def test_a_filesystem_that_never_answers_does_not_hold_up_the_end(
         answer.wait(60)
         return [], 0.0
 
-    async def close(_: int) -> None:
+    async def close(*_: object) -> None:
         raise AssertionError("nothing was deleted")
 
     async def main() -> None:
         inodes = InodeTable(os.open(tmp_path, os.O_PATH), 100)
         (tmp_path / "image").touch()
-        inodes.lookup(inodes.root, b"image")
+        fd = inodes.open_now(inodes.root, b"image")
+        inodes.adopt(inodes.root, b"image", fd, os.fstat(fd))
         with trio.fail_after(30):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(deleted.let_go_of_deleted, inodes, close)

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from throttlefs.fuse.deleted import deleted_among
+from throttlefs.fuse.inode import Inode
 from throttlefs.fuse.inodes import InodeTable
 
 NAMES = [b"a", b"b", b"d/x", b"d/y", b"d/e/z"]
@@ -32,11 +33,27 @@ def table(root: Path, bound: int = 100) -> InodeTable:
     return InodeTable(os.open(root, os.O_PATH), bound)
 
 
+def look_up_one(inodes: InodeTable, parent: Inode, name: bytes) -> Inode:
+    fd = inodes.open_now(parent, name)
+    assert fd >= 0
+    return inodes.adopt(parent, name, fd, os.fstat(fd))
+
+
+def let_go(inodes: InodeTable, number: int, count: int) -> bool:
+    """Forget; whether that was the last of the inode, whose descriptor is then closed."""
+    inode = inodes.forget(number, count)
+    if inode is None:
+        return False
+    if inode.fd >= 0:
+        os.close(inode.fd)
+    return True
+
+
 def look_up(inodes: InodeTable, path: bytes) -> int:
     """Look up each part of *path*, as the kernel does; the number of the last."""
     inode = inodes.root
     for name in path.split(b"/"):
-        inode, _ = inodes.lookup(inode, name)
+        inode = look_up_one(inodes, inode, name)
     return inode.number
 
 
@@ -63,13 +80,13 @@ def test_descriptors_stay_bounded_and_inodes_right(
             inode = inodes.root
             parts = path.split(b"/")
             for depth, name in enumerate(parts):
-                inode, _ = inodes.lookup(inode, name)
+                inode = look_up_one(inodes, inode, name)
                 lookups[inode.number] = lookups.get(inode.number, 0) + 1
                 paths[inode.number] = b"/".join(parts[: depth + 1])
         elif action == "forget" and lookups:
             # Children first: the kernel holds a directory while it holds what is in it.
             number = max(lookups, key=lambda number: paths[number].count(b"/"))
-            assert inodes.forget(number, lookups.pop(number)) in (-1, *range(3, 1000))
+            assert let_go(inodes, number, lookups.pop(number))
             with pytest.raises(OSError, match="Stale"):
                 inodes.get(number)
         else:
@@ -81,9 +98,7 @@ def test_descriptors_stay_bounded_and_inodes_right(
         assert inodes.descriptors <= bound + 2, "those in use at the moment aside"
         assert len(inodes) == len(lookups) + 1
     for number, count in lookups.items():
-        fd = inodes.forget(number, count)
-        if fd >= 0:
-            os.close(fd)
+        assert let_go(inodes, number, count)
     assert len(inodes) == 1
     inodes.close()
     assert open_descriptors() <= before + len(lookups) + len(actions), "nothing kept"
@@ -94,8 +109,8 @@ def test_hard_links_are_one_inode_and_numbers_are_those_of_src(tree: Path) -> No
     one, two = look_up(inodes, b"a"), look_up(inodes, b"a2")
     assert one == two == os.stat(tree / "a").st_ino
     assert inodes.get(one).lookups == 2
-    assert inodes.forget(one, 1) == -1
-    os.close(inodes.forget(one, 1))
+    assert not let_go(inodes, one, 1)
+    assert let_go(inodes, one, 1)
     inodes.close()
 
 
@@ -158,7 +173,8 @@ def test_what_was_deleted_below_is_let_go(tmp_path: Path) -> None:
     (tmp_path / "directory").mkdir()
     inodes = table(tmp_path)
     found = {
-        name: inodes.lookup(inodes.root, name)[0] for name in map(os.fsencode, os.listdir(tmp_path))
+        name: look_up_one(inodes, inodes.root, name)
+        for name in map(os.fsencode, os.listdir(tmp_path))
     }
     for name in ("gone", "open", "pinned"):
         os.unlink(tmp_path / name)
@@ -169,7 +185,7 @@ def test_what_was_deleted_below_is_let_go(tmp_path: Path) -> None:
     def sweep() -> list[int]:
         with inodes.all_pinned(inodes.held()) as looked_at:
             deleted, _ = deleted_among(looked_at)
-        return inodes.take_deleted(deleted)
+        return [fd for fd, _ in inodes.take_deleted(deleted)]
 
     with inodes.pinned(found[b"pinned"]):
         fd = gone.fd
@@ -182,7 +198,8 @@ def test_what_was_deleted_below_is_let_go(tmp_path: Path) -> None:
     assert sweep() == [pinned]
     os.close(pinned)
     (tmp_path / "kept").rename(tmp_path / "gone")
-    assert inodes.lookup(inodes.root, b"gone")[0] is found[b"kept"]
+    assert look_up_one(inodes, inodes.root, b"gone") is found[b"kept"]
     os.close(held_open.handle_fds.pop())
-    assert inodes.forget(gone.number, 1) == -1
+    assert inodes.forget(gone.number, 1) is gone
+    assert gone.fd == -1
     inodes.close()

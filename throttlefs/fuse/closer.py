@@ -1,0 +1,54 @@
+"""Closing files of SRC, which may take long.
+
+The last close of an unlinked file frees its blocks. ext4 writes back at close what was written
+after a truncation to nothing (its mount option auto_da_alloc), 0.3 s for 1 GiB, whoever wrote it.
+So files are closed in a thread; several that come while it is at work go in one turn.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from throttlefs.backing import BackingFile
+
+from .inode_operations import RunInThread
+
+log = logging.getLogger("throttlefs")
+
+
+class Closer:
+    """Closes files in threads, those of local filesystems together."""
+
+    def __init__(self, in_thread: RunInThread) -> None:
+        self._in_thread = in_thread
+        self._queue: list[Callable[[], None]] = []
+        self._is_at_work = False
+
+    async def close(self, file: BackingFile, is_local: bool) -> None:
+        """Close *file*; returns at once if another call closes it together with its own.
+
+        A file that is not on a local filesystem has a thread to itself, which may be stuck.
+        """
+        if not is_local:
+            await self._in_thread(_close_all, [file.close])
+            return
+        self._queue.append(file.close)
+        if self._is_at_work:
+            return
+        self._is_at_work = True
+        try:
+            while self._queue:
+                batch, self._queue = self._queue, []
+                await self._in_thread(_close_all, batch)
+        finally:
+            self._is_at_work = False
+
+
+def _close_all(closes: list[Callable[[], None]]) -> None:
+    """Nobody is told of an error at the last close (``FUSE_RELEASE``): the log is."""
+    for close in closes:
+        try:
+            close()
+        except OSError as exc:
+            log.warning("closing a file of SRC: %s", exc.strerror)
