@@ -92,6 +92,15 @@ class FailingFile(pyfuse3.Operations):
 @contextmanager
 def failing_filesystem(directory: Path, size: int) -> Iterator[tuple[Path, Path]]:
     """Mounted at DIRECTORY/src; the second path is the switch, and *size* in bytes."""
+    with failing_process(directory, size) as (source, switch, _):
+        yield source, switch
+
+
+@contextmanager
+def failing_process(
+    directory: Path, size: int
+) -> Iterator[tuple[Path, Path, subprocess.Popen[bytes]]]:
+    """As `failing_filesystem`; also the process behind it, which may be stopped."""
     source, switch = directory / "src", directory / "switch"
     source.mkdir(exist_ok=True)
     switch.write_text("")
@@ -104,7 +113,7 @@ def failing_filesystem(directory: Path, size: int) -> Iterator[tuple[Path, Path]
         assert process.stdout is not None
         assert process.stdout.readline() == b"mounted\n"
         try:
-            yield source, switch
+            yield source, switch, process
         finally:
             detach(source)
         process.wait(10)

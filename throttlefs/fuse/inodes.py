@@ -26,6 +26,9 @@ _BY_HANDLE = os.O_PATH | os.O_CLOEXEC  # through /proc/self/fd, whose links are 
 _DEVICE_SHIFT = 48
 _FIRST_FALLBACK_NUMBER = 1 << 62
 
+_MOST_LOOKED_AT = 1024
+_FEW = 16
+
 
 def _stale() -> OSError:
     """Makes the kernel look the name up once more, if there is one (path_resolution(7))."""
@@ -50,6 +53,7 @@ class InodeTable:
         self._by_key: dict[FileKey, Inode] = {self.root.key: self.root}
         self._held: OrderedDict[Inode, None] = OrderedDict()  # evictable, oldest first
         self._max_descriptors = max_descriptors
+        self._excess_borne = 0  # how many more are held before anybody looks for one to close
         self._devices: dict[int, int] = {st.st_dev: 0}
         self._next_fallback = _FIRST_FALLBACK_NUMBER
 
@@ -354,19 +358,23 @@ class InodeTable:
         inode.fd = fd
         self._held[inode] = None
         excess = len(self._held) - self._max_descriptors
-        if excess > 0:
+        if excess > self._excess_borne:
             # A few at once, so that the scan is not repeated for every lookup.
+            few = self._max_descriptors // 32
             inode.pins += 1
-            self._evict(excess + self._max_descriptors // 32)
+            closed = self._evict(excess + few)
             inode.pins -= 1
+            # Many deleted files may be held that somebody has open: look again a little later.
+            self._excess_borne = 0 if closed >= excess else excess - closed + few + _FEW
 
     def _evict(self, count: int) -> int:
         """Close up to *count* descriptors, the least used first (a second chance for each).
 
-        Returns how many were closed.
+        Returns how many were closed. Looks at `_MOST_LOOKED_AT` at the most: each takes some
+        system calls, and everybody waits meanwhile.
         """
         closed = 0
-        for _ in range(2 * len(self._held)):
+        for _ in range(min(2 * len(self._held), _MOST_LOOKED_AT)):
             if closed >= count:
                 break
             inode, _none = self._held.popitem(last=False)
