@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-import pty
-import select
 import signal
 import socket
-import struct
 import subprocess
 import sys
-import termios
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import pyte
 import pytest
 
 from tests.mounted.test_control import image, load
 from tests.qmp import RawClient, socket_of
 from tests.support import THROTTLEFS, Mounted, MountFactory, run_throttlefs, wait_for
+from tests.terminal import Terminal
 from throttlefs.settings.config import parse_config
 
 MIB = 1 << 20
@@ -260,50 +255,6 @@ def test_symlinks_in_the_mount_lead_to_the_image(mount: Mounted) -> None:
 # -- top -------------------------------------------------------------------------------------
 
 
-class Terminal:
-    """A pseudo-terminal with `throttlefs top` in it, and its screen."""
-
-    def __init__(self, *args: object) -> None:
-        self.screen = pyte.Screen(110, 24)
-        self._stream = pyte.ByteStream(self.screen)
-        self.pid, self.fd = pty.fork()
-        if self.pid == 0:
-            fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 110, 0, 0))
-            # An environment of its own: readline puts COLUMNS and LINES behind os.environ's back.
-            environment = {**os.environ, "TERM": "xterm-256color"}
-            command = [*THROTTLEFS, "top", *map(str, args)]
-            os.execve(sys.executable, command, environment)
-
-    def text(self) -> str:
-        while select.select([self.fd], [], [], 0)[0]:
-            try:
-                data = os.read(self.fd, 65536)
-            except OSError:  # EIO: the other side is closed
-                break
-            if not data:
-                break
-            self._stream.feed(data)
-        return "\n".join(line.rstrip() for line in self.screen.display)
-
-    def press(self, key: str) -> None:
-        os.write(self.fd, key.encode())
-
-    def wait_for(self, text: str) -> None:
-        try:
-            wait_for(lambda: text in self.text())
-        except AssertionError:
-            raise AssertionError(f"no {text!r} on the screen:\n{self.text()}") from None
-
-    def end(self) -> int:
-        wait_for(lambda: self.text() is not None and self._reap())
-        return self.status
-
-    def _reap(self) -> bool:
-        pid, status = os.waitpid(self.pid, os.WNOHANG)
-        self.status = os.waitstatus_to_exitcode(status) if pid else -1
-        return bool(pid)
-
-
 @pytest.fixture
 def busy(make_mount: MountFactory) -> Iterator[Mounted]:
     mounted = make_mount("bps=4M")
@@ -314,7 +265,7 @@ def busy(make_mount: MountFactory) -> Iterator[Mounted]:
 
 
 def test_top_shows_sorts_pauses_and_quits(busy: Mounted) -> None:
-    terminal = Terminal("--interval", 0.3, busy.path)
+    terminal = Terminal("top", "--interval", 0.3, busy.path)
     terminal.wait_for("bps=4M")
     terminal.wait_for("MiB/s")
 
@@ -344,7 +295,7 @@ def test_top_shows_sorts_pauses_and_quits(busy: Mounted) -> None:
 
 
 def test_top_ends_with_a_clear_line_when_the_mount_does(mount: Mounted) -> None:
-    terminal = Terminal("--interval", 0.2, mount.path)
+    terminal = Terminal("top", "--interval", 0.2, mount.path)
     terminal.wait_for("sorted by rate")
     mount.umount()
     assert terminal.end() == 1

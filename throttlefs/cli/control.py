@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import math
 import os
+import sys
 import time
 from typing import Any
 
 import click
 
 from throttlefs.errors import ThrottlefsError, UsageError
-from throttlefs.settings.units import printable
 
 from .hints import LimitsCommand
 
@@ -58,6 +58,9 @@ _INTERVAL = _Interval(min=0.1, max=3600)
 def show(path: str, as_json: bool, as_toml: bool) -> None:
     """Show what holds at PATH: a mount point, or a file in the mount.
 
+    On a narrow terminal long names lose their middle and columns are left out. What is no
+    terminal gets them all, a line a row, and --json has names whole.
+
     \b
     Examples:
       throttlefs show mnt
@@ -66,7 +69,7 @@ def show(path: str, as_json: bool, as_toml: bool) -> None:
     """
     from throttlefs.control.locate import locate
 
-    from .presentation import mount_text, print_table, show_table
+    from .presentation import mount_text, print_status
 
     if as_json and as_toml:
         raise UsageError("--json and --toml: give one of them")
@@ -76,15 +79,17 @@ def show(path: str, as_json: bool, as_toml: bool) -> None:
     arguments = {} if found.device is None else {"device": found.device}
     with found.session() as client:
         if as_toml:
-            click.echo(client.run("x-throttlefs-query-config")["toml"], nl=False)
+            # A file of TOML is UTF-8, whatever the locale.
+            sys.stdout.flush()
+            sys.stdout.buffer.write(client.run("x-throttlefs-query-config")["toml"].encode())
             return
         status = client.run("x-throttlefs-query", **arguments)
     if as_json:
         _print_json(status if found.device is None else status["images"][0])
     else:
         if found.device is None:
-            click.echo(mount_text(status))
-        print_table(show_table(status, found.device is not None))
+            print(mount_text(status["source"], status["target"]))
+        print_status(status, found.device is not None)
 
 
 @click.command(name="set", cls=LimitsCommand, short_help="Change limits in flight.")
@@ -115,8 +120,10 @@ def set_limits(
     from throttlefs.policy.tuning import Change, TuningError
 
     from .presentation import changes_text, parse_assignments
+    from .text import in_utf8
 
-    values, off = parse_assignments(words)
+    values, off = parse_assignments(map(in_utf8, words))
+    group = None if group is None else in_utf8(group)
     if every and group is not None:
         raise UsageError("--all and --group: give one of them")
     if create and group is None:
@@ -142,7 +149,7 @@ def set_limits(
         arguments["device"] = found.device
     with found.session() as client:
         changed = client.run("x-throttlefs-set", **arguments)
-    click.echo(changes_text(changed, found.point), nl=False)
+    print(changes_text(changed, found.point), end="")
 
 
 @click.command(short_help="Show what was asked of images and how long it took.")
@@ -194,12 +201,14 @@ def list_mounts(as_json: bool) -> None:
     """List this user's mounts; root sees everybody's."""
     from throttlefs.control.locate import own_mounts
 
+    from .presentation import mount_text
+
     mounts = [(os.fsdecode(mount.source), os.fsdecode(mount.point)) for mount in own_mounts()]
     if as_json:
         _print_json([{"source": source, "target": target} for source, target in mounts])
         return
     for source, target in mounts:
-        click.echo(printable(f"{source} on {target}"))
+        print(mount_text(source, target))
 
 
 @click.command(short_help="Watch images live.")
@@ -213,7 +222,8 @@ def top(path: str | None, interval: float, count: int | None) -> None:
 
     A row per image: its rate, how much of its tightest limit it uses, requests a second, how many
     wait, and how long they did. Keys: r, i, w, t and n sort by rate, requests, waiting, time
-    waited and name; space pauses; q quits. Without a terminal it prints plain text.
+    waited and name; space pauses; q quits. Without a terminal, or on a dumb one, it prints plain
+    text.
     """
     from throttlefs.control.locate import Located, locate, own_mounts
 
@@ -232,4 +242,4 @@ COMMANDS = (show, set_limits, stats, list_mounts, top)
 
 
 def _print_json(value: object) -> None:
-    click.echo(json.dumps(value, indent=2))
+    print(json.dumps(value, indent=2))

@@ -17,11 +17,11 @@ from throttlefs import __version__
 from throttlefs.errors import ThrottlefsError, UsageError
 from throttlefs.host.descriptors import inherited, open_standard
 from throttlefs.settings.limits import LIMIT_HELP, RATES
-from throttlefs.settings.units import printable
 
 from .control import COMMANDS, MountPath
 from .hints import MountOptionsCommand
 from .mount8 import with_subcommand
+from .text import message_text, write_anything
 
 _PROGRAM = "throttlefs"
 _OUTPUT_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
@@ -260,14 +260,15 @@ def main() -> NoReturn:
 def _start_whole() -> None:
     """Mend what whoever started us may have left us with.
 
-    Closed streams, which Python gives as None, and SIGCHLD ignored, which makes every wait for a
-    child of ours fail (waitpid(2)).
+    Closed streams, which Python gives as None; SIGCHLD ignored, which makes every wait for a child
+    of ours fail (waitpid(2)); a locale that has not all characters.
     """
     for number in open_standard():
         name = ("stdin", "stdout", "stderr")[number]
         stream = open(number, "w" if number else "r", closefd=False)  # noqa: SIM115
         setattr(sys, name, stream)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    write_anything(sys.stdout, sys.stderr)
 
 
 def _drop_output() -> None:
@@ -276,6 +277,5 @@ def _drop_output() -> None:
 
 
 def _fail(message: str, status: int) -> NoReturn:
-    text = " ".join(message.split()).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-    sys.stderr.write(f"{_PROGRAM}: {printable(text)}\n")
+    sys.stderr.write(f"{_PROGRAM}: {message_text(message, sys.argv[1:])}\n")
     sys.exit(status)

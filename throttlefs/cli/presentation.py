@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 import json
-import shutil
-import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Final
 
 from throttlefs.errors import UsageError
 from throttlefs.settings.limits import format_limit
 from throttlefs.settings.units import format_size, quoted
-from throttlefs.settings.units import printable as plain
 from throttlefs.stats import QUANTILES, quantile_ns, upper_bound_ns
 
 from .sampling import Activity, Row
-
-if TYPE_CHECKING:
-    from rich.table import Table
-    from rich.text import Text
-
-_WIDE = 10_000
-"""The width of a table that nobody looks at on a screen: nothing is cut off."""
+from .table import Column, Wide, print_table
+from .text import name_text
 
 
 def parse_assignments(words: Iterable[str]) -> tuple[dict[str, str], bool]:
@@ -53,7 +45,9 @@ def _state_text(state: Mapping[str, Any], key: str) -> str:
         if key in ("group", "parent"):
             return "none"
         return "1" if key.endswith("_length") else "off"
-    return plain(str(value)) if key in ("group", "parent", "weight") else format_limit(key, value)
+    if key in ("group", "parent", "weight"):
+        return name_text(str(value))
+    return format_limit(key, value)
 
 
 def changes_text(changed: Sequence[Mapping[str, Any]], point: str) -> str:
@@ -61,8 +55,8 @@ def changes_text(changed: Sequence[Mapping[str, Any]], point: str) -> str:
     lines = []
     for one in changed:
         before, after = one["before"], one["after"]
-        name = plain(one["name"])
-        what = {"image": name, "group": f"group {name}", "default": plain(point)}
+        name = name_text(one["name"])
+        what = {"image": name, "group": f"group {name}", "default": name_text(point)}
         for key in dict.fromkeys([*before, *after]):
             if before.get(key) != after.get(key):
                 old, new = _state_text(before, key), _state_text(after, key)
@@ -81,75 +75,77 @@ def duration_text(ns: float | None) -> str:
     return f"{ns:.0f} ns" if ns else "0"
 
 
-def mount_text(status: Mapping[str, Any]) -> str:
+def mount_text(source: str, target: str) -> str:
     """What is mounted where."""
-    return plain(f"{status['source']} on {status['target']}")
+    return f"{name_text(source)} on {name_text(target)}"
 
 
-def show_table(status: Mapping[str, Any], one_image: bool) -> Table:
-    """The default, the groups and the images of a mount, or one image alone."""
-    from rich.table import Table
-    from rich.text import Text
+_SHOW_COLUMNS: Final = (
+    Column("", wide=Wide.ELIDED),
+    Column("limits", wide=Wide.FOLDED),
+    Column("group", wide=Wide.ELIDED),
+    Column("weight", right=True, spare=2),
+    Column("open", right=True),
+    Column("waiting", right=True),
+    Column("read", right=True, spare=1),
+    Column("written", right=True, spare=1),
+)
 
-    table = Table(box=None, pad_edge=False)
-    for name in ("", "limits", "group"):
-        table.add_column(name, overflow="fold")
-    for name in ("weight", "open", "waiting", "read", "written"):
-        table.add_column(name, justify="right", no_wrap=True)
+
+def print_status(status: Mapping[str, Any], one_image: bool) -> None:
+    """Print the default, the groups and the images of a mount, or one image alone."""
+    rows: list[list[str]] = []
     if not one_image:
-        default = status["default"]
-        table.add_row("(default)", *_said(default, "group"))
+        rows.append(["(default)", *_said(status["default"], "group")])
         for group in status["groups"]:
-            members = f"{group['members']} members" if group["members"] != 1 else "1 member"
-            table.add_row(Text(plain(f"(group {group['name']})")), *_said(group, "parent"), members)
+            members = f"{group['members']} member{'' if group['members'] == 1 else 's'}"
+            name = name_text(f"(group {group['name']})")
+            rows.append([name, *_said(group, "parent"), members])
     for image in status["images"]:
         waiting = image["waiting"]["read"] + image["waiting"]["write"]
-        table.add_row(
-            Text(plain(image["device"])),
-            *_said(image, "group"),
-            str(image["handles"]),
-            str(waiting),
-            format_size(image["bytes"]["read"]),
-            format_size(image["bytes"]["write"]),
+        rows.append(
+            [
+                name_text(image["device"]),
+                *_said(image, "group"),
+                str(image["handles"]),
+                str(waiting),
+                format_size(image["bytes"]["read"]),
+                format_size(image["bytes"]["write"]),
+            ]
         )
-    return table
+    print_table(_SHOW_COLUMNS, rows)
 
 
-def _said(state: Mapping[str, Any], group: str) -> tuple[str, Text, str]:
-    from rich.text import Text
-
-    return limits_text(state["limits"]), Text(plain(state[group] or "-")), str(state["weight"])
+def _said(state: Mapping[str, Any], group: str) -> tuple[str, str, str]:
+    return limits_text(state["limits"]), name_text(state[group] or "-"), str(state["weight"])
 
 
-def stats_table(rows: Sequence[Row], rates: bool) -> Table:
-    """What images did: *rates* a second, else in all."""
-    from rich.table import Table
-    from rich.text import Text
+def _stats_columns(per: str) -> tuple[Column, ...]:
+    """The columns of statistics; *per* says what counts are counted in."""
+    return (
+        Column("image", wide=Wide.ELIDED),
+        Column("", right=True),
+        Column(f"requests{per}", right=True),
+        Column(f"bytes{per}", right=True),
+        Column("errors", right=True),
+        Column("delayed", right=True, spare=3),
+        Column("waiting", right=True),
+        Column("most", right=True, spare=4),
+        Column("wait p50", right=True),
+        Column("p99", right=True),
+        Column("service p50", right=True, spare=2),
+        Column("p99", right=True, spare=1),
+    )
 
-    per = "/s" if rates else ""
-    table = Table(box=None, pad_edge=False)
-    table.add_column("image", overflow="fold")
-    for name in (
-        "",
-        f"requests{per}",
-        f"bytes{per}",
-        "errors",
-        "delayed",
-        "waiting",
-        "most",
-        "wait p50",
-        "p99",
-        "service p50",
-        "p99",
-    ):
-        table.add_column(name, justify="right", no_wrap=True)
+
+def _print_figures(rows: Sequence[Row], rates: bool) -> None:
+    """Print what images did: *rates* a second, else in all."""
+    lines = []
     for row in rows:
         for name, activity in (("read", row.read), ("write", row.write)):
-            seconds = row.seconds if rates else 1.0
-            table.add_row(
-                Text(plain(row.device)) if name == "read" else "", name, *_cells(activity, seconds)
-            )
-    return table
+            device = name_text(row.device) if name == "read" else ""
+            lines.append([device, name, *_cells(activity, row.seconds if rates else 1.0)])
+    print_table(_stats_columns("/s" if rates else ""), lines)
 
 
 def _cells(activity: Activity, seconds: float) -> list[str]:
@@ -167,30 +163,13 @@ def _cells(activity: Activity, seconds: float) -> list[str]:
     ]
 
 
-def print_table(table: Table) -> None:
-    """Print *table* to stdout, whole: on a terminal that is too narrow its lines go on below."""
-    from rich.console import Console
-
-    width = _WIDE
-    if sys.stdout.isatty():
-        needed = Console(width=_WIDE).measure(table).maximum
-        width = max(shutil.get_terminal_size().columns, needed)
-    console = Console(width=width, highlight=False, soft_wrap=False)
-    if console.is_terminal:
-        console.print(table)
-        return
-    with console.capture() as capture:
-        console.print(table)
-    print("\n".join(line.rstrip() for line in capture.get().splitlines()), flush=True)
-
-
 def print_stats(rows: Sequence[Row], *, as_json: bool, rates: bool) -> None:
     """Print what images did, as a table or as JSON."""
     if as_json:
         for row in rows:
             print(json.dumps(_as_json(row, rates)), flush=True)
     else:
-        print_table(stats_table(rows, rates))
+        _print_figures(rows, rates)
 
 
 def _as_json(row: Row, rates: bool) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
+from rich.cells import cell_len
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
@@ -22,17 +23,15 @@ from throttlefs.control.locate import Located
 from throttlefs.errors import ThrottlefsError
 from throttlefs.settings.limits import format_limit
 from throttlefs.settings.units import format_byte_rate
-from throttlefs.settings.units import printable as plain
 
 from .presentation import duration_text
 from .sampling import Answer, Row, Sampler, Use, rows
+from .text import can_show, message_text, name_text
 
-_BAR: Final = 20
-_NARROW: Final = 100
-"""Columns below which the bars are shorter."""
+_LABEL: Final = 24
+"""Columns that the name of an image gets before anything else is made narrower for it."""
 
-_BESIDE_BAR: Final = 66
-"""Columns that all else takes."""
+_NARROWEST_LABEL: Final = 4
 
 _SORTS: Final[dict[str, tuple[str, Callable[[Row], Any]]]] = {
     "r": ("rate", lambda row: (-row.byte_rate, row.device)),
@@ -96,16 +95,22 @@ def watch(mounts: Sequence[Located], interval: float, count: int | None) -> None
                 # One dead mount is not to hide the others.
                 if len(mounts) == 1:
                     raise
-                print(f"throttlefs: {plain(str(exc))}", file=sys.stderr)
+                print(f"throttlefs: {message_text(str(exc), ())}", file=sys.stderr)
             else:
                 watched.append(_Watched(mount, Sampler(session, mount.device)))
         if not watched:
             raise ThrottlefsError("none of the mounts answers")
         _look(watched)  # what was before the first interval does not count
-        if sys.stdin.isatty() and sys.stdout.isatty():
+        if _is_screen():
             _watch_live(watched, interval, count)
         else:
             _watch_plain(watched, interval, count)
+
+
+def _is_screen() -> bool:
+    """Whether stdin and stdout are a terminal that can place text on its screen."""
+    dumb = os.environ.get("TERM", "") in ("", "dumb", "unknown")
+    return sys.stdin.isatty() and sys.stdout.isatty() and not dumb
 
 
 def _unlimited(row: Row) -> str:
@@ -148,13 +153,13 @@ def _plain_line(point: str, row: Row) -> str:
         for name, part in (("p50", 0.5), ("p99", 0.99))
     )
     return (
-        f"{plain(os.path.join(point, row.device))}: {format_byte_rate(row.byte_rate)}"
+        f"{name_text(os.path.join(point, row.device))}: {format_byte_rate(row.byte_rate)}"
         f" {row.request_rate:.0f} requests/s, {use}, {row.waiting} waiting, wait {waits}"
     )
 
 
-def _limit_text(use: Use) -> str:
-    shared = "" if use.group is None else f" (group {plain(use.group)})"
+def _limit_text(use: Use, with_group: bool = True) -> str:
+    shared = "" if use.group is None or not with_group else f" (group {name_text(use.group, 40)})"
     return f"{use.limit}={format_limit(use.limit, use.value)}{shared}"
 
 
@@ -203,56 +208,103 @@ def render(mounts: Rows, view: View, width: int = 120, height: int = 50) -> Rend
     """The whole screen of *width* columns, as many images as fit into *height* lines."""
     name, order = _SORTS[view.sort]
     state = Text(" paused ", style="reverse") if view.paused else Text("")
-    head = Text.assemble(
-        ("throttlefs top ", "bold"), state, " ", ", ".join(plain(p) for p, _ in mounts)
-    )
-    head.no_wrap, head.overflow = True, "ellipsis"
-    parts: list[RenderableType] = [head]
-    table = Table(box=None, pad_edge=False, expand=True, header_style="bold")
-    table.add_column("image", overflow="ellipsis", no_wrap=True, ratio=1, min_width=12)
-    table.add_column("rate", justify="right", no_wrap=True)
-    room = max(6, width - _BESIDE_BAR)
-    table.add_column("of its tightest limit", no_wrap=True, overflow="ellipsis", max_width=room)
-    for title in ("req/s", "waiting", "wait p50", "p99"):
-        table.add_column(title, justify="right", no_wrap=True)
+    room = max(_LABEL, (width - len("throttlefs top  paused  ")) // len(mounts) - len(", "))
+    points = ", ".join(name_text(point, room) for point, _ in mounts)
+    head = Text.assemble(("throttlefs top ", "bold"), state, " ", points)
     every = [(point, row) for point, found in mounts for row in found]
     every.sort(key=lambda item: order(item[1]))
     fitting = max(1, height - 4)
-    for point, row in every[:fitting]:
-        label = row.device if len(mounts) == 1 else os.path.join(point, row.device)
-        table.add_row(
-            Text(plain(label)),
-            format_byte_rate(row.byte_rate),
-            _use(row, _BAR if width >= _NARROW else _BAR // 4),
-            f"{row.request_rate:.0f}",
-            Text(str(row.waiting), style="yellow" if row.waiting else ""),
-            duration_text(row.wait_quantile(0.5)),
-            duration_text(row.wait_quantile(0.99)),
-        )
-    parts.append(table)
+    shown = [
+        (row.device if len(mounts) == 1 else os.path.join(point, row.device), row)
+        for point, row in every[:fitting]
+    ]
     more = f"{len(every) - fitting} more   " if len(every) > fitting else ""
-    parts.append(
-        Text(
-            f"{more}sorted by {name}   r rate  i requests  w waiting  t time  n name"
-            "   space pause  q quit",
-            style="dim",
-            no_wrap=True,
-            overflow="ellipsis",
-        )
+    keys = Text(
+        f"{more}sorted by {name}   q quit  space pause"
+        "   r rate  i requests  w waiting  t time  n name",
+        style="dim",
     )
-    return Group(*parts)
+    for line in (head, keys):
+        line.no_wrap, line.overflow = True, "crop"
+    return Group(head, _table(shown, width), keys)
 
 
-def _use(row: Row, length: int) -> Text:
-    """A bar of how much of its tightest limit an image uses, and which that is."""
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """What of each image is shown."""
+
+    bar: int
+    """Columns of the bar; 0 for none."""
+    group: bool
+    """Whether a limit has the name of its group with it."""
+    figures: tuple[str, ...]
+    """Keys of `_FIGURES`."""
+
+    @property
+    def title(self) -> str:
+        """The title of the bar and the limit."""
+        return "of its tightest limit" if self.bar else "limit"
+
+
+_FIGURES: Final[dict[str, Callable[[Row], str]]] = {
+    "req/s": lambda row: f"{row.request_rate:.0f}",
+    "waiting": lambda row: str(row.waiting),
+    "wait p50": lambda row: duration_text(row.wait_quantile(0.5)),
+    "p99": lambda row: duration_text(row.wait_quantile(0.99)),
+}
+
+_LAYOUTS: Final = (
+    *(_Layout(bar, True, tuple(_FIGURES)) for bar in (20, 10, 5, 0)),
+    *(_Layout(0, group, ("req/s", "waiting", "p99")) for group in (True, False)),
+    _Layout(0, False, ("waiting", "p99")),
+    _Layout(0, False, ("waiting",)),
+    _Layout(0, False, ()),
+)
+"""From the widest to the narrowest."""
+
+
+def _table(images: Sequence[tuple[str, Row]], width: int) -> Table:
+    """The rows of *images*, each with its label, in the widest layout that fits *width*."""
+    rates = [format_byte_rate(row.byte_rate) for _, row in images]
+    longest = max((cell_len(name_text(label)) for label, _ in images), default=0)
+    for layout in _LAYOUTS:
+        uses = [_use(row, layout) for _, row in images]
+        columns = [["rate", *rates], [layout.title, *(use.plain for use in uses)]]
+        columns += [[name, *(_FIGURES[name](row) for _, row in images)] for name in layout.figures]
+        others = sum(2 + max(map(cell_len, column)) for column in columns)
+        room = max(_NARROWEST_LABEL, width - others)
+        if others + min(longest, _LABEL) <= width:
+            break
+    table = Table(box=None, pad_edge=False, expand=True, header_style="bold")
+    table.add_column("image", overflow="crop", no_wrap=True, ratio=1, min_width=_NARROWEST_LABEL)
+    table.add_column("rate", justify="right", overflow="crop", no_wrap=True)
+    table.add_column(layout.title, overflow="crop", no_wrap=True)
+    for name in layout.figures:
+        table.add_column(name, justify="right", overflow="crop", no_wrap=True)
+    for (label, row), rate, use in zip(images, rates, uses, strict=True):
+        figures = [Text(_FIGURES[name](row), _style(name, row)) for name in layout.figures]
+        table.add_row(Text(name_text(label, room)), rate, use, *figures)
+    return table
+
+
+def _style(figure: str, row: Row) -> str:
+    return "yellow" if figure == "waiting" and row.waiting else ""
+
+
+def _use(row: Row, layout: _Layout) -> Text:
+    """How much of its tightest limit an image uses, and which that is."""
     use = row.tightest
     if use is None:
         return Text(_unlimited(row), style="dim")
-    filled = min(length, round(use.share * length))
+    full, empty = ("█", "░") if can_show("█░") else ("#", ".")
+    filled = min(layout.bar, round(use.share * layout.bar))
     style = "red" if use.share > 0.9 else "green"
     return Text.assemble(
-        ("█" * filled, style),
-        ("░" * (length - filled), "dim"),
-        f" {use.share:4.0%} ",
-        (_limit_text(use), "dim"),
+        (full * filled, style),
+        (empty * (layout.bar - filled), "dim"),
+        (
+            f" {use.share:4.0%} " if layout.bar else f"{use.share:4.0%} ",
+            "" if layout.bar else style,
+        ),
+        (_limit_text(use, layout.group), "dim"),
     )

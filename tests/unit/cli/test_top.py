@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from typing import Any
 
 import pytest
@@ -92,10 +94,12 @@ def test_an_image_that_began_anew_has_no_negative_rate() -> None:
     assert first.request_rate == 0
 
 
-def screen(view: View, height: int = 50, width: int = 120) -> list[str]:
+def screen(
+    view: View, height: int = 50, width: int = 120, mounts: dict[str, Any] = NOW
+) -> list[str]:
     console = Console(width=width, height=height, color_system=None, force_terminal=True)
     with console.capture() as capture:
-        console.print(render([("/mnt", rows(NOW, BEFORE))], view, width, height))
+        console.print(render([("/mnt", rows(mounts, BEFORE))], view, width, height))
     return [line.rstrip() for line in capture.get().splitlines()]
 
 
@@ -146,6 +150,33 @@ def test_a_small_screen_says_how_many_are_missing() -> None:
 @pytest.mark.parametrize("width", [20, 40, 80, 200])
 def test_it_fits_any_width(width: int) -> None:
     assert all(len(line) <= width for line in screen(View(), width=width))
+
+
+def test_at_80_columns_limits_are_whole_and_bars_go() -> None:
+    lines = screen(View(), width=80)
+    assert "50% bps_rd=800K  " in lines[3]
+    assert "5000% bps=1M (group db)  " in lines[2]
+    assert "█" not in "".join(lines)
+    assert "q quit" in lines[-1]
+    assert [line.split()[0] for line in screen(View(), width=40)[2:5]] == [
+        "b[0].img",
+        "a.img",
+        "idle.img",
+    ]
+
+
+def test_a_long_name_loses_its_middle() -> None:
+    now = answer(1, image("vm/" + "x" * 300 + ".qcow2"))
+    (line,) = [line for line in screen(View(), width=80, mounts=now) if line.startswith("vm/")]
+    assert line.split()[0].endswith("xxx.qcow2")
+    assert "..." in line
+
+
+def test_bars_are_of_characters_that_the_terminal_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
+    lines = screen(View())
+    assert "##########..........  50% bps_rd=800K" in lines[3]
+    assert all(line.isascii() for line in lines)
 
 
 @pytest.mark.parametrize(
