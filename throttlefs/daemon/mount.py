@@ -50,7 +50,7 @@ from .drain import HANDLED_SIGNALS, Drain, clear_aborted
 from .environment import check_environment, raise_descriptor_limit
 
 if TYPE_CHECKING:
-    from .metrics import MetricsServer
+    from .metrics_server import MetricsServer
 
 log = logging.getLogger("throttlefs")
 
@@ -172,7 +172,7 @@ class _Mount:
             self._control.server.listen(self._request.qmp)
         address = self._request.options.metrics
         if address is not None:
-            from .metrics import MetricsServer  # prometheus_client takes its time to load
+            from .metrics_server import MetricsServer
 
             self._metrics = MetricsServer(address)
 

@@ -21,7 +21,7 @@ from throttlefs.control.protocol import (
     parse_request,
     success,
 )
-from throttlefs.daemon import metrics as metrics_module
+from throttlefs.daemon import metrics_server
 from throttlefs.host import runtime
 from throttlefs.host.mountinfo import MountEntry, parse_mountinfo
 
@@ -134,7 +134,8 @@ def metrics(data: bytes) -> None:
         for piece in pieces:
             await client.send_all(piece)
         await client.send_stream.aclose()
-        return await metrics_module._answer(server, text)  # type: ignore[arg-type]
+        head, body = await metrics_server.respond(await metrics_server.read_request(server), text)
+        return head + body
 
     data = data[:4000]
     step = 1 + sum(data[:8]) % 90

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from throttlefs.daemon.metrics import MetricsServer
+from throttlefs.daemon.metrics_server import MetricsServer
 from throttlefs.errors import ThrottlefsError
 
 
