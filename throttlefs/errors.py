@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class ThrottlefsError(Exception):
-    """Something went wrong that the user can mend; its text names the thing and the cure."""
+    """An error that the user can mend; its text names the thing and the cure."""
 
     exit_status = 1
 
@@ -16,9 +16,9 @@ class UsageError(ThrottlefsError):
 
 
 def unwrapped(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The one exception that *group* holds, at whatever depth; of several the group itself.
+    """The exception that *group* holds, at whatever depth; *group* itself if it holds several.
 
-    What one of trio's tasks raises comes wrapped, once for each nursery on its way.
+    trio wraps the exception of a task once for each nursery on its way.
     """
     error: BaseException = group
     while isinstance(error, BaseExceptionGroup):

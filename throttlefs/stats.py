@@ -1,7 +1,7 @@
-"""What was asked of each image and how long it took: counters and histograms, always on.
+"""Counters and histograms of the requests of each image; they are always on.
 
-Nothing here reads a clock or knows FUSE. The figures that every request leaves behind cost a
-call and three additions; nothing is allocated on the way.
+This module reads no clock and knows nothing of FUSE. Each request costs a call and three additions;
+nothing is allocated on the way.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ QUANTILES: Final = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p99.9": 0.999}
 """The quantiles that are shown, by name."""
 
 _CLOSED_KEPT: Final = 1000
-"""Images that nobody has open whose figures are kept, the last ones closed."""
+"""How many closed images keep their figures: those that were closed last."""
 
 
 def bucket_of(duration_ns: int) -> int:
@@ -31,14 +31,14 @@ def bucket_of(duration_ns: int) -> int:
 
 
 def upper_bound_ns(bucket: int) -> float:
-    """All durations of *bucket*, and of those before it, are below this (ns)."""
+    """The bound (ns) that all durations in *bucket* and in the buckets before it are below."""
     return float(2 ** (bucket / BUCKETS_PER_OCTAVE))
 
 
 def quantile_ns(histogram: Sequence[int], fraction: float) -> float | None:
     """The duration (ns) that *fraction* (0 to 1) of those counted did not exceed.
 
-    Linear within a bucket, so never more than 19 % off. None if nothing was counted.
+    It is linear within a bucket, so it is never more than 19 % off. None if nothing was counted.
     """
     total = sum(histogram)
     if not total:
@@ -62,9 +62,9 @@ def quantile_ns(histogram: Sequence[int], fraction: float) -> float | None:
 class DirectionStatistics:
     """The reads or the writes of one image.
 
-    ``bytes`` were moved in ``service_ns`` by requests that succeeded. ``delayed`` requests had
-    to wait in the limiter, ``wait_ns`` in all, at most ``waiting_most`` of them at a time;
-    ``errors`` failed.
+    Requests that succeeded moved ``bytes`` in ``service_ns``. ``delayed`` requests had to wait in
+    the limiter, ``wait_ns`` in all, at most ``waiting_most`` of them at a time. ``errors`` requests
+    failed.
     """
 
     __slots__ = (
@@ -85,12 +85,12 @@ class DirectionStatistics:
         self.delayed = 0
         self.wait_ns = 0
         self.waiting_most = 0
-        # Made with the first request and the first wait: of most images at least one is missing.
+        # Made with the first request and the first wait: most images never need both.
         self._services: list[int] = []
         self._waits: list[int] = []
 
     def served(self, nbytes: int, service_ns: int) -> None:
-        """A request moved *nbytes* in *service_ns*, its wait in the limiter not counted."""
+        """Count a request that moved *nbytes* in *service_ns*, without its wait in the limiter."""
         self.bytes += nbytes
         self.service_ns += service_ns
         square = service_ns * service_ns  # bucket_of(), without the call
@@ -101,7 +101,7 @@ class DirectionStatistics:
             self._services[bucket_of(service_ns)] += 1
 
     def waited(self, wait_ns: int, waiting_most: int) -> None:
-        """A request was let go after *wait_ns*; *waiting_most* did at most so far."""
+        """Count a request that went after *wait_ns*; *waiting_most* is the most that ever waited."""
         if wait_ns <= 0:
             return
         if not self._waits:
@@ -123,9 +123,9 @@ class DirectionStatistics:
 
     @property
     def wait(self) -> list[int]:
-        """The waits of all requests by `bucket_of`; those that did not wait are in bucket 0."""
+        """The waits of all requests by `bucket_of`; requests that did not wait are in bucket 0."""
         waits = list(self._waits) or [0] * BUCKET_COUNT
-        # Requests that wait were let go but are not yet served now and then.
+        # At times a request has left the limiter and is not yet served, so this could be negative.
         waits[0] = max(0, self.requests + self.errors - self.delayed)
         return waits
 
@@ -145,7 +145,7 @@ class ImageStatistics:
         self.flush_ns = 0
 
     def flushed(self, service_ns: int) -> None:
-        """An fsync succeeded in *service_ns*."""
+        """Count an fsync that succeeded in *service_ns*."""
         self.flushes += 1
         self.flush_ns += service_ns
 
@@ -166,7 +166,7 @@ class Statistics:
         self._closed: dict[Hashable, ImageStatistics] = {}  # the longest closed first
 
     def opened(self, key: Hashable, path: bytes) -> ImageStatistics:
-        """One more handle of the image *key*; returns where to count what it does."""
+        """Note one more handle of the image *key*; returns its figures."""
         image = self._open.get(key)
         if image is None:
             image = self._closed.pop(key, None) or ImageStatistics(key, path)
@@ -176,7 +176,7 @@ class Statistics:
         return image
 
     def closed(self, key: Hashable) -> None:
-        """One handle less."""
+        """Note one handle less."""
         image = self._open[key]
         image.handles -= 1
         if image.handles:
@@ -188,7 +188,7 @@ class Statistics:
                 del self._closed[next(iter(self._closed))]
 
     def removed(self, key: Hashable) -> None:
-        """The file is gone for good: another file may get its *key*."""
+        """Forget a file that is gone for good: another file may get its *key*."""
         self._closed.pop(key, None)
 
     def get(self, key: Hashable) -> ImageStatistics | None:
@@ -196,12 +196,12 @@ class Statistics:
         return self._open.get(key) or self._closed.get(key)
 
     def images(self) -> Iterator[ImageStatistics]:
-        """Those of all images that there are figures of."""
+        """The figures of all images that have any."""
         return iter([*self._open.values(), *self._closed.values()])
 
 
 def since(now: Sequence[int], before: Sequence[int]) -> list[int]:
-    """What was added to a histogram since *before*; an empty *before* is one without counts."""
+    """What was added to a histogram since *before*; an empty *before* has no counts."""
     if not before:
         return list(now)
     return [max(0, late - early) for late, early in zip(now, before, strict=True)]

@@ -1,10 +1,9 @@
-"""Waiting inside the handler of a request, whoever runs the handler.
+"""How the handler of a request waits, whether the session loop or trio runs it.
 
-Behind a mount the session loop runs the handlers itself, because a trio task for each would
-cost more than the request; in tests, and should the session loop not fit a later pyfuse3, a
-handler runs in a trio task. Code that makes a request wait uses `current`, `wait` and `wake`
-and need not know which. They mean what trio's ``current_task``, ``wait_task_rescheduled`` and
-``reschedule`` mean.
+Behind a mount the session loop runs the handlers, because a trio task for each request would cost
+more than the request. In tests, and with ``-o server=pyfuse3``, a handler runs in a trio task. Code
+that makes a request wait uses `current`, `wait` and `wake`, and need not know who runs it. They do
+what trio's ``current_task``, ``wait_task_rescheduled`` and ``reschedule`` do.
 """
 
 from __future__ import annotations
@@ -18,21 +17,21 @@ import trio
 from trio.lowlevel import Abort, RaiseCancelT
 
 AbortFunction = Callable[[RaiseCancelT], Abort]
-"""Called when what waits is to be cancelled: SUCCEEDED if nobody will `wake` it any more."""
+"""Called to cancel a handler that waits: SUCCEEDED if nobody will `wake` it any more."""
 
 
 class Waiter(Protocol):
     """A handler that is run by a session loop, and may be waiting."""
 
     abort: AbortFunction | None
-    """Set while it waits."""
+    """Set while the handler waits."""
 
     def resume(self, value: object) -> None:
-        """Let it go on; `wait` returns *value*."""
+        """Let the handler go on; its `wait` returns *value*."""
 
 
 running: Waiter | None = None
-"""The handler that is being run right now, if not by trio; set by the session loop alone."""
+"""The handler that the session loop is running now; None if trio runs it. Only the loop sets it."""
 
 
 PARKED: Final = object()
@@ -45,7 +44,7 @@ def _yield_to_loop() -> Generator[object, Any, Any]:
 
 
 def current() -> Waiter | trio.lowlevel.Task:
-    """What to hand to `wake` later on."""
+    """The running handler or task, to be handed to `wake` later on."""
     return running or trio.lowlevel.current_task()
 
 
@@ -58,7 +57,7 @@ async def wait(abort: AbortFunction) -> Any:
 
 
 def wake(waiter: Waiter | trio.lowlevel.Task, value: object = None) -> None:
-    """Let what waits go on; only once for each `wait`, and in the thread of its loop."""
+    """Let *waiter* go on; only once for each `wait`, and in the thread of its loop."""
     if isinstance(waiter, trio.lowlevel.Task):
         trio.lowlevel.reschedule(waiter, outcome.Value(value))
     else:

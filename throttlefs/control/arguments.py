@@ -1,4 +1,4 @@
-"""The arguments of commands: which there are, of which type, and QEMU's words for mistakes."""
+"""Checks the arguments of commands, with QEMU's messages for mistakes."""
 
 from __future__ import annotations
 

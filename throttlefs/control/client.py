@@ -25,9 +25,9 @@ class NoSuchImageError(ThrottlefsError):
 class QmpClient:
     """A session with the daemon behind *socket_path*; *where* names the mount in messages.
 
-    Nobody but root, ourselves and *owner*, a user id, is believed to be that daemon.
+    Only root, ourselves and *owner* (a user id) are trusted to be that daemon.
 
-    Raises `ThrottlefsError`, one line, for whatever goes wrong.
+    Raises `ThrottlefsError`, one line, whatever goes wrong.
     """
 
     def __init__(self, socket_path: str, where: str, owner: int | None = None) -> None:
@@ -63,7 +63,7 @@ class QmpClient:
     def run(self, command: str, **arguments: object) -> Any:
         """The result of *command*; the underscores of *arguments* stand for dashes.
 
-        An error of the daemon's becomes a `ThrottlefsError` with its text.
+        Raises `ThrottlefsError` with the daemon's text if the command fails.
         """
         named = {name.replace("_", "-"): value for name, value in arguments.items()}
         message: dict[str, object] = {"execute": command}
@@ -84,14 +84,14 @@ class QmpClient:
         return answer["return"]
 
     def _check_server(self, owner: int | None) -> None:
-        """Raise unless who listens is *owner*, the user who mounted, or root, or ourselves."""
+        """Raise unless *owner*, the user who mounted, or root, or ourselves listen there."""
         credentials = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
         _, uid, _ = struct.unpack("iII", credentials)
         if uid not in (0, os.geteuid(), owner):
             raise ThrottlefsError(f"the control socket of {self._where} is another user's")
 
     def _receive(self) -> dict[str, Any]:
-        """One answer. Whoever answers may be another user: neither for ever nor without end."""
+        """One answer. Another user may send it, so its time and its length are bounded."""
         deadline = time.monotonic() + _ANSWER_WITHIN_S
         searched = 0
         while (end := self._buffer.find(b"\n", searched)) < 0:

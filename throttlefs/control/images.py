@@ -1,7 +1,7 @@
-"""Which image a client means, and which images there are.
+"""Finds the image that a client names, and lists the images of a mount.
 
 A client names an image by its path in the mount. A path that is not UTF-8 is percent-encoded as a
-whole; what looks encoded is first taken as it stands.
+whole. A name that looks encoded is first tried as it is.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _DIRECTORY_FLAGS: Final = os.O_PATH | os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOE
 
 
 def device_name(path: bytes) -> str:
-    """How a client sees *path*."""
+    """The name of *path* for clients."""
     try:
         return path.decode("utf-8")
     except UnicodeDecodeError:
@@ -37,7 +37,7 @@ def device_name(path: bytes) -> str:
 
 
 def _candidates(device: str) -> list[bytes]:
-    """The paths that *device* may mean, the likelier first."""
+    """The paths that *device* may mean, the likeliest first."""
     plain = device.encode("utf-8", "surrogatepass")
     decoded = unquote_to_bytes(plain) if "%" in device else plain
     return [plain] if decoded == plain else [plain, decoded]
@@ -45,7 +45,7 @@ def _candidates(device: str) -> list[bytes]:
 
 @dataclass(frozen=True, slots=True)
 class KnownImage:
-    """An image that is open, or of which something is known."""
+    """An image that is open, or that the limiter or the statistics still know."""
 
     key: FileKey
     path: bytes
@@ -74,7 +74,7 @@ class Images:
 
     @property
     def is_one(self) -> bool:
-        """Whether the mount is one image, so that what is said of the mount is said of it."""
+        """Whether the mount is one image: a change of the mount is then a change of the image."""
         return self._inodes.is_one_file
 
     def is_open(self, key: FileKey) -> bool:
@@ -83,7 +83,7 @@ class Images:
         return found is not None and found.handles > 0
 
     def known(self) -> list[KnownImage]:
-        """All images that are open or that something is known of, by path."""
+        """All `KnownImage` of the mount, sorted by path."""
         images: dict[FileKey, Image | None] = {}
         for image in self._governor.throttle.images():
             images[image.key] = image  # type: ignore[index]
@@ -93,7 +93,7 @@ class Images:
         return sorted(found, key=lambda known: known.path)
 
     def sizes(self, known: Sequence[KnownImage]) -> list[tuple[int, int]]:
-        """Length and use (bytes) of each image; of one that is gone, 0. For a thread."""
+        """Length and use (bytes) of each image, 0 if it is gone. May block: call it in a thread."""
         return [self._size(image) for image in known]
 
     def _size(self, image: KnownImage) -> tuple[int, int]:
@@ -115,7 +115,7 @@ class Images:
         return KnownImage(key, path, image, statistics)
 
     async def find(self, device: str) -> tuple[FileKey, bytes]:
-        """The file that *device* names, known or not, and its path without symlinks.
+        """The key of the file that *device* names, known or not, and its path without symlinks.
 
         Raises `DeviceNotFoundError`.
         """
@@ -131,14 +131,14 @@ class Images:
             except OSError as exc:
                 reason = reason or ("" if exc.errno == errno.ENOENT else str(exc.strerror))
         for known in self.known():
-            # Unlinked, but still open: it goes by the name that it had.
+            # A file that is unlinked and still open keeps its last name.
             if known.handles and known.device == device:
                 return known.key, known.path
         raise DeviceNotFoundError(device, reason)
 
 
 def _stat_below(root_fd: int, path: bytes) -> os.stat_result:
-    """lstat(2) of *path* below *root_fd*, no symlink followed. Raises `OSError`."""
+    """lstat(2) of *path* below *root_fd*; follows no symlink. Raises `OSError`."""
     *directories, name = path.split(b"/")
     fd = os.dup(root_fd)
     try:

@@ -1,7 +1,7 @@
-"""From a path to the mount it lies on and to that mount's control socket.
+"""Finds the mount that a path lies on, and the control socket of that mount.
 
-Nothing here touches the mount itself, where a lookup may wait behind a request that waits for its
-limit: only /proc/self/mountinfo and the directories outside are read.
+This module does not touch the mount itself, where a lookup may wait behind a request that waits for
+its limit. It reads /proc/self/mountinfo and the directories outside the mount.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _MOST_SYMLINKS = 40  # as path_resolution(7)
 
 @dataclass(frozen=True, slots=True)
 class Located:
-    """A throttlefs mount, and what of it a path means."""
+    """A throttlefs mount, and the image on it that a path names."""
 
     mount: MountEntry
     device: str | None
@@ -39,7 +39,7 @@ class Located:
 
     @contextmanager
     def session(self) -> Iterator[QmpClient]:
-        """A session with its daemon. Raises `ThrottlefsError`; a missing image by its path."""
+        """A session with the daemon. Raises `ThrottlefsError`, which names a missing image's path."""
         with self._connect() as client:
             try:
                 yield client
@@ -65,7 +65,7 @@ class Located:
 
 
 def locate(path: str) -> Located:
-    """The mount that *path* lies on. Raises `ThrottlefsError` if that is not of throttlefs."""
+    """The mount that *path* lies on. Raises `ThrottlefsError` if it is not a throttlefs mount."""
     mounts = read_mounts()
     resolved = _resolve(os.fsencode(path), mounts)
     mount = _mount_of(resolved, mounts)
@@ -87,12 +87,12 @@ def own_mounts() -> list[MountEntry]:
 
 
 def _mount_of(path: bytes, mounts: list[MountEntry]) -> MountEntry | None:
-    """The mount that *path*, which is absolute and has no symlinks outside of it, lies on."""
+    """The mount of *path*, which is absolute and has no symlinks on the way to that mount."""
     best: MountEntry | None = None
     for mount in mounts:
         point = mount.point.rstrip(b"/")
         inside = path == (point or b"/") or path.startswith(point + b"/")
-        # Of two at one point the later is on top.
+        # If two are mounted at one point, the later one is on top.
         if inside and (best is None or len(mount.point) >= len(best.point)):
             best = mount
     return best
@@ -101,7 +101,7 @@ def _mount_of(path: bytes, mounts: list[MountEntry]) -> MountEntry | None:
 def _resolve(path: bytes, mounts: list[MountEntry]) -> bytes:
     """*path* absolute, its symlinks followed as far as the first throttlefs mount.
 
-    What lies on that mount is taken as it stands; its daemon follows the symlinks there.
+    The rest of the path is taken as it is; the daemon follows the symlinks on its mount.
     """
     absolute = os.path.join(os.getcwdb(), path)
     pending = [name for name in reversed(absolute.split(b"/")) if name]

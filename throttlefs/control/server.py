@@ -1,7 +1,7 @@
 """The QMP server of a mount: sockets, clients and their sessions, in the mount's trio loop.
 
-Each client is a task. What it sends is read in small pieces, so that the mount's I/O gets its
-turn in between; a client that does not read its answers is dropped.
+Each client is a task. The server reads its messages in small pieces, so that the mount's I/O gets
+its turn in between. A client that does not read its answers is dropped.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class _Listener:
 
 
 class ControlServer:
-    """Serves clients on the sockets of a mount. Its owner and root alone may connect."""
+    """Serves clients on the sockets of a mount. Only its owner and root may connect."""
 
     def __init__(self, run_command: RunCommand) -> None:
         self._run_command = run_command
@@ -62,7 +62,7 @@ class ControlServer:
     def listen(self, path: str, *, take_over: bool = False) -> None:
         """Add a socket at *path*, mode 0600. Raises `ThrottlefsError` if it cannot be made.
 
-        *take_over*: even if another process listens there.
+        *take_over*: replace the socket even if another process listens there.
         """
         if len(os.fsencode(path)) > _LONGEST_PATH:
             raise ThrottlefsError(
@@ -79,8 +79,8 @@ class ControlServer:
             if len(reached) > _LONGEST_PATH:
                 raise ThrottlefsError(f"the socket's name {name} is too long; choose a shorter one")
             _remove_stale(path, directory, name, take_over)
-            # The mode of the socket not yet bound makes that of the file, from the first moment
-            # on; a umask would be that of files, too, which others are just making.
+            # The file gets the mode of the unbound socket, so it never has another one. A umask
+            # would also apply to files that others are making now.
             os.fchmod(listener.fileno(), 0o600)
             listener.bind(reached)
             listener.listen(_BACKLOG)
@@ -95,7 +95,7 @@ class ControlServer:
         self._listeners.append(_Listener(listener, directory, name, (st.st_dev, st.st_ino)))
 
     def close(self) -> None:
-        """Close the sockets and remove them, unless somebody else's have taken their place."""
+        """Close the sockets and remove them, unless other files have taken their place."""
         for one in self._listeners:
             one.socket.close()
             try:
@@ -119,7 +119,7 @@ class ControlServer:
             try:
                 connection, _ = await listener.accept()
             except OSError as exc:
-                # Out of descriptors, most likely: others have to close theirs first.
+                # Most likely there are no descriptors left; some must be closed first.
                 log.warning("cannot accept a client of the control socket: %s", exc.strerror)
                 await trio.sleep(0.1)
                 continue
@@ -134,7 +134,7 @@ class ControlServer:
         try:
             await client.serve()
         except (OSError, trio.TooSlowError):
-            pass  # it has gone, or does not read
+            pass  # the client has gone, or does not read
         except Exception:
             log.error("internal error in the control socket; the client is dropped", exc_info=True)
         finally:
@@ -155,7 +155,7 @@ def _reached(directory: int, name: str) -> str:
 
 
 def _remove_stale(path: str, directory: int, name: str, take_over: bool) -> None:
-    """Remove a socket of ours at *path* that nobody listens on, or with *take_over* any of ours."""
+    """Remove our own socket at *path* if nobody listens on it, or in any case with *take_over*."""
     try:
         st = os.stat(name, dir_fd=directory, follow_symlinks=False)
     except FileNotFoundError:
@@ -267,7 +267,7 @@ class _Client:
 
 
 async def _success(result: object, request: Request) -> bytes:
-    """As `protocol.success`, with turns for others while a long list is encoded."""
+    """As `protocol.success`, but gives other tasks a turn while a long list is encoded."""
     if not isinstance(result, list) or len(result) < 2:
         return protocol.success(result, request)
     parts = []

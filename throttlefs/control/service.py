@@ -1,4 +1,4 @@
-"""Everything by which a mount is tuned and watched, put together."""
+"""Puts together what tunes and watches a mount."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Control:
 
     def _quit(self) -> None:
         self.quit_asked = True
-        os.kill(os.getpid(), signal.SIGTERM)  # whatever that does, this does
+        os.kill(os.getpid(), signal.SIGTERM)  # the command does what the signal does
 
     async def announce_end(self, by_signal: bool) -> None:
         """Send ``SHUTDOWN`` to the clients."""

@@ -1,4 +1,4 @@
-"""Going to the background, and telling the command that waits how it went."""
+"""Forks the daemon, and tells the command that waits how it started."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def run_in_background(
 ) -> int:
     """Fork a daemon that runs ``serve(ready)``; return 0 once it has called *ready*.
 
-    The daemon closes the descriptors *inherited*: a lock or a pipe of whoever gave the command
-    must not live as long as the mount. It lets go of stdin and stdout at once, and of stderr when
-    it is ready. stdin, stdout and stderr must be open.
+    The daemon closes the descriptors *inherited*: a lock or a pipe of the command's caller must not
+    live as long as the mount. It points stdin and stdout at /dev/null at once, and stderr when it
+    is ready. stdin, stdout and stderr must be open.
 
-    The daemon exits with what *serve* returns; a `ThrottlefsError` that it raises before *ready*
-    is raised here, in the command that waits. Raises `DaemonDiedError` if the daemon dies without
-    a word, having undone nothing.
+    The daemon exits with the status that *serve* returns. If *serve* raises `ThrottlefsError`
+    before *ready*, this function raises it in the command that waits. Raises `DaemonDiedError` if
+    the daemon dies without a report; it has then cleaned nothing up.
     """
     read_end, write_end = os.pipe()
     pid = os.fork()
@@ -69,7 +69,7 @@ def _be_daemon(
         os.setsid()
         os.chdir("/")
         descriptors.close_all(inherited)
-        # Before the mount: fusermount3 stays for auto_unmount and keeps what it gets.
+        # Before the mount: with auto_unmount fusermount3 keeps running and keeps these open.
         descriptors.let_go_of((0, 1))
         status = serve(ready)
     except ThrottlefsError as exc:
@@ -81,6 +81,6 @@ def _be_daemon(
             reason = f"internal error: {type(exc).__name__}: {exc}; run with -f to see more"
             os.write(write_end, reason.encode("utf-8", "surrogateescape")[:_MAX_MESSAGE])
     finally:
-        # Not sys.exit: nothing of the forked command's own is to be flushed or run twice.
+        # Not sys.exit: the buffers and exit handlers of the forked command must not run twice.
         logging.shutdown()
         os._exit(status)

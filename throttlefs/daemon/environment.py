@@ -1,4 +1,4 @@
-"""What the system has to offer before anything can be mounted."""
+"""Checks what the system must have before anything can be mounted."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from throttlefs.settings.options import MountOptions
 def check_environment(options: MountOptions) -> None:
     """Raise `ThrottlefsError` if FUSE does not work here for this user.
 
-    Makes the runtime directory, and clears it of what killed daemons left.
+    Makes the runtime directory, and removes the files of dead daemons there.
     """
     problem = fusectl.fuse_problem()
     if problem is not None:
@@ -29,7 +29,7 @@ def check_environment(options: MountOptions) -> None:
 
 
 def raise_descriptor_limit() -> int:
-    """Raise RLIMIT_NOFILE as far as it goes; returns how many descriptors inodes may hold."""
+    """Raise RLIMIT_NOFILE as far as possible; returns how many descriptors inodes may hold."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     for wanted in (max(hard, 1 << 17), hard):
         try:

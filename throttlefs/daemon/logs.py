@@ -1,4 +1,4 @@
-"""Where the log goes: stderr in the foreground, else a file or the system's log."""
+"""Sends the log to stderr in the foreground, else to a file or the system's log."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _PRIORITIES = (  # from which level on, syslog(3)'s priority
 
 
 class _Formatter(logging.Formatter):
-    """Names in a message are whatever their users like: no line of the log is made by them."""
+    """Escapes unprintable characters: a name in a message must not make a line of its own."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
         record.message = printable(record.message)
@@ -33,7 +33,7 @@ class _Formatter(logging.Formatter):
 
 
 class _JournalFormatter(_Formatter):
-    """Every line with its ``<N>`` (sd-daemon(3)); time, name and process the journal knows."""
+    """Begins each line with its ``<N>`` (sd-daemon(3)); the journal adds time, name and process."""
 
     def format(self, record: logging.LogRecord) -> str:
         text = super().format(record)
@@ -51,14 +51,14 @@ def _stderr_is_the_journal() -> bool:
 
 
 def _file_handler(path: str) -> logging.Handler:
-    # O_NONBLOCK: whoever reads a FIFO must not hold us up.
+    # O_NONBLOCK: a FIFO that nobody reads must not make us wait.
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
     descriptor = trusted.open_file(path, flags)
     return logging.StreamHandler(open(descriptor, "a", errors="backslashreplace"))
 
 
 def set_up_logging(foreground: bool, log_file: str | None, verbose: bool) -> None:
-    """Send the log of throttlefs and pyfuse3 where it belongs.
+    """Choose where the log of throttlefs and pyfuse3 goes.
 
     Raises `ThrottlefsError` if *log_file* cannot be written. Without a system log (containers
     have none) the log of a background mount is dropped.
@@ -86,7 +86,7 @@ def set_up_logging(foreground: bool, log_file: str | None, verbose: bool) -> Non
         handler.setFormatter(_Formatter("%(name)s[%(process)d]: %(levelname)s: %(message)s"))
     else:
         handler = logging.NullHandler()
-    # A full disk is no reason to write tracebacks to wherever stderr goes.
+    # When the log's disk is full, logging must not write tracebacks to stderr.
     logging.raiseExceptions = False
     root = logging.getLogger()
     root.handlers[:] = [handler]
