@@ -101,7 +101,7 @@ class DirectionStatistics:
             self._services[bucket_of(service_ns)] += 1
 
     def waited(self, wait_ns: int, waiting_most: int) -> None:
-        """Count a request that went after *wait_ns*; *waiting_most* is the most that ever waited."""
+        """Count a request that waited *wait_ns*; *waiting_most* is the most that ever waited."""
         if wait_ns <= 0:
             return
         if not self._waits:

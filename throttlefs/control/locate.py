@@ -39,7 +39,8 @@ class Located:
 
     @contextmanager
     def session(self) -> Iterator[QmpClient]:
-        """A session with the daemon. Raises `ThrottlefsError`, which names a missing image's path."""
+        """A session with the daemon. Raises `ThrottlefsError`, with the path if the image is
+        missing."""
         with self._connect() as client:
             try:
                 yield client
