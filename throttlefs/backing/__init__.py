@@ -1,7 +1,7 @@
 """Reading and writing the image behind; knows no limits and no FUSE.
 
-`create_engine` chooses how blocking I/O is done, `BackingFile` is an open image, and
-`BlockingPool` runs everything else that may block.
+`create_engine` chooses how blocking I/O is done, `BackingFile` is an open image, `write_flags` is
+how a write asks to be durable or to append, and `BlockingPool` runs everything else that may block.
 """
 
 from throttlefs.settings.cachemode import CacheMode
@@ -10,6 +10,7 @@ from .buffers import Data
 from .engine import Engine, EngineChoice, EngineUnavailableError, create_engine
 from .file import BackingFile
 from .pool import BlockingPool
+from .write_flags import write_flags
 
 __all__ = [
     "BackingFile",
@@ -20,4 +21,5 @@ __all__ = [
     "EngineChoice",
     "EngineUnavailableError",
     "create_engine",
+    "write_flags",
 ]

@@ -41,18 +41,25 @@ def read(fd: int, offset: int, size: int) -> bytes:
     return b"".join(parts)
 
 
-def write(fd: int, offset: int, data: Data) -> int:
-    """Write *data* at *offset*; returns the number of bytes written."""
-    done, size = os.pwrite(fd, data, offset), len(data)
+def write(fd: int, offset: int, data: Data, flags: int = 0) -> int:
+    """Write *data* at *offset*; returns the number of bytes written.
+
+    *flags* are those of pwritev2(2). With RWF_APPEND the offset does not matter.
+    """
+    done, size = _write_some(fd, data, offset, flags), len(data)
     while done < size:
         try:
-            written = os.pwrite(fd, memoryview(data)[done:], offset + done)
+            written = _write_some(fd, memoryview(data)[done:], offset + done, flags)
         except OSError:
             break
         if not written:
             break
         done += written
     return done
+
+
+def _write_some(fd: int, data: Data, offset: int, flags: int) -> int:
+    return os.pwritev(fd, (data,), offset, flags) if flags else os.pwrite(fd, data, offset)
 
 
 def read_into(fd: int, offset: int, address: int, size: int) -> int:
@@ -69,8 +76,10 @@ def read_into(fd: int, offset: int, address: int, size: int) -> int:
     return done
 
 
-def write_from(fd: int, offset: int, address: int, size: int) -> int:
+def write_from(fd: int, offset: int, address: int, size: int, flags: int = 0) -> int:
     """Write as `write` does, from the memory at *address*."""
+    if flags:
+        return write(fd, offset, memoryview((ctypes.c_char * size).from_address(address)), flags)
     done = 0
     while done < size:
         written = _pwrite(fd, address + done, size - done, offset + done)

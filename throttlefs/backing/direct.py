@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import mmap
 import os
 
@@ -10,6 +9,7 @@ from .alignment import Alignment
 from .buffers import SLOT_SIZE, Data, address_of, copy_aligned, give_slot, new_aligned, take_slot
 from .engine import Engine
 from .gate import gate_of
+from .write_flags import APPEND, reopened, write_from_with_flags, write_with_flags
 
 
 class DirectIo:
@@ -17,6 +17,10 @@ class DirectIo:
 
     - A read is widened to whole blocks, into memory that is aligned.
     - An aligned write is copied to memory that is aligned, if its own is not.
+    - An append goes to the real end of the file, which nobody knows beforehand, and takes the
+      same way as an unaligned write. RWF_APPEND with O_DIRECT is refused where the end is not
+      aligned, and XFS lets several that are under way at once go to one place (of 400 of 4 KiB
+      by io_uring 32 were left, Linux 6.18).
     - An unaligned write would need its first and last block read, changed and written back,
       and the file cut to size if that was its last one. The page cache does all this. So such
       a write goes through a second descriptor, without O_DIRECT, and is written back before
@@ -55,42 +59,53 @@ class DirectIo:
         finally:
             give_slot(slot)
 
-    async def write(self, offset: int, data: Data) -> int:
+    async def write(self, offset: int, data: Data, flags: int) -> int:
         """See `BackingFile.write`."""
-        unaligned = bool((offset | len(data)) & self._block_mask)
+        alone = bool((offset | len(data)) & self._block_mask or flags & APPEND)
         gate = self._gate
-        if not gate.try_enter(unaligned=unaligned):
-            await gate.enter(unaligned=unaligned)
+        if not gate.try_enter(alone=alone):
+            await gate.enter(alone=alone)
         try:
-            if unaligned:
-                return await self._write_unaligned(offset, data)
+            if alone:
+                return await self._write_through_cache(offset, data, flags)
             if len(data) > self._slot_size:
-                return await self._write_large(offset, data)
+                return await self._write_large(offset, data, flags)
             slot = take_slot()
             try:
                 slot.memory[: len(data)] = data
-                return await self._engine.write_from(self._fd, offset, slot.address, len(data))
+                return await self._write_from(offset, slot.address, len(data), flags)
             finally:
                 give_slot(slot)
         finally:
-            gate.leave(unaligned=unaligned)
+            gate.leave(alone=alone)
 
-    async def _write_large(self, offset: int, data: Data) -> int:
+    async def _write_large(self, offset: int, data: Data, flags: int) -> int:
         if type(data) is memoryview and data.readonly:
             data = bytes(data)
         address = address_of(data)
         if address & (self._memory_alignment - 1):
             memory = copy_aligned(data, self._memory_alignment)
-            return await self._engine.write_from(self._fd, offset, memory.address, memory.size)
-        return await self._engine.write_from(self._fd, offset, address, len(data))
+            return await self._write_from(offset, memory.address, memory.size, flags)
+        return await self._write_from(offset, address, len(data), flags)
 
-    async def _write_unaligned(self, offset: int, data: Data) -> int:
+    async def _write_from(self, offset: int, address: int, size: int, flags: int) -> int:
+        if flags:
+            return await write_from_with_flags(self._engine, self._fd, offset, address, size, flags)
+        return await self._engine.write_from(self._fd, offset, address, size)
+
+    async def _write_through_cache(self, offset: int, data: Data, flags: int) -> int:
+        engine = self._engine
         if self._cached_fd < 0:
-            flags = fcntl.fcntl(self._fd, fcntl.F_GETFL) & (os.O_ACCMODE | os.O_DSYNC)
-            path = f"/proc/self/fd/{self._fd}"
-            self._cached_fd = await self._engine.call(os.open, path, flags | os.O_CLOEXEC)
-        written = await self._engine.write(self._cached_fd, offset, data)
-        await self._engine.write_back(self._cached_fd, offset, written)
+            self._cached_fd = await engine.call(reopened, self._fd)
+        fd = self._cached_fd
+        if flags:
+            written = await write_with_flags(engine, fd, offset, data, flags)
+        else:
+            written = await engine.write(fd, offset, data)
+        if flags & APPEND:
+            await engine.write_back(fd, 0, 0)  # all of the file: where it went is not told
+        else:
+            await engine.write_back(fd, offset, written)
         return written
 
     def close(self) -> None:

@@ -31,8 +31,13 @@ class Engine(Protocol):
     async def read(self, fd: int, offset: int, size: int, *, offload: bool = False) -> Data:
         """Read up to *size* bytes at *offset*; fewer only at the end of the file."""
 
-    async def write(self, fd: int, offset: int, data: Data, *, offload: bool = False) -> int:
+    async def write(
+        self, fd: int, offset: int, data: Data, *, offload: bool = False, flags: int = 0
+    ) -> int:
         """Write all of *data*; returns its length.
+
+        *flags* are RWF_DSYNC, RWF_SYNC and RWF_APPEND (pwritev2(2)); the error is EOPNOTSUPP
+        where the filesystem does not know them.
 
         After an error in the middle (ENOSPC, EFBIG) it returns the number of bytes written, as
         write(2) does; the write that goes on from there raises the error.
@@ -41,7 +46,9 @@ class Engine(Protocol):
     async def read_into(self, fd: int, offset: int, address: int, size: int) -> int:
         """Read as `read` does, to the memory at *address*; returns the number of bytes."""
 
-    async def write_from(self, fd: int, offset: int, address: int, size: int) -> int:
+    async def write_from(
+        self, fd: int, offset: int, address: int, size: int, *, flags: int = 0
+    ) -> int:
         """Write as `write` does, from the memory at *address*."""
 
     async def write_back(self, fd: int, offset: int, size: int) -> None:

@@ -27,6 +27,7 @@ from .direct import DirectIo
 from .engine import Engine
 from .inline import STALL, filesystem_of
 from .status import Status, status_of
+from .write_flags import APPEND, DURABLE, write_with_flags
 
 log = logging.getLogger("throttlefs")
 
@@ -79,9 +80,9 @@ class BackingFile:
 
     It takes *fd* over: `close` closes it. If the constructor raises, *fd* is still the caller's
     to close. *fd* must have been opened with the `open_flags` of *cache*; O_DIRECT is added here.
-    Where the filesystem refuses it, the page cache is used and the log says so, once. With
-    O_APPEND pwrite(2) appends whatever the offset, so that nothing is overwritten which another
-    process has just appended; O_DIRECT, which writes whole blocks, has to do without.
+    Where the filesystem refuses it, the page cache is used and the log says so, once. O_APPEND is
+    taken away: with it no write could go to its offset, and each write may say that it appends.
+    Without saying anything a write appends if *fd* had O_APPEND.
 
     All operations raise `OSError` with the errno of the system call.
     """
@@ -94,7 +95,8 @@ class BackingFile:
         flags = fcntl.fcntl(fd, fcntl.F_GETFL)
         if cache.durable_writes and not flags & os.O_DSYNC:
             raise ValueError(f"cache mode {cache.value} needs a file opened with O_DSYNC")
-        if flags & os.O_APPEND and cache.direct:
+        self._own_flags = APPEND if flags & os.O_APPEND else 0
+        if flags & os.O_APPEND:
             flags &= ~os.O_APPEND
             fcntl.fcntl(fd, fcntl.F_SETFL, flags)
         self._direct = _direct_io(fd, flags, engine, status) if cache.direct else None
@@ -105,6 +107,11 @@ class BackingFile:
         waits = filesystem.may_block or self._direct is not None
         self._inline_read_max = 0 if waits else INLINE_READ_MAX
         self._inline_write_max = 0 if waits or flags & os.O_DSYNC else INLINE_WRITE_MAX
+        self._usable_flags = APPEND | DURABLE
+        if cache.ignores_fsync or filesystem.in_memory:
+            self._usable_flags = APPEND  # nothing is to be durable, or nothing can be
+        elif flags & os.O_DSYNC:
+            self._usable_flags = APPEND | os.RWF_SYNC
         self._is_device = stat.S_ISBLK(status.mode)
         # A file in memory never makes anybody wait, nor does it know RWF_NOWAIT.
         self._read_flags = 0 if filesystem.in_memory else os.RWF_NOWAIT
@@ -166,20 +173,25 @@ class BackingFile:
             return await self._direct.read(offset, size)
         return await self._engine.read(self.fd, offset, size, offload=size >= OFFLOAD_MIN)
 
-    def write_now(self, offset: int, data: Data) -> int | None:
+    def write_now(self, offset: int, data: Data, flags: int | None = None) -> int | None:
         """Write to the page cache where that is quick; None: it is not, use `write`.
 
-        Returns the number of bytes written, as `write` does.
+        Returns the number of bytes written, as `write` does; for *flags* see there.
         """
         size = len(data)
         begin = monotonic()
         if size > self._inline_write_max or begin < self._write_habit.resume_at:
             return None
+        flags = self._own_flags if flags is None else flags & self._usable_flags
+        if flags:
+            if flags & DURABLE:
+                return None
+            offset = os.fstat(self.fd).st_size  # where it will go, if nobody else is quicker
         if size >= OFFLOAD_WRITE_MIN and self._comes_side_by_side():
             return None
         if (offset | size) & self._edge_mask and not self._edges_are_cached(offset, size):
             return None
-        written = blocking.write(self.fd, offset, data)
+        written = blocking.write(self.fd, offset, data, flags)
         end = monotonic()
         if end - begin > STALL:
             self._write_habit.stalled(begin, end)
@@ -211,17 +223,26 @@ class BackingFile:
             return False
         return True
 
-    async def write(self, offset: int, data: Data) -> int:
+    async def write(self, offset: int, data: Data, flags: int | None = None) -> int:
         """Write all of *data*; returns its length.
+
+        *flags* are those of pwritev2(2) for this write; `write_flags` makes them of open(2)'s.
+        With RWF_APPEND it goes to the end of the file, wherever that is by then, and *offset* does
+        not matter. With RWF_DSYNC or RWF_SYNC it is durable when this returns, except in cache
+        mode ``unsafe``. None: what the descriptor was opened with.
 
         After an error in the middle (ENOSPC, EFBIG) it returns the number of bytes written; the
         write that goes on from there raises the error.
         """
+        flags = self._own_flags if flags is None else flags & self._usable_flags
         if self._direct is not None:
-            return await self._direct.write(offset, data)
+            return await self._direct.write(offset, data, flags)
+        engine = self._engine
         self._writes_under_way += 1
         try:
-            return await self._engine.write(self.fd, offset, data, offload=True)
+            if flags:
+                return await write_with_flags(engine, self.fd, offset, data, flags, offload=True)
+            return await engine.write(self.fd, offset, data, offload=True)
         finally:
             self._writes_under_way -= 1
 

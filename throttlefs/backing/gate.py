@@ -1,6 +1,6 @@
-"""Keeps unaligned writes of an inode apart from all its other writes.
+"""Keeps writes through the page cache apart from all other writes of their inode.
 
-An unaligned write passes through the page cache in the middle of O_DIRECT ones. The kernel
+Unaligned writes and appends pass through the page cache in the middle of O_DIRECT ones. The kernel
 promises nothing when both touch the same page at once (open(2), NOTES). XFS and ext4 do not let
 an unaligned O_DIRECT write run beside others either.
 """
@@ -16,31 +16,31 @@ from throttlefs import waiting
 
 
 class WriteGate:
-    """Lets in any number of aligned writes, or one unaligned write; in order of arrival.
+    """Lets in any number of writes, or one that is to be alone; in order of arrival.
 
     A write that has come in, by `enter` or `try_enter`, leaves by `leave` with the same argument,
     also when it failed.
     """
 
-    __slots__ = ("__weakref__", "_inside", "_unaligned_inside", "_waiting")
+    __slots__ = ("__weakref__", "_inside", "_someone_alone", "_waiting")
 
     def __init__(self) -> None:
         self._inside = 0
-        self._unaligned_inside = False
+        self._someone_alone = False
         self._waiting: deque[tuple[Task | waiting.Waiter, bool]] = deque()
 
-    def try_enter(self, *, unaligned: bool) -> bool:
+    def try_enter(self, *, alone: bool) -> bool:
         """Enter if the write may begin at once; otherwise `enter` has to be awaited."""
-        if self._waiting or not self._may_enter(unaligned):
+        if self._waiting or not self._may_enter(alone):
             return False
-        self._admit(unaligned)
+        self._admit(alone)
         return True
 
-    async def enter(self, *, unaligned: bool) -> None:
+    async def enter(self, *, alone: bool) -> None:
         """Wait until the write may begin. No checkpoint if it may at once."""
-        if self.try_enter(unaligned=unaligned):
+        if self.try_enter(alone=alone):
             return
-        waiter = (waiting.current(), unaligned)
+        waiter = (waiting.current(), alone)
         self._waiting.append(waiter)
 
         def give_up(_: RaiseCancelT) -> Abort:
@@ -50,26 +50,26 @@ class WriteGate:
 
         await waiting.wait(give_up)
 
-    def leave(self, *, unaligned: bool) -> None:
+    def leave(self, *, alone: bool) -> None:
         """The write is over."""
         self._inside -= 1
-        if unaligned:
-            self._unaligned_inside = False
+        if alone:
+            self._someone_alone = False
         if self._waiting:
             self._open()
 
-    def _may_enter(self, unaligned: bool) -> bool:
-        return not self._unaligned_inside and not (unaligned and self._inside)
+    def _may_enter(self, alone: bool) -> bool:
+        return not self._someone_alone and not (alone and self._inside)
 
-    def _admit(self, unaligned: bool) -> None:
+    def _admit(self, alone: bool) -> None:
         self._inside += 1
-        self._unaligned_inside = unaligned
+        self._someone_alone = alone
 
     def _open(self) -> None:
         queue = self._waiting
         while queue and self._may_enter(queue[0][1]):
-            waiter, unaligned = queue.popleft()
-            self._admit(unaligned)
+            waiter, alone = queue.popleft()
+            self._admit(alone)
             waiting.wake(waiter)
 
 

@@ -34,17 +34,21 @@ class ThreadEngine:
         """See `Engine.read`."""
         return await self._pool.run(blocking.read, fd, offset, size)
 
-    async def write(self, fd: int, offset: int, data: Data, *, offload: bool = False) -> int:
+    async def write(
+        self, fd: int, offset: int, data: Data, *, offload: bool = False, flags: int = 0
+    ) -> int:
         """See `Engine.write`."""
-        return await self._pool.run(blocking.write, fd, offset, data)
+        return await self._pool.run(blocking.write, fd, offset, data, flags)
 
     async def read_into(self, fd: int, offset: int, address: int, size: int) -> int:
         """See `Engine.read_into`."""
         return await self._pool.run(blocking.read_into, fd, offset, address, size)
 
-    async def write_from(self, fd: int, offset: int, address: int, size: int) -> int:
+    async def write_from(
+        self, fd: int, offset: int, address: int, size: int, *, flags: int = 0
+    ) -> int:
         """See `Engine.write_from`."""
-        return await self._pool.run(blocking.write_from, fd, offset, address, size)
+        return await self._pool.run(blocking.write_from, fd, offset, address, size, flags)
 
     async def write_back(self, fd: int, offset: int, size: int) -> None:
         """See `Engine.write_back`."""

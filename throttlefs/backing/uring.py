@@ -106,19 +106,24 @@ class UringEngine:
         got = await self._transfer(abi.Op.READ, fd, offset, address_of(buffer), size, offload)
         return buffer if got == size else buffer[:got]
 
-    async def write(self, fd: int, offset: int, data: Data, *, offload: bool = False) -> int:
+    async def write(
+        self, fd: int, offset: int, data: Data, *, offload: bool = False, flags: int = 0
+    ) -> int:
         """See `Engine.write`."""
         if type(data) is memoryview and data.readonly:
             data = bytes(data)  # its own address is not known
-        return await self._transfer(abi.Op.WRITE, fd, offset, address_of(data), len(data), offload)
+        address, size = address_of(data), len(data)
+        return await self._transfer(abi.Op.WRITE, fd, offset, address, size, offload, flags)
 
     async def read_into(self, fd: int, offset: int, address: int, size: int) -> int:
         """See `Engine.read_into`."""
         return await self._transfer(abi.Op.READ, fd, offset, address, size, False)
 
-    async def write_from(self, fd: int, offset: int, address: int, size: int) -> int:
+    async def write_from(
+        self, fd: int, offset: int, address: int, size: int, *, flags: int = 0
+    ) -> int:
         """See `Engine.write_from`."""
-        return await self._transfer(abi.Op.WRITE, fd, offset, address, size, False)
+        return await self._transfer(abi.Op.WRITE, fd, offset, address, size, False, flags)
 
     async def write_back(self, fd: int, offset: int, size: int) -> None:
         """See `Engine.write_back`."""
@@ -149,14 +154,21 @@ class UringEngine:
                 _raise(result)
 
     async def _transfer(
-        self, opcode: int, fd: int, offset: int, address: int, size: int, offload: bool
+        self,
+        opcode: int,
+        fd: int,
+        offset: int,
+        address: int,
+        size: int,
+        offload: bool,
+        rw_flags: int = 0,
     ) -> int:
         """Read or write until all is done, the file ends, or an error comes."""
         done = 0
         sqe_flags = abi.SQE_ASYNC if offload else 0
         while done < size:
             request = self._begin(
-                opcode, fd, offset + done, address + done, size - done, 0, sqe_flags
+                opcode, fd, offset + done, address + done, size - done, rw_flags, sqe_flags
             )
             await waiting.wait(_not_before_the_kernel_is_done)
             result = request.result

@@ -139,7 +139,10 @@ def test_interrupted_system_calls_are_repeated(
     os.close(fd)
 
 
-def test_write_error_in_the_middle(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("flags", [0, os.RWF_DSYNC])
+def test_write_error_in_the_middle(
+    image: Path, flags: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fd, pwrite = os.open(image, os.O_RDWR), os.pwrite
 
     def full_after_1000(fd: int, data: bytes, offset: int) -> int:
@@ -147,10 +150,18 @@ def test_write_error_in_the_middle(image: Path, monkeypatch: pytest.MonkeyPatch)
             raise OSError(errno.ENOSPC, "full")
         return pwrite(fd, data[: 1000 - offset], offset)
 
+    def with_flags(fd: int, buffers: tuple[bytes], offset: int, given: int) -> int:
+        assert given == flags
+        return full_after_1000(fd, buffers[0], offset)
+
     monkeypatch.setattr(os, "pwrite", full_after_1000)
-    assert blocking.write(fd, 10, bytes(5000)) == 990
+    monkeypatch.setattr(os, "pwritev", with_flags)
+    data = bytes(5000)
+    assert blocking.write(fd, 10, data, flags) == 990
+    if flags:
+        assert blocking.write_from(fd, 10, address_of(data), 5000, flags) == 990
     with pytest.raises(OSError) as caught:
-        blocking.write(fd, 1000, bytes(5000))
+        blocking.write(fd, 1000, data, flags)
     assert caught.value.errno == errno.ENOSPC
     os.close(fd)
 

@@ -220,7 +220,7 @@ def test_unaligned_writes_leave_nothing_dirty_behind(
             gate, done, write_back = gate_of(status.st_dev, status.st_ino), [], engine.write_back
 
             async def watched(fd: int, offset: int, size: int) -> None:
-                assert gate._unaligned_inside
+                assert gate._someone_alone
                 await write_back(fd, offset, size)
                 done.append((offset, size))
 
@@ -323,17 +323,3 @@ def test_slots_are_used_again_and_not_shared(image: Path) -> None:
 
     trio.run(main)
     assert image.read_bytes() == DATA
-
-
-def test_direct_writes_do_not_append(image: Path) -> None:
-    async def main() -> None:
-        async with running("threads") as engine:
-            fd = os.open(image, os.O_RDWR | os.O_APPEND)
-            backing = BackingFile(fd, engine, CacheMode.NONE)
-            await backing.write(0, b"x" * 4096)
-            await backing.write(5000, b"y")
-            backing.close()
-
-    trio.run(main)
-    after = image.read_bytes()
-    assert after == b"x" * 4096 + DATA[4096:5000] + b"y" + DATA[5001:]

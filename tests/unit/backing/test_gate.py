@@ -1,4 +1,4 @@
-"""Unaligned writes of an inode run alone; aligned ones together; nobody is overtaken."""
+"""Writes that are to be alone on an inode are; others run together; nobody is overtaken."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ class Visitors:
         self.done = [trio.Event() for _ in range(20)]
         self.scopes = [trio.CancelScope() for _ in range(20)]
 
-    async def come(self, number: int, *, unaligned: bool) -> None:
-        self.nursery.start_soon(self._visit, number, unaligned)
+    async def come(self, number: int, *, alone: bool) -> None:
+        self.nursery.start_soon(self._visit, number, alone)
         await settle()
 
-    async def _visit(self, number: int, unaligned: bool) -> None:
+    async def _visit(self, number: int, alone: bool) -> None:
         with self.scopes[number]:
-            await self.gate.enter(unaligned=unaligned)
+            await self.gate.enter(alone=alone)
         if self.scopes[number].cancelled_caught:
             return
         self.inside.append(number)
         await self.done[number].wait()
         self.inside.remove(number)
-        self.gate.leave(unaligned=unaligned)
+        self.gate.leave(alone=alone)
 
     async def go(self, number: int) -> None:
         self.done[number].set()
@@ -49,13 +49,13 @@ def test_order() -> None:
     async def main() -> None:
         async with trio.open_nursery() as nursery:
             visitors = Visitors(WriteGate(), nursery)
-            await visitors.come(0, unaligned=False)
-            await visitors.come(1, unaligned=False)
+            await visitors.come(0, alone=False)
+            await visitors.come(1, alone=False)
             assert sorted(visitors.inside) == [0, 1]
-            await visitors.come(2, unaligned=True)
-            await visitors.come(3, unaligned=False)  # must not overtake 2, or 2 might starve
-            await visitors.come(4, unaligned=True)
-            await visitors.come(5, unaligned=True)
+            await visitors.come(2, alone=True)
+            await visitors.come(3, alone=False)  # must not overtake 2, or 2 might starve
+            await visitors.come(4, alone=True)
+            await visitors.come(5, alone=True)
             await visitors.go(0)
             assert visitors.inside == [1]
             await visitors.go(1)
@@ -64,8 +64,8 @@ def test_order() -> None:
             assert visitors.inside == [3]
             await visitors.go(3)
             assert visitors.inside == [4]
-            await visitors.come(6, unaligned=False)
-            await visitors.come(7, unaligned=False)
+            await visitors.come(6, alone=False)
+            await visitors.come(7, alone=False)
             await visitors.go(4)
             assert visitors.inside == [5]
             await visitors.go(5)
@@ -81,9 +81,9 @@ def test_who_gives_up_lets_those_behind_him_in() -> None:
     async def main() -> None:
         async with trio.open_nursery() as nursery:
             visitors = Visitors(WriteGate(), nursery)
-            await visitors.come(0, unaligned=False)
-            await visitors.come(1, unaligned=True)
-            await visitors.come(2, unaligned=False)
+            await visitors.come(0, alone=False)
+            await visitors.come(1, alone=True)
+            await visitors.come(2, alone=False)
             assert visitors.inside == [0]
             visitors.scopes[1].cancel()
             await settle()
@@ -96,28 +96,28 @@ def test_who_gives_up_lets_those_behind_him_in() -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 3), st.booleans()), max_size=30))
-def test_unaligned_writes_are_alone(plan: list[tuple[bool, int, bool]]) -> None:
+def test_who_wants_to_be_alone_is(plan: list[tuple[bool, int, bool]]) -> None:
     async def main() -> None:
         gate, inside, finished = WriteGate(), [], []
 
-        async def write(number: int, unaligned: bool, length: int, cancelled: bool) -> None:
+        async def write(number: int, alone: bool, length: int, cancelled: bool) -> None:
             with trio.CancelScope() as scope:
                 if cancelled:
                     scope.cancel()
-                await gate.enter(unaligned=unaligned)
-                inside.append(unaligned)
-                assert not (unaligned or True in inside) or len(inside) == 1
+                await gate.enter(alone=alone)
+                inside.append(alone)
+                assert not (alone or True in inside) or len(inside) == 1
                 with trio.CancelScope(shield=True):
                     for _ in range(length):
                         await trio.lowlevel.checkpoint()
-                inside.remove(unaligned)
-                gate.leave(unaligned=unaligned)
+                inside.remove(alone)
+                gate.leave(alone=alone)
             finished.append(number)
 
         with trio.fail_after(10):
             async with trio.open_nursery() as nursery:
-                for number, (unaligned, length, cancelled) in enumerate(plan):
-                    nursery.start_soon(write, number, unaligned, length, cancelled)
+                for number, (alone, length, cancelled) in enumerate(plan):
+                    nursery.start_soon(write, number, alone, length, cancelled)
         assert sorted(finished) == list(range(len(plan)))
 
     trio.run(main)
@@ -139,8 +139,8 @@ def test_entering_an_empty_gate_is_no_checkpoint() -> None:
         with trio.CancelScope() as scope:
             scope.cancel()
             gate = WriteGate()
-            await gate.enter(unaligned=False)
-            gate.leave(unaligned=False)
+            await gate.enter(alone=False)
+            gate.leave(alone=False)
         assert not scope.cancelled_caught
 
     trio.run(main)

@@ -25,7 +25,11 @@ places = st.builds(lambda edge, by: max(0, edge + by), edges, nearby) | st.integ
 sizes = st.builds(lambda edge, by: max(1, edge + by), edges, nearby) | st.integers(1, 10_000)
 
 operations = st.lists(
-    st.tuples(st.sampled_from(["read", "read", "write", "write", "write"]), places, sizes)
+    st.tuples(
+        st.sampled_from(["read", "read", "write", "write", "write", "durable", "append"]),
+        places,
+        sizes,
+    )
     | st.tuples(
         st.sampled_from(["truncate", "fsync", "datasync", "drop", "reopen"]), places, sizes
     ),
@@ -65,14 +69,24 @@ class Replay:
             data = await backing.read(place, size)
         assert bytes(data) == self.model[place : place + size]
 
-    async def _write(self, backing: BackingFile, place: int, size: int) -> None:
+    async def _write(
+        self, backing: BackingFile, place: int, size: int, flags: int | None = None
+    ) -> None:
         data = self.rng.randbytes(size)
-        written = backing.write_now(place, data)
+        written = backing.write_now(place, data, flags)
         if written is None:
-            written = await backing.write(place, data)
+            written = await backing.write(place, data, flags)
         assert written == size
+        if flags == os.RWF_APPEND:
+            place = len(self.model)
         self.model.extend(bytes(max(0, place + size - len(self.model))))
         self.model[place : place + size] = data
+
+    async def _durable(self, backing: BackingFile, place: int, size: int) -> None:
+        await self._write(backing, place, size, os.RWF_DSYNC)
+
+    async def _append(self, backing: BackingFile, place: int, size: int) -> None:
+        await self._write(backing, place, size, os.RWF_APPEND)
 
     async def _truncate(self, backing: BackingFile, place: int, size: int) -> None:
         os.ftruncate(backing.fd, place)
