@@ -39,8 +39,7 @@ class Located:
 
     @contextmanager
     def session(self) -> Iterator[QmpClient]:
-        """A session with the daemon. Raises `ThrottlefsError`, with the path if the image is
-        missing."""
+        """A session with the daemon. Raises `ThrottlefsError`, which has a missing image's path."""
         with self._connect() as client:
             try:
                 yield client

@@ -1,4 +1,4 @@
-"""Reading the configuration file, and the policy that it and ``-o`` make together."""
+"""Reads the configuration file, and makes the policy from it and ``-o``."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def load_config(path: str | os.PathLike[str]) -> Config:
 
 
 def read_policy(options: MountOptions) -> Policy:
-    """What ``-o`` and the config file say. Raises `ThrottlefsError` if the file cannot be used."""
+    """The policy of ``-o`` and the config file. Raises `ThrottlefsError` if the file is wrong."""
     config = NO_CONFIG
     if options.config is not None:
         try:

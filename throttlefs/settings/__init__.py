@@ -1,4 +1,4 @@
-"""What can be said: limits, units, ``-o`` options, mount flags, the TOML file and its globs.
+"""Reads what users write: limits, units, ``-o`` options, mount flags, the TOML file, its globs.
 
-Text goes in, checked values come out. Nothing here opens a file or knows a mount.
+Text goes in, checked values come out. No module here opens a file or knows of a mount.
 """

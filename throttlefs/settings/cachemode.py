@@ -43,8 +43,8 @@ class CacheMode(Enum):
     def open_flags(self) -> int:
         """What to add to open(2)'s flags.
 
-        Not O_DIRECT: where the filesystem refuses it, open(2) fails with EINVAL, having made
-        the file already. `BackingFile` sets it afterwards with fcntl(2), which O_DSYNC does
-        not allow.
+        O_DIRECT is not among them: if the filesystem refuses it, open(2) has made the file before
+        it fails with EINVAL. `BackingFile` sets O_DIRECT afterwards with fcntl(2), which cannot set
+        O_DSYNC.
         """
         return os.O_DSYNC if self.durable_writes else 0

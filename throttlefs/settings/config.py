@@ -19,7 +19,7 @@
     [group.tenant]
     bps = "80M"
 
-What follows from this for one image, `throttlefs.policy.policy` says.
+`throttlefs.policy.policy` says what follows from this for one image.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class ConfigError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Defaults:
-    """``[defaults]``; None is for what it does not say."""
+    """``[defaults]``; None stands for a key that it lacks."""
 
     limits: Limits | None = None
     group: str | None = None
@@ -68,11 +68,11 @@ class Defaults:
 
 @dataclass(frozen=True, slots=True)
 class ImageRule:
-    """One ``[[image]]`` table; None is for what it does not say."""
+    """One ``[[image]]`` table; None stands for a key that it lacks."""
 
     glob: Glob
     limits: Limits | None = None
-    """The image's own; a table with any limit says all of them."""
+    """The image's own; a table that has any limit has all of them."""
     group: str | None = None
     """A key of `Config.groups`, or "" for no group."""
     weight: int | None = None
@@ -92,7 +92,7 @@ class GroupRule:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """A valid configuration: every group named exists, parents form no cycle and few levels."""
+    """A valid configuration: all groups that it names exist, and their parents form no cycle."""
 
     defaults: Defaults = Defaults()
     images: tuple[ImageRule, ...] = ()
@@ -105,8 +105,8 @@ class Config:
     def rule_for(self, path: bytes) -> ImageRule | None:
         """The first rule that matches *path*, which is relative to the mount, in any encoding.
 
-        Of a path longer than PATH_MAX only the directories that lie within PATH_MAX and the name
-        of the file count, so that nobody can make a path that takes long to match.
+        If *path* is longer than PATH_MAX, only the directories within its first PATH_MAX bytes and
+        the name of the file count. So nobody can make a path that takes long to match.
         """
         path = path.removeprefix(b"/")
         if len(path) > _PATH_MAX:
@@ -138,7 +138,7 @@ def parse_config(text: str, name: str) -> Config:
     try:
         top = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
-        # Beside TOMLDecodeError, which has the line: an int too long, tables nested too deep.
+        # TOMLDecodeError has the line. The others are an int too long and tables nested too deep.
         reason = (
             "nested too deep" if isinstance(error, RecursionError) else printable_name(str(error))
         )
@@ -245,7 +245,7 @@ def _refuse_depth(groups: Mapping[str, GroupRule], tables: Mapping[str, _Table])
 
 
 class _Table:
-    """The keys of one table, each read and checked on demand; knows where it stands."""
+    """The keys of one table, each read and checked on demand; errors say where it stands."""
 
     def __init__(self, where: str, values: dict[str, Any], known: tuple[str, ...]) -> None:
         self._where = where
@@ -275,7 +275,7 @@ class _Table:
             raise ConfigError(f"{self._where}: {error}") from None
 
     def group(self, key: str, groups: Iterable[str]) -> str | None:
-        """The name of an existing group, "" for explicitly none, None if nothing is said."""
+        """The name of an existing group, "" for explicitly none, None if the key is missing."""
         name = self._values.get(key)
         if name is None or name == "":
             return name

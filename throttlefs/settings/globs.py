@@ -1,9 +1,9 @@
 """Patterns on the path of a file in the mount.
 
 ``*`` and ``?`` match within one name of the path, ``**`` also matches ``/``, and ``**/`` at the
-start of a name stands for any number of directories, none included. ``[a-z]`` is one character
-of a set, ``[!a-z]`` or ``[^a-z]`` one outside it, never ``/``. A backslash takes the next
-character literally. Letters are matched by case and a leading dot is nothing special.
+start of a name stands for any number of directories, also none. ``[a-z]`` is one character of a
+set, ``[!a-z]`` or ``[^a-z]`` one outside it, never ``/``. A backslash takes the next character
+literally. Upper and lower case differ. A leading dot is an ordinary character.
 
 This module reads patterns; `throttlefs.settings.globset` matches them.
 """
@@ -20,7 +20,7 @@ LONGEST_PATTERN: Final = 8192
 
 
 class GlobError(ValueError):
-    """A pattern that cannot be; the message is one line that says why."""
+    """A pattern that cannot be used; the message is one line that says why."""
 
 
 class Wildcard(Enum):

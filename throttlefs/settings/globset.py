@@ -1,14 +1,14 @@
-"""Finding the first of many patterns that matches a path.
+"""Finds the first of many patterns that matches a path.
 
 All patterns are matched at once. Each step of each pattern has one bit of a large integer, and a
 set bit means that the pattern may be at that step: the Shift-And method of Baeza-Yates and Gonnet
 ("A new approach to text searching", 1992), with bits that stay set for ``*`` and ``**`` (Navarro
 and Raffinot, "Flexible Pattern Matching in Strings", 2002, chapter 4). A character costs a few
-operations on integers of as many bits as all patterns have steps, whatever the patterns are. So
-the time is at most proportional to the length of the path times the length of the patterns, and
-nothing is tried twice, as regular expressions may do.
+operations on integers that have as many bits as all patterns have steps. So the time is at most
+proportional to the length of the path times the length of the patterns. Nothing is tried twice, as
+regular expressions may do.
 
-What follows from a directory is remembered: a further file in it costs its own name only.
+The state after each directory is remembered, so a further file in it costs its own name only.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from typing import Final
 from .globs import CharacterSet, Glob, Wildcard
 
 _MOST_KEPT: Final = 8 << 20
-"""Bytes of what is remembered of directories; beyond this all of it is forgotten."""
+"""Bytes that the states of directories may take; beyond this all of them are forgotten."""
 
 _MOST_CHARACTERS: Final = 4096
-"""Characters whose steps are remembered, for the same reason."""
+"""How many characters have their steps remembered, for the same reason."""
 
 _PER_ENTRY: Final = 250
-"""Bytes that Python takes for an entry beside its text, about."""
+"""About how many bytes Python takes for an entry beside its text."""
 
 
 class _State:
@@ -61,8 +61,8 @@ class GlobSet:
     def first(self, path: str) -> int | None:
         """The number of the first pattern that matches all of *path*; None if none does.
 
-        *path* is relative and has no leading ``/``. Of a path that is not UTF-8, ``?`` matches
-        one character or one undecodable byte (surrogateescape).
+        *path* is relative and has no leading ``/``. If it is not UTF-8, ``?`` matches one character
+        or one undecodable byte (surrogateescape).
         """
         *directories, name = path.split("/")
         state = self._root
@@ -145,7 +145,7 @@ class _Steps:
             elif step is not Wildcard.DIRECTORIES:
                 self._takes(step)
                 self._next += 1
-            elif before is not Wildcard.DIRECTORIES:  # "**/**/" is no more than "**/"
+            elif before is not Wildcard.DIRECTORIES:  # "**/**/" means the same as "**/"
                 self.directories.append(self._next)
                 self._next += 1
             before = step
@@ -169,9 +169,9 @@ class _Steps:
 
 
 class _Accepts(dict[str, int]):
-    """For each character but ``/`` the bits of the steps that take it.
+    """The bits of the steps that take a character, for each character but ``/``.
 
-    Characters that no pattern tells apart share one integer, however many of them paths have.
+    Characters that no pattern tells apart share one integer.
     """
 
     def __init__(self, steps: _Steps) -> None:

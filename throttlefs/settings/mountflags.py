@@ -1,18 +1,18 @@
-"""The options without a value that FUSE and mount(8) know, and what becomes of each.
+"""The options without a value that FUSE and mount(8) know, and how each is treated.
 
-What libfuse takes was found by trying every option with libfuse 3.14, 3.17 and 3.18 and their
-fusermount3, as root and as a user.
+Every option was tried with libfuse 3.14, 3.17 and 3.18 and their fusermount3, as root and as a
+user, to find which ones libfuse takes.
 
-The kernel keeps no access times for FUSE (``S_NOATIME`` in its ``fs/fuse/inode.c``): they are those
-of SRC, and what the daemon reads there moves them as the filesystem of SRC does it. So of
-mount(8)'s options about them
+The kernel keeps no access times for FUSE (``S_NOATIME`` in its ``fs/fuse/inode.c``). They are those
+of SRC: when the daemon reads there, the filesystem of SRC moves them. So mount(8)'s options about
+them are treated like this:
 
-- ``noatime`` and ``nodiratime`` are the daemon's: it reads with O_NOATIME (open(2)), where it may;
-- ``atime``, ``diratime`` and ``relatime`` say what holds anyway, and so do ``norelatime``,
-  ``nostrictatime`` and ``nolazytime``;
-- ``strictatime`` and ``lazytime`` can be had from the filesystem of SRC alone, and are refused.
+- ``noatime`` and ``nodiratime``: the daemon reads with O_NOATIME (open(2)), where it may.
+- ``atime``, ``diratime``, ``relatime``, ``norelatime``, ``nostrictatime`` and ``nolazytime``
+  change nothing: this is how it works anyway.
+- ``strictatime`` and ``lazytime`` are refused: only the filesystem of SRC can do them.
 
-Of all these libfuse takes ``noatime`` alone.
+Among all these, libfuse takes only ``noatime``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import os
 from collections.abc import Sequence
 from typing import Final
 
-# Of flags of one kind the last given holds. The second word stands for it, if anything has to.
+# Each flag has a kind and the word that stands for it, if any. Of one kind the last flag holds.
 _FLAGS: Final = {
     "ro": ("writing", "ro"),
     "rw": ("writing", "rw"),
@@ -44,7 +44,7 @@ _FLAGS: Final = {
     "auto_unmount": ("ending", "auto_unmount"),
 }
 
-# Who may mount was decided before throttlefs started, but mount(8) has these imply others.
+# These say who may mount, which was decided before throttlefs started. They imply others.
 _IMPLIED: Final = {
     "user": ("noexec", "nosuid", "nodev"),
     "users": ("noexec", "nosuid", "nodev"),
@@ -52,7 +52,7 @@ _IMPLIED: Final = {
     "group": ("nosuid", "nodev"),
 }
 
-# What concerns mount(8), fstab(5) or systemd alone, or holds anyhow.
+# Options that only mount(8), fstab(5) or systemd use, or that hold anyway.
 _DROPPED: Final = (
     *("defaults", "auto", "noauto", "nofail", "nouser", "nousers", "noowner", "nogroup"),
     *("_netdev", "_rnetdev", "silent", "loud", "nomand", "noiversion", "default_permissions"),
@@ -71,7 +71,7 @@ _REFUSED: Final = {
     ),
     "kernel_cache": "SRC may change underneath; auto_cache uses the page cache and notices that",
     "direct_io": "it is how throttlefs works unless auto_cache is given; leave it out",
-    # libfuse ends the session unless init() repeats the size, which pyfuse3 has no way to do.
+    # libfuse ends the session unless init() repeats the size, and pyfuse3 cannot do that.
     "max_read": "it cannot be agreed with the kernel through pyfuse3; leave it out",
     **dict.fromkeys(
         ("fd", "rootmode", "user_id", "group_id"), "the mount sets it by itself; leave it out"
@@ -81,11 +81,11 @@ _REFUSED: Final = {
 }
 
 FLAG_NAMES: Final = (*_FLAGS, *_IMPLIED, *_DROPPED)
-"""Every option that takes no value, throttlefs' own aside."""
+"""All options without a value, except those of throttlefs itself."""
 
 
 class MountFlags:
-    """The flags given so far; of one kind the later wins."""
+    """The flags given so far; of one kind the last one holds."""
 
     def __init__(self) -> None:
         self._by_kind: dict[str, str] = {}
@@ -100,7 +100,7 @@ class MountFlags:
             self.add(implied)
 
     def words(self) -> tuple[str, ...]:
-        """What holds, in the order given, nothing contradicting anything else."""
+        """The words of all flags that hold, in the order given; none contradicts another."""
         return tuple(word for word in self._by_kind.values() if word)
 
 
@@ -110,21 +110,21 @@ def for_libfuse(words: Sequence[str]) -> list[str]:
 
 
 def drops_value(name: str) -> bool:
-    """Whether an option *name* with a value is of no concern here."""
+    """Whether an option *name* that has a value is ignored."""
     return name in _DROPPED_WITH_VALUE
 
 
 def is_comment(name: str) -> bool:
     """Whether *name* is one of the ``x-*`` and ``X-*`` that mount(8) leaves to others.
 
-    The limits of QEMU's ``throttle-group`` begin with ``x-`` as well: one that is mistyped must
-    not pass for a comment, since then nothing would be limited.
+    The limits of QEMU's ``throttle-group`` begin with ``x-`` as well. A mistyped one must not pass
+    for a comment, because then nothing would be limited.
     """
     return name.startswith(("x-", "X-")) and not name.startswith(("x-bps", "x-iops"))
 
 
 def why_refused(name: str) -> str | None:
-    """Why an option of other FUSE filesystems or of mount(8) is none here; None if unheard of."""
+    """Why an option of mount(8) or of other FUSE filesystems is refused; None if it is unknown."""
     return _REFUSED.get(name)
 
 
@@ -133,7 +133,7 @@ def as_strict_as(source_fd: int, words: Sequence[str]) -> list[str]:
     try:
         flags = os.fstatvfs(source_fd).f_flag
     except OSError:
-        flags = 0  # a filesystem that cannot tell, or is broken just now
+        flags = 0  # the filesystem cannot tell, or is broken just now
     strict = list(words)
     for flag, word, opposite in (
         (os.ST_NOSUID, "nosuid", "suid"),

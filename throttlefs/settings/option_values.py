@@ -1,4 +1,4 @@
-"""The values of ``-o`` options: how each is read, and what is wrong with those that cannot be."""
+"""Reads the values of ``-o`` options, and says what is wrong with those that cannot be used."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def _subtype(name: str, value: str) -> str:
 
 
 SWITCHES: Final = ("nonempty", "auto_cache")
-"""The options of throttlefs' own that take no value."""
+"""The options of throttlefs itself that take no value."""
 
 VALUES: Final[dict[str, tuple[Callable[[str, str], Any], str]]] = {
     "group": (check_group_name, "db"),
@@ -134,4 +134,4 @@ VALUES: Final[dict[str, tuple[Callable[[str, str], Any], str]]] = {
     "fsname": (_text, "images"),
     "subtype": (_subtype, FUSE_SUBTYPE),
 }
-"""The options with a value, limits aside: how it is read, and an example."""
+"""The options with a value, except limits: the function that reads it, and an example."""

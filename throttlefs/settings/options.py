@@ -1,4 +1,4 @@
-"""The ``-o`` options of a mount: limits, throttlefs' own, FUSE's and those of mount(8)."""
+"""The ``-o`` options of a mount: limits, options of throttlefs, of FUSE and of mount(8)."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ OPTION_HELP: Final = {
     "auto_unmount": "fusermount3 unmounts if the daemon dies",
     "fsname=NAME": "the source that mount(8) and df(1) show (default SRC)",
 }
-"""What throttlefs' own options mean, the limits aside; for ``--help``."""
+"""What the options of throttlefs mean, except limits; for ``--help``."""
 
 
 @dataclass(frozen=True, slots=True)
 class MountOptions:
-    """What ``-o`` says, with the defaults for what it does not say; made by `parse_options`."""
+    """All options of ``-o``, with defaults for those not given; made by `parse_options`."""
 
     limits: Limits = NO_LIMITS
     """The default limits: those of `group` if there is one, else of each image."""
@@ -85,7 +85,7 @@ class MountOptions:
     flags: tuple[str, ...] = ()
     """The flags of FUSE and mount(8) that hold, in the order given; none contradicts another."""
     given: frozenset[str] = frozenset()
-    """Canonical names of the options with a value that were given: ``bps=0`` says something."""
+    """Canonical names of the options with a value that were given; ``bps=0`` counts as given."""
 
     @property
     def read_only(self) -> bool:
@@ -94,12 +94,12 @@ class MountOptions:
 
     @property
     def noatime(self) -> bool:
-        """Whether reading a file is not to move its access time (O_NOATIME, where allowed)."""
+        """Whether reading must not move the access time of a file (O_NOATIME, where allowed)."""
         return "noatime" in self.flags
 
     @property
     def nodiratime(self) -> bool:
-        """Whether reading a directory is not to move its access time; ``noatime`` says so too."""
+        """Whether reading must not move the access time of a directory; ``noatime`` implies it."""
         return self.noatime or "nodiratime" in self.flags
 
     @property
@@ -114,23 +114,23 @@ class MountOptions:
 
     @property
     def auto_unmount(self) -> bool:
-        """Whether fusermount3 stays to unmount when the daemon has died."""
+        """Whether fusermount3 keeps running, to unmount if the daemon dies."""
         return "auto_unmount" in self.flags
 
     @property
     def limits_given(self) -> bool:
-        """Whether ``-o`` says anything of limits, be it ``bps=0``."""
+        """Whether ``-o`` has any limit, even ``bps=0``."""
         return self.limits != NO_LIMITS or not self.given.isdisjoint(LIMIT_NAMES)
 
     @property
     def weight_given(self) -> bool:
-        """Whether ``-o`` says anything of the weight, be it the default."""
+        """Whether ``-o`` has a weight, even the default one."""
         return self.weight != DEFAULT_WEIGHT or "weight" in self.given
 
     def fuse_options(self) -> list[str]:
-        """What to hand to libfuse, each for a ``-o`` of its own; lacks ``fsname``, ``subtype``.
+        """The options for libfuse, each for a ``-o`` of its own, but ``fsname`` and ``subtype``.
 
-        No two contradict each other, so that a set of them will do (pyfuse3 takes one).
+        No two contradict each other, so their order does not matter (pyfuse3 takes a set).
         """
         return ["default_permissions", *for_libfuse(self.flags)]
 
@@ -151,10 +151,10 @@ class MountOptions:
 def parse_options(strings: Iterable[str]) -> MountOptions:
     r"""The options of all ``-o`` strings, in order; of two that contradict, the later wins.
 
-    Commas separate items; ``\,`` is a comma within one and ``\\`` a backslash. Empty items, and
-    those that concern mount(8) or fstab(5) alone, are ignored.
+    Commas separate items; ``\,`` is a comma within one and ``\\`` a backslash. Empty items are
+    ignored, and so are those that only mount(8) or fstab(5) use.
 
-    Raises `OptionError`, for an item that a later one replaces as well.
+    Raises `OptionError`, even for an item that a later one replaces.
     """
     items = _Items()
     for string in strings:
@@ -164,9 +164,9 @@ def parse_options(strings: Iterable[str]) -> MountOptions:
 
 
 def as_option(name: str) -> str | None:
-    """How ``-o`` spells what somebody calls *name* elsewhere on a command line; None if unknown.
+    """How ``-o`` spells an option that users call *name*; None if there is none.
 
-    "bps" and "bps-total" are themselves, "allow-other" is "allow_other", "rate" is "bps".
+    "bps" and "bps-total" stay as they are, "allow-other" becomes "allow_other", "rate" "bps".
     """
     for spelling in (name, name.replace("-", "_")):
         if canonical_name(spelling) or _is_mount_option(spelling):
@@ -190,7 +190,7 @@ def _is_mount_option(name: str) -> bool:
 
 
 def ascii_name(name: str) -> str:
-    """*name* in printable ASCII, which is all that pyfuse3 takes; other bytes as %XX."""
+    """*name* in printable ASCII, with other bytes as %XX: pyfuse3 takes nothing else."""
     return "".join(
         chr(byte) if 0x20 <= byte < 0x7F else f"%{byte:02X}" for byte in os.fsencode(name)
     )
@@ -202,7 +202,7 @@ def escape(value: str) -> str:
 
 
 def _split(string: str) -> list[str]:
-    # A backslash before any other character is itself: paths may contain one.
+    # Before any other character a backslash stands for itself: paths may contain one.
     items = re.findall(r"(?:\\[\\,]|[^,])+", string)
     return [re.sub(r"\\([\\,])", r"\1", item) for item in items]
 
@@ -291,4 +291,4 @@ def _shown(value: str | float) -> str:
     if not isinstance(value, float):
         return str(value)
     text = format(Decimal(repr(value)), "f")
-    return text.removeprefix("0") if text.startswith("0.") else text  # as short as it was given
+    return text.removeprefix("0") if text.startswith("0.") else text  # no longer than it was given

@@ -1,4 +1,4 @@
-"""Where ``--qmp`` has a control socket: QEMU's ``unix:PATH,server=on,wait=off``."""
+"""Reads the address of ``--qmp``: QEMU's ``unix:PATH,server=on,wait=off``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _HARMLESS: Final = (
     *("server", "server=on", "server=yes", "server=true"),
     *("wait=off", "wait=no", "wait=false", "nowait"),
 )
-"""What QEMU's users write that says how the socket works anyway."""
+"""Words of QEMU's users for how the socket works anyway."""
 
 _EXAMPLE: Final = "e.g. unix:/tmp/images.sock"
 
@@ -19,13 +19,13 @@ _EXAMPLE: Final = "e.g. unix:/tmp/images.sock"
 def parse_qmp_address(text: str) -> str:
     """The path of the socket in *text*, as QEMU's ``-qmp`` has it (qemu(1)).
 
-    After the path may come ``server=on`` and ``wait=off``, which say nothing new. A comma in the
-    path is written ``,,``. Raises `OptionError` for anything else.
+    ``server=on`` and ``wait=off`` may follow the path; they change nothing. A comma in the path is
+    written ``,,``. Raises `OptionError` for anything else.
     """
     kind, colon, rest = text.partition(":")
     if not colon or kind != "unix":
         raise OptionError("--qmp", f"--qmp: {quoted(text)} is not unix:PATH, {_EXAMPLE}")
-    # An argument of a command has no NUL.
+    # A NUL can stand for a comma meanwhile: an argument of a command has none.
     path, *words = (part.replace("\0", ",") for part in rest.replace(",,", "\0").split(","))
     if not path:
         raise OptionError("--qmp", f"--qmp: {quoted(text)} has no path, {_EXAMPLE}")

@@ -1,4 +1,4 @@
-"""Answers "did you mean ...?" for names that are mistyped or known from another tool."""
+"""Suggests a name ("did you mean ...?") for one that is mistyped or known from another tool."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from .units import quoted
 LIMIT_CANDIDATES: Final = (*LIMIT_NAMES, *QEMU_DASHED_NAMES)
 """The names of limits that are worth suggesting."""
 
-# Spelled too differently for a comparison of letters to find them; "-" counts as "_".
+# Names that a comparison of letters would not find; "-" counts as "_".
 _ELSEWHERE: Final = {
-    # what comes to mind first
+    # common words
     **dict.fromkeys(
         ("rate", "rate_limit", "ratelimit", "limit", "bandwidth", "bw", "throughput", "speed"),
         "bps",
@@ -58,12 +58,12 @@ _ELSEWHERE: Final = {
 
 
 def of_another_tool(name: str) -> str | None:
-    """What *name* is called here, if another tool calls something by it; else None."""
+    """The limit that another tool calls *name*, None if there is none."""
     return _ELSEWHERE.get(name.lower().replace("-", "_"))
 
 
 def nearest(name: str, candidates: Iterable[str]) -> str | None:
-    """The candidate that *name* was most likely meant to be, or None if none is near."""
+    """The candidate that is nearest to *name*, or None if none is near."""
     names = list(candidates)
     plain = name.strip().lower()
     foreign = of_another_tool(plain)
