@@ -23,6 +23,7 @@ class Counts:
     inodes: int
     handles: int
     held_bytes: int
+    spilled_bytes: int
     requests: int | None
     waiting: int
     images: int
@@ -41,7 +42,7 @@ class Counts:
         """Whether nothing is left of what came since *before*; memory is another matter."""
         return (
             self.inodes <= before.inodes
-            and self.handles == self.held_bytes == self.waiting == 0
+            and self.handles == self.held_bytes == self.spilled_bytes == self.waiting == 0
             and (self.requests is None or self.requests == 0)
             and self.descriptors <= before.descriptors
             and self.threads <= before.threads + METADATA_THREADS + IO_THREADS + _OTHER_THREADS

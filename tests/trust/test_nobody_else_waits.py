@@ -27,6 +27,8 @@ from throttlefs.host.mountinfo import mounted_at
 
 T = TypeVar("T")
 
+MIB = 1 << 20
+
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounts a filesystem below SRC")
 
 
@@ -211,3 +213,94 @@ def test_many_forgotten_inodes_at_once_end_nothing(make_mount: MountFactory) -> 
     wait_for(lambda: count(mounted).inodes < 100, 60)
     (mounted.path / "still").write_bytes(b"served")
     assert (mounted.source / "still").read_bytes() == b"served"
+
+
+def asking_by_aio(mounted: Mounted, name: str, count: int, size: int, *, writes: bool) -> str:
+    """A program that has *count* requests of *size* bytes under way, and waits for them."""
+    return (
+        "import os, time\n"
+        "from tests.trust.kernel_aio import KernelAio\n"
+        f"fd = os.open({str(mounted.path / name)!r}, os.O_RDWR | os.O_DIRECT)\n"
+        f"aio = KernelAio({count})\n"
+        "print('started', flush=True)\n"
+        f"for number in range({count}):\n"
+        + (
+            f"    aio.write(number, fd, number * {size}, bytes([number % 251]) * {size})\n"
+            if writes
+            else f"    aio.read(number, fd, number * {size}, {size})\n"
+        )
+        + "print('asked', flush=True)\n"
+        "while len(aio): aio.wait()\n"
+        "print('done', flush=True)\n"
+    )
+
+
+@contextmanager
+def running(script: str) -> Iterator[subprocess.Popen[str]]:
+    with subprocess.Popen(
+        [sys.executable, "-c", script],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[2],
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "started\n"
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def two_images(make_mount: MountFactory, tmp_path: Path, limit: str, options: str = "") -> Mounted:
+    """``slow`` is held to *limit*, ``fast`` to nothing."""
+    config = tmp_path / "limits.toml"
+    config.write_text(f'[[image]]\npath = "slow"\n{limit}\n')
+    mounted = make_mount(options, "--config", str(config))
+    for name in ("slow", "fast"):
+        with open(mounted.source / name, "wb") as file:
+            file.write(bytes(64 << 10))
+            file.truncate(512 << 20)
+    return mounted
+
+
+def test_thousands_of_waiting_reads_keep_nobody(make_mount: MountFactory, tmp_path: Path) -> None:
+    """9,998 used to take every place that there was."""
+    mounted = two_images(make_mount, tmp_path, "iops = 1")
+    with running(asking_by_aio(mounted, "slow", 12_000, 4096, writes=False)):
+        wait_for(lambda: (count(mounted).requests or 0) >= 9_000, 60)
+        for _ in range(5):
+            with open(mounted.path / "fast", "rb") as file:
+                assert file.read(4096) == bytes(4096)
+            assert sorted(os.listdir(mounted.path)) == ["fast", "slow"]
+        (mounted.path / "new").write_bytes(b"x")
+        subprocess.run(
+            [*support.THROTTLEFS, "set", mounted.path / "slow", "off"], check=True, timeout=60
+        )
+
+
+def test_waiting_writes_beyond_what_memory_may_hold_keep_nobody(
+    make_mount: MountFactory, tmp_path: Path
+) -> None:
+    """Their data wait in a file, and every byte of them arrives."""
+    mounted = two_images(make_mount, tmp_path, 'bps = "200K"', "max_inflight=32M")
+    with running(asking_by_aio(mounted, "slow", 200, MIB, writes=True)) as process:
+        wait_for(lambda: count(mounted).spilled_bytes > 100 * MIB, 60)
+        for number in range(5):
+            with open(mounted.path / "fast", "r+b") as file:
+                assert file.read(4096) == bytes(4096)
+                file.seek(1 << 20)
+                assert file.write(bytes(200_000)) == 200_000
+            assert "fast" in os.listdir(mounted.path)
+            (mounted.path / f"new{number}").write_bytes(b"x")
+        assert count(mounted).held_bytes <= 32 * MIB
+        subprocess.run(
+            [*support.THROTTLEFS, "set", mounted.path / "slow", "off"], check=True, timeout=60
+        )
+        assert process.stdout is not None
+        assert process.stdout.readline() == "asked\n"
+        assert process.stdout.readline() == "done\n"
+    with open(mounted.source / "slow", "rb") as file:
+        for number in range(200):
+            assert file.read(MIB) == bytes([number % 251]) * MIB
+    wait_for(lambda: count(mounted).spilled_bytes == count(mounted).held_bytes == 0)
+    mounted.umount()

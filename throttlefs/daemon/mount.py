@@ -238,6 +238,7 @@ class _Mount:
         if self._entry is not None:
             runtime.remove_record(self._entry)
         pyfuse3.close(unmount=False)
+        self._operations.close()
         clear_aborted(self._entry)
 
     # -- serving ---------------------------------------------------------------------------

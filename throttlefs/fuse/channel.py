@@ -92,26 +92,46 @@ class ReceiveBuffer:
         self.touched = 0
 
 
-class PendingWrite:
-    """The write that is being begun, and the memory that its data lies in."""
+class KeptData:
+    """The data of a write that waits, with the memory that they lie in."""
 
-    __slots__ = ("_channel", "buffer", "size")
+    __slots__ = ("_buffer", "_channel", "data", "held")
+
+    def __init__(
+        self, channel: Channel, data: Data, held: int, buffer: ReceiveBuffer | None
+    ) -> None:
+        self._channel = channel
+        self._buffer = buffer
+        self.data = data
+        self.held = held
+        """Bytes of memory."""
+
+    def release(self) -> None:
+        """Give the memory back; nobody uses the data any more."""
+        self.data = b""
+        self.held = 0
+        if self._buffer is not None:
+            self._channel.give_back(self._buffer)
+            self._buffer = None
+
+
+class PendingWrite:
+    """The write that is being begun, whose data lie in the channel's buffer."""
+
+    __slots__ = ("_channel", "size")
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
         self.size = 0
-        self.buffer: ReceiveBuffer | None = None
-        """What `keep` has taken from the channel, until the write is done."""
 
-    def keep(self) -> tuple[Data, int]:
-        """Let the data outlive the call it came with: the data, and how many bytes this holds."""
+    def keep(self) -> KeptData:
+        """Let the data outlive the call that they came with, until they are released."""
         channel, size = self._channel, self.size
         buffer = channel.receive_buffer
         if size <= _COPIED_MAX:
-            return bytes(buffer.body[:size]), size
-        self.buffer = buffer
+            return KeptData(channel, bytes(buffer.body[:size]), size, None)
         channel.change_buffer()
-        return buffer.body[:size], buffer.touched
+        return KeptData(channel, buffer.body[:size], buffer.touched, buffer)
 
 
 class Reply(Protocol):
@@ -122,9 +142,6 @@ class Reply(Protocol):
 
     def failed(self, error: Exception) -> None:
         """Reply with the errno of *error*."""
-
-    def drop(self) -> None:
-        """Nobody is to get a reply any more: give back what the request holds."""
 
 
 class ReadReply:
@@ -144,35 +161,23 @@ class ReadReply:
         """See `Reply.failed`."""
         self._channel.reply_error(self._unique, errno_of(error, "READ"))
 
-    def drop(self) -> None:
-        """See `Reply.drop`."""
-
 
 class WriteReply:
-    """The reply to a WRITE that waits; *buffer* holds its data."""
+    """The reply to a WRITE that waits."""
 
-    __slots__ = ("_buffer", "_channel", "_unique")
+    __slots__ = ("_channel", "_unique")
 
-    def __init__(self, channel: Channel, unique: int, buffer: ReceiveBuffer | None) -> None:
+    def __init__(self, channel: Channel, unique: int) -> None:
         self._channel = channel
         self._unique = unique
-        self._buffer = buffer
 
     def done(self, result: int) -> None:
         """See `Reply.done`."""
         self._channel.reply_written(self._unique, result)
-        self.drop()
 
     def failed(self, error: Exception) -> None:
         """See `Reply.failed`."""
         self._channel.reply_error(self._unique, errno_of(error, "WRITE"))
-        self.drop()
-
-    def drop(self) -> None:
-        """See `Reply.drop`."""
-        if self._buffer is not None:
-            self._channel.give_back(self._buffer)
-            self._buffer = None
 
 
 class OperationReply:
@@ -202,9 +207,6 @@ class OperationReply:
         number = errno_of(error, repr(self._request))
         if self._operation.result is not None:
             self._channel.reply_error(self._request.unique, number)
-
-    def drop(self) -> None:
-        """See `Reply.drop`."""
 
 
 class Channel:
@@ -301,8 +303,7 @@ class Channel:
             self.reply_error(unique, errno_of(exc, "WRITE"))
             return
         if isinstance(written, CoroutineType):
-            kept, pending.buffer = pending.buffer, None
-            self._start(written, WriteReply(self, unique, kept))
+            self._start(written, WriteReply(self, unique))
         else:
             self.reply_written(unique, written)  # type: ignore[arg-type]
 

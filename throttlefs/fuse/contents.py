@@ -8,6 +8,7 @@ When that says no, the rest is a coroutine, which the session loop runs.
 from __future__ import annotations
 
 import errno
+import logging
 import os
 from collections.abc import Coroutine
 from time import monotonic_ns
@@ -16,6 +17,7 @@ from typing import Any, Protocol
 import pyfuse3
 
 from throttlefs.backing import Data
+from throttlefs.host.files import FileKey
 from throttlefs.throttle import READ, WRITE
 
 from .attributes import Attributes
@@ -24,30 +26,52 @@ from .handle import Handle
 from .inode_operations import RunInThread
 from .inodes import InodeTable
 from .limit_attributes import LimitAttributes
+from .spill import Spill
+
+log = logging.getLogger("throttlefs")
 
 _COPIES_HELD = 2
 """With pyfuse3 a waiting write's data is in a bytes object and in the buffer it came in."""
 
 
+class KeptData(Protocol):
+    """A write's data for as long as they are needed."""
+
+    data: Data
+    held: int
+    """Bytes of memory that they take up."""
+
+    def release(self) -> None:
+        """Give the memory back."""
+
+
 class PendingWrite(Protocol):
     """A write's data, which stay as they are only during the call, unless they are kept."""
 
-    def keep(self) -> tuple[Data, int]:
-        """The data, for as long as they are needed, and how many bytes of memory they hold."""
+    def keep(self) -> KeptData:
+        """The data, until they are released."""
 
 
 class _BytesOfPyfuse3:
-    """A `PendingWrite` whose data stay anyway."""
+    """A `PendingWrite` and its `KeptData`: these data stay anyway."""
 
     def __init__(self, data: bytes) -> None:
-        self._data = data
+        self.data: Data = data
+        self.held = _COPIES_HELD * len(data)
 
-    def keep(self) -> tuple[Data, int]:
-        return self._data, _COPIES_HELD * len(self._data)
+    def keep(self) -> KeptData:
+        return self
+
+    def release(self) -> None:
+        self.data = b""
 
 
 class ContentOperations(DirectoryOperations):
-    """Reads and writes of open files; at most *max_inflight* bytes of writes wait at a time."""
+    """Reads and writes of open files.
+
+    At most *max_inflight* bytes of memory hold the data of writes that wait or are under way. An
+    image has a share of that; the data of more of its writes wait in a file (`Spill`).
+    """
 
     def __init__(
         self,
@@ -60,11 +84,22 @@ class ContentOperations(DirectoryOperations):
         super().__init__(inodes, attributes, limit_attributes, in_thread)
         self._handles: dict[int, Handle] = {}
         self._max_inflight = max_inflight
+        self._image_share = max_inflight // 4
+        self._spill_from = max_inflight // 2
         self._inflight = 0  # bytes held by writes that wait for their limit or the backing
+        self._inflight_of: dict[FileKey, int] = {}  # those of each image
+        self._spill = Spill(in_thread)
 
     def has_room(self) -> bool:
-        """Whether waiting writes hold less than they may, so that a request can be taken."""
+        """Whether waiting writes hold less than they may, so that a request can be taken.
+
+        They hold so much only if their data come faster than they can be written down.
+        """
         return self._inflight < self._max_inflight
+
+    def close(self) -> None:
+        """Give up the file of data that wait."""
+        self._spill.close()
 
     def begin_read(
         self, fh: int, off: int, size: int, room: memoryview | None = None
@@ -120,24 +155,39 @@ class ContentOperations(DirectoryOperations):
         except Exception:
             handle.statistics.write.errors += 1
             raise
-        return self._write_later(handle, off, *pending.keep(), began, written)
+        return self._write_later(handle, off, pending.keep(), began, written)
 
     async def _write_later(
-        self, handle: Handle, off: int, data: Data, held: int, began: int, written: int | None
+        self, handle: Handle, off: int, kept: KeptData, began: int, written: int | None
     ) -> int:
         """A write that waits, and is counted among the memory that waiting writes hold.
 
-        *written*: how much of it is there already; None if it was not yet begun.
+        *began*: when it was admitted (ns), 0 if it was not yet. *written*: how much of it is there
+        already; None if it was not yet begun.
         """
-        self._inflight += held
+        data, size, key = kept.data, len(kept.data), handle.inode.key
+        held = kept.held
+        self._hold(key, held)
+        place = -1
         try:
             if not began:
-                await handle.wait_for_limit(WRITE, len(data))
+                if self._has_its_share(key):
+                    place = await self._spill_or_keep(kept)
+                    if place >= 0:
+                        data = b""
+                        self._hold(key, -held)
+                        held = 0
+                await handle.wait_for_limit(WRITE, size)
+                if place >= 0:
+                    taken, place = place, -1
+                    data = await self._spill.take(taken, size)
+                    held = size
+                    self._hold(key, held)
                 began = monotonic_ns()
                 written = handle.write_now(off, data)
             if written is None:
                 written = await handle.file.write(off, data)
-            while written < len(data) and handle.in_full:
+            while written < size and handle.in_full:
                 more = await handle.file.write(off + written, data[written:])
                 if not more:
                     raise OSError(errno.EIO, os.strerror(errno.EIO))  # it does not say why
@@ -148,7 +198,33 @@ class ContentOperations(DirectoryOperations):
             handle.statistics.write.errors += 1
             raise
         finally:
-            self._inflight -= held
+            if place >= 0:
+                self._spill.drop(place, size)
+            self._hold(key, -held)
+            kept.release()
+
+    def _hold(self, key: FileKey, held: int) -> None:
+        """Count *held* more bytes of memory (less, if negative) for writes of the image *key*."""
+        self._inflight += held
+        now = self._inflight_of.get(key, 0) + held
+        if now:
+            self._inflight_of[key] = now
+        else:
+            self._inflight_of.pop(key, None)
+
+    def _has_its_share(self, key: FileKey) -> bool:
+        """Whether the data of a further write of the image *key* are to wait in a file."""
+        return self._inflight_of[key] > self._image_share or self._inflight > self._spill_from
+
+    async def _spill_or_keep(self, kept: KeptData) -> int:
+        """Write the data down, and give their memory back; where, or -1 if that cannot be."""
+        try:
+            place = await self._spill.put(kept.data)
+        except OSError as exc:
+            log.warning("data of a waiting write stay in memory: %s", exc.strerror)
+            return -1
+        kept.release()
+        return place
 
     # What pyfuse3 calls if it reads the kernel's requests by itself.
 

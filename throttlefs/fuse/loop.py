@@ -267,7 +267,6 @@ class SessionLoop:
             if work.abort is not None and work.abort(_never) is trio.lowlevel.Abort.SUCCEEDED:
                 self._waiting.discard(work)
                 work.coroutine.close()
-                work.reply.drop()
         while self._waiting and time.monotonic() < deadline:
             for step in (*self._before_sleep, *self._polls):
                 step()

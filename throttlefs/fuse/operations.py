@@ -79,6 +79,7 @@ class Operations(ContentOperations):
             "inodes": len(self._inodes),
             "handles": len(self._handles) + len(self._listings),
             "held-bytes": self._inflight,
+            "spilled-bytes": self._spill.held,
         }
 
     def file_removed(self, key: FileKey) -> None:

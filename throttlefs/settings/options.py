@@ -41,7 +41,8 @@ OPTION_HELP: Final = {
     "server=SERVER": "who takes the kernel's requests: "
     + ", ".join(SERVERS)
     + f" (default {SERVERS[0]}; the other is slower, for comparison)",
-    "max_inflight=BYTES": "bound on the data of requests waiting or under way (default 256M)",
+    "max_inflight=BYTES": "memory for the data of waiting writes; more waits in /var/tmp"
+    " (default 256M)",
     "max_background=N": "the kernel's bound on asynchronous requests (default 10000)",
     "metrics=HOST:PORT": "serve Prometheus metrics there",
     "allow_other": "other users may use the mount, as the permissions in SRC have it",

@@ -16,7 +16,7 @@ import pytest
 
 from throttlefs.backing import Data
 from throttlefs.backing.buffers import address_of
-from throttlefs.fuse.channel import Channel, PendingWrite, Reply
+from throttlefs.fuse.channel import Channel, KeptData, PendingWrite, Reply
 from throttlefs.fuse.table import TABLE
 
 # linux/fuse.h
@@ -192,16 +192,18 @@ def test_what_waits_is_answered_later_and_holds_up_nobody(rig: Rig) -> None:
     assert rig.answer() == (1, 0, b"late")
 
 
-def keeping(rig: Rig) -> list[tuple[Data, int]]:
-    """Let every write wait; returns a list of what it kept."""
-    kept: list[tuple[Data, int]] = []
+def keeping(rig: Rig) -> list[KeptData]:
+    """Let every write wait; returns a list of what it kept, until it ends."""
+    kept: list[KeptData] = []
 
-    async def later(data: Data) -> int:
-        return len(data)
+    async def later(data: KeptData) -> int:
+        size = len(data.data)
+        data.release()
+        return size
 
     def on_write(fh: int, off: int, data: Data, pending: PendingWrite) -> Coroutine[Any, Any, int]:
         kept.append(pending.keep())
-        return later(kept[-1][0])
+        return later(kept[-1])
 
     rig.on_write = on_write
     return kept
@@ -213,8 +215,8 @@ def test_the_data_of_a_write_that_waits_stays_what_it_is(rig: Rig, rng: Random, 
     written = [rng.randbytes(size) for _ in range(5)]
     for unique, data in enumerate(written):
         rig.ask(write_request(unique, 1, 0, data))
-    assert [bytes(data) for data, _ in kept] == written
-    assert [held for _, held in kept] == [size] * 5
+    assert [bytes(data.data) for data in kept] == written
+    assert [data.held for data in kept] == [size] * 5
     for unique in range(5):
         rig.finish()
         assert rig.answer() == (unique, 0, struct.pack("=II", size, 0))
@@ -223,12 +225,12 @@ def test_the_data_of_a_write_that_waits_stays_what_it_is(rig: Rig, rng: Random, 
 def test_what_a_waiting_write_holds_is_all_that_its_buffer_has_resident(rig: Rig) -> None:
     kept = keeping(rig)
     rig.ask(write_request(1, 1, 0, bytes(LARGE)))
+    held_by_first = kept.pop().held
     rig.finish()
-    held_by_first = kept.pop()[1]
     for unique in range(2, 4):  # one into a fresh buffer, one into the one that was used
         rig.ask(write_request(unique, 1, 0, bytes(100 << 10)))
     assert held_by_first == LARGE
-    assert sorted(held for _, held in kept) == [100 << 10, LARGE]
+    assert sorted(data.held for data in kept) == [100 << 10, LARGE]
 
 
 def test_buffers_are_used_again(rig: Rig) -> None:
@@ -236,7 +238,7 @@ def test_buffers_are_used_again(rig: Rig) -> None:
     addresses = set()
     for unique in range(50):
         rig.ask(write_request(unique, 1, 0, bytes(LARGE)))
-        addresses.add(address_of(kept.pop()[0]))
+        addresses.add(address_of(kept.pop().data))
         rig.finish()
         rig.answer()
     assert len(addresses) <= 2
@@ -326,4 +328,4 @@ def test_memory_is_given_back_in_idle_times(rig: Rig) -> None:
     rig.channel.tidy()
     assert not rig.channel._free
     rig.ask(write_request(1, 1, 0, bytes(LARGE)))
-    assert kept[0][1] == LARGE
+    assert kept[0].held == LARGE
