@@ -187,7 +187,8 @@ def throttlefs_toml_5() -> str:
     page.text(_rows_joined(_CONFIG_KEYS))
     page.text(
         "Limits take a number, or a string with one of the suffixes K, M, G and T: powers of 1024 "
-        "for bytes, of 1000 for requests. 0 means no limit. QEMU's dashed names mean the same."
+        "for bytes, of 1000 for requests. A rate may be a fraction, down to 0.001 a second. "
+        "0 means no limit. QEMU's dashed names mean the same."
     )
     page.terms((name, LIMIT_HELP[name]) for name in LIMIT_NAMES)
     page.section("EXAMPLE")

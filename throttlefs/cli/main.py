@@ -70,7 +70,8 @@ def _mount_help() -> str:
 SRC and DST are two directories or two files; SRC may be a block device then, too.
 
 Every file has its own limits, as a QEMU drive has. Values take the suffixes K, M, G and T:
-powers of 1024 for bytes, of 1000 for requests. 0 means no limit; all limits given hold.
+powers of 1024 for bytes, of 1000 for requests. A rate may be a fraction, down to 0.001 a second.
+0 means no limit; all limits given hold.
 
 Limits (-o NAME=VALUE,...; QEMU's dashed names, such as bps-total, mean the same):
 

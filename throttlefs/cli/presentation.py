@@ -34,7 +34,7 @@ def parse_assignments(words: Iterable[str]) -> tuple[dict[str, str], bool]:
     return values, off
 
 
-def limits_text(limits: Mapping[str, int]) -> str:
+def limits_text(limits: Mapping[str, float]) -> str:
     """ "bps=1M,iops=100", or "-" if there are none."""
     return ",".join(f"{name}={format_limit(name, n)}" for name, n in limits.items()) or "-"
 

@@ -43,7 +43,7 @@ class Use:
 
     limit: str
     """Its canonical name."""
-    value: int
+    value: float
     share: float
     """1 for all of it."""
     group: str | None
@@ -57,7 +57,7 @@ class Row:
     device: str
     handles: int
     group: str | None
-    limits: Mapping[str, int]
+    limits: Mapping[str, float]
     """Its own limits."""
     read: Activity
     write: Activity
@@ -158,7 +158,7 @@ def _tightest(
     return max(uses, key=lambda use: use.share, default=None)
 
 
-def _uses(limits: Mapping[str, int], rows: list[Row], group: str | None) -> list[Use]:
+def _uses(limits: Mapping[str, float], rows: list[Row], group: str | None) -> list[Use]:
     return [
         Use(name, limits[name], sum(row.rate(name) for row in rows) / limits[name], group)
         for name in RATES

@@ -6,6 +6,7 @@ After ``qapi/block-core.json`` and ``qapi/block.json`` of QEMU 7.2. An image is 
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
@@ -194,7 +195,10 @@ def _node_name(known: KnownImage) -> str:
 
 
 def _throttling(known: KnownImage) -> dict[str, object]:
-    """The limits among ``BlockDeviceInfo``: the image's own or, without any, its group's."""
+    """The limits among ``BlockDeviceInfo``: the image's own or, without any, its group's.
+
+    QEMU's limits are whole numbers, so a fraction is rounded up.
+    """
     image = known.image
     limits, group = NO_LIMITS, None
     if image is not None:
@@ -205,7 +209,7 @@ def _throttling(known: KnownImage) -> dict[str, object]:
         elif not limits.unlimited:
             group = known.device
     return {
-        **{rate: getattr(limits, rate) for rate in RATES},
+        **{rate: math.ceil(getattr(limits, rate)) for rate in RATES},
         **_optional_limits(limits),
         **({} if group is None else {"group": group}),
     }
@@ -217,7 +221,7 @@ def _optional_limits(limits: Limits) -> dict[str, int]:
     for rate in RATES:
         burst = f"{rate}_max"
         if getattr(limits, burst):
-            found[burst] = getattr(limits, burst)
+            found[burst] = math.ceil(getattr(limits, burst))
             found[f"{burst}_length"] = getattr(limits, f"{burst}_length")
     if limits.iops_size:
         found["iops_size"] = limits.iops_size

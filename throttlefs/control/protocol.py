@@ -18,6 +18,7 @@ import re
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Any, Final
 
 from throttlefs import __version__
@@ -285,8 +286,17 @@ def shown(name: str, longest: int = 80) -> str:
 
 
 def encode(message: object) -> bytes:
-    """*message* as a line for the client; ASCII, whatever is in it."""
-    return json.dumps(message).encode("ascii") + b"\r\n"
+    """*message* as a line for the client; ASCII, whatever is in it.
+
+    A fraction becomes a number with decimals; of a rate it is exact.
+    """
+    return json.dumps(message, default=_number).encode("ascii") + b"\r\n"
+
+
+def _number(value: object) -> float:
+    if isinstance(value, Fraction):
+        return float(value)
+    raise TypeError(f"{value!r} cannot be sent")
 
 
 def version() -> dict[str, object]:

@@ -65,7 +65,7 @@ class MountMetrics:
         text = f"Limit that the images of a group share, {unit} a second; absent if there is none."
         groups = self._throttle.groups()
         lines = [
-            f'{name}{{group="{_escaped(group.name)}",operation="{_side(rate)}"}} {value}\n'
+            f'{name}{{group="{_escaped(group.name)}",operation="{_side(rate)}"}} {float(value)}\n'
             for group in groups
             for rate in rates
             if (value := getattr(group.meter.limits, rate))
@@ -163,7 +163,7 @@ def _limit(unit: str, rates: Sequence[str]) -> tuple[str, Lines]:
             return ""
         limits = known.image.meter.limits
         return "".join(
-            f'{name}{{{label},operation="{_side(rate)}"}} {value}\n'
+            f'{name}{{{label},operation="{_side(rate)}"}} {float(value)}\n'
             for rate in rates
             if (value := getattr(limits, rate))
         )

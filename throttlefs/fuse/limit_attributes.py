@@ -12,7 +12,7 @@ import os
 import stat
 from typing import Final
 
-from throttlefs.policy.tuning import Change, State, Tuner, TuningError
+from throttlefs.policy.tuning import Change, State, Tuner, TuningError, limits_of
 from throttlefs.settings.limits import Limits, canonical_name, format_limit
 from throttlefs.throttle import NO_GROUP
 
@@ -44,7 +44,8 @@ class LimitAttributes:
         state = self._state(inode)
         limit = canonical_name(key)
         if limit is not None:
-            return format_limit(limit, int(state.get(limit, getattr(_DEFAULTS, limit)))).encode()
+            value = limits_of(state).get(limit, getattr(_DEFAULTS, limit))
+            return format_limit(limit, value).encode()
         if key not in _UNSET or key not in state:
             raise _error(errno.ENODATA)
         return str(state[key]).encode()

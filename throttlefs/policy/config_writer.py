@@ -9,11 +9,13 @@ from typing import Final
 
 from throttlefs.settings.config import ImageRule
 from throttlefs.settings.limits import DEFAULT_WEIGHT, Limits, format_limit
+from throttlefs.settings.units import Rate
 from throttlefs.throttle import ImagePolicy, Override
 
 from .policy import GroupPolicy
 
 _BARE_KEY: Final = re.compile(r"[A-Za-z0-9_-]+")
+_NUMBER: Final = re.compile(r"[0-9]+(\.[0-9]+)?")
 _SPECIAL: Final = re.compile(r"([*?\[\\])")
 _UNDECODABLE: Final = re.compile("[\udc80-\udcff]")
 
@@ -71,9 +73,9 @@ def _limits(limits: Limits) -> list[str]:
     return [f"{name} = {_value(name, value)}" for name, value in limits.as_dict().items()]
 
 
-def _value(name: str, value: int) -> str:
+def _value(name: str, value: Rate) -> str:
     text = format_limit(name, value)
-    return text if text.isdigit() else _string(text)
+    return text if _NUMBER.fullmatch(text) else _string(text)
 
 
 def _name(key: str, name: str | None) -> list[str]:

@@ -28,7 +28,7 @@ from throttlefs.settings.limits import (
 )
 from throttlefs.settings.options import why_not_in_flight
 from throttlefs.settings.suggest import LIMIT_CANDIDATES, nearest, unknown
-from throttlefs.settings.units import quoted
+from throttlefs.settings.units import Rate, quoted
 from throttlefs.throttle import (
     NO_GROUP,
     NO_OVERRIDE,
@@ -54,7 +54,7 @@ class TuningError(ThrottlefsError):
 class Change:
     """What is to become of an image, the default or a group; None is for what stays."""
 
-    limits: Mapping[str, int] = field(default_factory=dict)
+    limits: Mapping[str, Rate] = field(default_factory=dict)
     """New values by canonical name."""
     all_limits: bool = False
     """Whether `limits` are all there are, so that those not named are lifted."""
@@ -74,7 +74,7 @@ class Change:
 
         Raises `TuningError` for an unknown name, with the nearest one, and an unusable value.
         """
-        limits: dict[str, int] = {}
+        limits: dict[str, Rate] = {}
         others: dict[str, Any] = {}
         known = ("weight", "parent") if of_group else ("weight", "group")
         try:
@@ -115,7 +115,7 @@ class Change:
             raise TuningError(str(exc)) from None
 
 
-State = dict[str, int | str]
+State = dict[str, Rate | str]
 """The limits that are not 0 or at their default, ``group`` or ``parent``, and ``weight``."""
 
 
@@ -224,9 +224,9 @@ def policy_state(policy: ImagePolicy) -> State:
     return {**policy.limits.as_dict(), **group, "weight": policy.weight}
 
 
-def limits_of(state: State) -> dict[str, int]:
+def limits_of(state: State) -> dict[str, Rate]:
     """The limits in *state*, by canonical name in their usual order."""
-    return {name: int(state[name]) for name in LIMIT_NAMES if name in state}
+    return {name: state[name] for name in LIMIT_NAMES if name in state}  # type: ignore[misc]
 
 
 def _existing(governor: Governor, name: str) -> Group:

@@ -11,10 +11,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from fractions import Fraction
+from typing import Any, Final
 
 from . import units
-from .units import MAX_VALUE, quoted
+from .units import MAX_VALUE, Rate, quoted
 
 RATES: Final = ("bps", "bps_rd", "bps_wr", "iops", "iops_rd", "iops_wr")
 """The six rates; each has a burst rate NAME_max and a burst length NAME_max_length."""
@@ -26,6 +27,9 @@ LIMIT_NAMES: Final = (
     "iops_size",
 )
 """The canonical names of all limits, which are the fields of `Limits`, in their order."""
+
+_FRACTIONAL: Final = frozenset((*RATES, *(f"{rate}_max" for rate in RATES)))
+"""The limits that are rates, which may be fractions."""
 
 _QEMU_LONG_NAMES: Final = {
     "bps": "bps_total",
@@ -102,10 +106,11 @@ def canonical_name(name: str) -> str | None:
     return _CANONICAL.get(name.removeprefix(prefix).replace("-", "_"))
 
 
-def parse_limit(name: str, value: str | int | float) -> int:
+def parse_limit(name: str, value: str | int | float) -> Rate:
     """The value of the limit *name* (any synonym) from text with a suffix or from a number.
 
-    The result is in bytes, requests or, for ``*_max_length``, whole seconds.
+    The result is in bytes or requests a second, maybe a fraction. For ``*_max_length`` it is in
+    seconds and for ``iops_size`` in bytes, both whole.
 
     Raises `LimitsError` that names *name* and *value*.
     """
@@ -115,15 +120,22 @@ def parse_limit(name: str, value: str | int | float) -> int:
     try:
         if canonical.endswith("_max_length"):
             return _parse_seconds(value)
-        if canonical.startswith("bps") or canonical == "iops_size":
+        if canonical == "iops_size":
             return units.parse_bytes(value)
-        return units.parse_requests(value)
+        if canonical.startswith("bps"):
+            return units.parse_byte_rate(value)
+        return units.parse_request_rate(value)
     except units.UnitError as error:
         raise LimitsError(name, f"{name}: {error}") from None
 
 
-def format_limit(name: str, value: int) -> str:
-    """*value* of the limit *name* as `parse_limit` reads it back exactly: "1.5M", "3000"."""
+def format_limit(name: str, value: Rate | float) -> str:
+    """*value* of the limit *name* as `parse_limit` reads it back exactly: "1.5M", "3000", "0.5".
+
+    A float is a rate as JSON has it.
+    """
+    if isinstance(value, float):
+        value = parse_limit(name, value)
     if name.endswith("_max_length"):
         return str(value)
     if name.startswith("bps") or name == "iops_size":
@@ -147,27 +159,28 @@ class Limits:
     """One set of limits; 0 means no limit. An instance is valid or was never made.
 
     Rates are in bytes or requests a second, for reads and writes together (``bps``, ``iops``),
-    reads (``_rd``) or writes (``_wr``). ``_max`` is the rate allowed in a burst, whose volume is
-    ``_max`` x ``_max_length`` (whole seconds). A request larger than ``iops_size`` bytes counts
-    as size / iops_size requests.
+    reads (``_rd``) or writes (``_wr``), and may be fractions (`Rate`). ``_max`` is the rate
+    allowed in a burst, whose volume is ``_max`` x ``_max_length`` (whole seconds). A request
+    larger than ``iops_size`` bytes counts as size / iops_size requests.
 
-    Raises `LimitsError` for a value that is no int, negative or over 10^15; a ``_max`` without
-    its rate or below it; a ``_max_length`` of 0, other than 1 without its ``_max``, or with a
-    burst of more than 10^15 bytes or requests; ``iops_size`` without any iops limit.
+    Raises `LimitsError` for a rate that is no `Rate` and another value that is no int; a negative
+    one or one over 10^15; a ``_max`` without its rate or below it; a ``_max_length`` of 0, other
+    than 1 without its ``_max``, or with a burst of more than 10^15 bytes or requests;
+    ``iops_size`` without any iops limit.
     """
 
-    bps: int = 0
-    bps_rd: int = 0
-    bps_wr: int = 0
-    iops: int = 0
-    iops_rd: int = 0
-    iops_wr: int = 0
-    bps_max: int = 0
-    bps_rd_max: int = 0
-    bps_wr_max: int = 0
-    iops_max: int = 0
-    iops_rd_max: int = 0
-    iops_wr_max: int = 0
+    bps: Rate = 0
+    bps_rd: Rate = 0
+    bps_wr: Rate = 0
+    iops: Rate = 0
+    iops_rd: Rate = 0
+    iops_wr: Rate = 0
+    bps_max: Rate = 0
+    bps_rd_max: Rate = 0
+    bps_wr_max: Rate = 0
+    iops_max: Rate = 0
+    iops_rd_max: Rate = 0
+    iops_wr_max: Rate = 0
     bps_max_length: int = 1
     bps_rd_max_length: int = 1
     bps_wr_max_length: int = 1
@@ -186,7 +199,7 @@ class Limits:
         Raises `LimitsError` as `Limits` does and for an unknown name, an unreadable value and one
         limit under two names; it uses the names that *values* uses.
         """
-        parsed: dict[str, int] = {}
+        parsed: dict[str, Any] = {}
         spelling: dict[str, str] = {}
         for name, value in values.items():
             number = parse_limit(name, value)
@@ -205,11 +218,11 @@ class Limits:
         """Whether nothing is limited."""
         return not any(getattr(self, rate) for rate in RATES)
 
-    def changed(self, **fields: int) -> Limits:
+    def changed(self, **fields: Any) -> Limits:
         """These limits with some fields (canonical names) replaced; `LimitsError` as ever."""
         return dataclasses.replace(self, **fields)
 
-    def as_dict(self) -> dict[str, int]:
+    def as_dict(self) -> dict[str, Rate]:
         """The fields that are not at their default, so that ``Limits(**x.as_dict()) == x``."""
         return {
             field.name: getattr(self, field.name)
@@ -224,11 +237,16 @@ class Limits:
 
 def _check(values: Mapping[str, object], spelled: Callable[[str], str]) -> None:
     """Raise `LimitsError` unless *values* (all fields) are valid; *spelled* names an option."""
-    numbers: dict[str, int] = {}
+    numbers: dict[str, Rate] = {}
     for name, value in values.items():
         shown = f"{spelled(name)}: {quoted(value)}"
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise LimitsError(spelled(name), f"{shown} is not a whole number")
+        if name not in _FRACTIONAL or not isinstance(value, Fraction):
+            if isinstance(value, bool) or not isinstance(value, int):
+                raise LimitsError(spelled(name), f"{shown} is not a whole number")
+        elif not units.is_rate(value):
+            raise LimitsError(
+                spelled(name), f"{shown} is not a rate of 0.001 or more in steps of 0.000001"
+            )
         if value < 0:
             raise LimitsError(spelled(name), f"{shown} is negative; 0 means no limit")
         if value > MAX_VALUE:
@@ -244,7 +262,7 @@ def _check(values: Mapping[str, object], spelled: Callable[[str], str]) -> None:
         )
 
 
-def _check_burst(rate: str, numbers: Mapping[str, int], spelled: Callable[[str], str]) -> None:
+def _check_burst(rate: str, numbers: Mapping[str, Rate], spelled: Callable[[str], str]) -> None:
     burst, length = f"{rate}_max", f"{rate}_max_length"
     if numbers[burst] and not numbers[rate]:
         raise LimitsError(
@@ -276,7 +294,7 @@ def _check_burst(rate: str, numbers: Mapping[str, int], spelled: Callable[[str],
         )
 
 
-def _assignment(name: str, numbers: Mapping[str, int], spelled: Callable[[str], str]) -> str:
+def _assignment(name: str, numbers: Mapping[str, Rate], spelled: Callable[[str], str]) -> str:
     return f"{spelled(name)}={format_limit(name, numbers[name])}"
 
 

@@ -1,18 +1,33 @@
 """Sizes and rates as people write and read them: "1.5M" <-> 1572864, "1.2 MiB/s".
 
 Bytes count in powers of 1024, requests in powers of 1000, as K, M, G and T in either case.
-The arithmetic is in integers: no value passes through a float unless it came as one.
+The arithmetic is exact: no value passes through a float unless it came as one.
+
+Sizes are whole numbers of bytes. Rates may be fractions: 0.5 requests a second is one in two
+seconds. A rate is a multiple of a millionth, and from 10^9 on a whole number. So it has at most
+15 digits, and a number of JSON or TOML (an IEEE double) carries it exactly.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from decimal import ROUND_HALF_UP, Decimal
+from fractions import Fraction
 from typing import Final
 
 MAX_VALUE: Final = 10**15
 """The largest value of a limit, that of QEMU (``THROTTLE_VALUE_MAX`` in its ``throttle.h``)."""
+
+Rate = int | Fraction
+"""Bytes or requests a second as `round_rate` makes it: a whole rate is an int."""
+
+RATE_STEPS: Final = 1_000_000
+"""A rate below `WHOLE_RATES_FROM` is a multiple of one part in so many."""
+
+WHOLE_RATES_FROM: Final = 10**9
+
+SMALLEST_RATE: Final = Fraction(1, 1000)
+"""The smallest rate but 0: one request in 1,000 seconds."""
 
 BYTES_BASE: Final = 1024
 REQUESTS_BASE: Final = 1000
@@ -47,22 +62,56 @@ def quoted(text: object, longest: int = 40) -> str:
 
 
 def parse_bytes(value: str | int | float) -> int:
-    """Bytes (or bytes a second) from "3000", "10k", "1.5M" or a number; powers of 1024.
+    """Bytes from "3000", "10k", "1.5M" or a number; powers of 1024.
 
     A fraction of a byte is rounded to the nearest one, halves up.
 
     Raises `UnitError` for what is no such number, is negative or over `MAX_VALUE`, and for what
     is not 0 but would be rounded to it.
     """
-    return _parse(value, BYTES_BASE)
+    exact = _parse(value, BYTES_BASE)
+    rounded = math.floor(exact + Fraction(1, 2))
+    if exact and not rounded:
+        raise UnitError(f"{quoted(value)} is less than a half; the smallest value is 1")
+    return rounded
 
 
-def parse_requests(value: str | int | float) -> int:
-    """Requests (or requests a second), as `parse_bytes` but in powers of 1000."""
-    return _parse(value, REQUESTS_BASE)
+def parse_byte_rate(value: str | int | float) -> Rate:
+    """Bytes a second from "3000", "10k", "1.5M", "0.5" or a number; powers of 1024.
+
+    Raises `UnitError` for what is no such number, is negative or over `MAX_VALUE`, and for what
+    is below `SMALLEST_RATE` but not 0, which means no limit.
+    """
+    return _parse_rate(value, BYTES_BASE)
 
 
-def _parse(value: str | int | float, base: int) -> int:
+def parse_request_rate(value: str | int | float) -> Rate:
+    """Requests a second, as `parse_byte_rate` but in powers of 1000."""
+    return _parse_rate(value, REQUESTS_BASE)
+
+
+def _parse_rate(value: str | int | float, base: int) -> Rate:
+    exact = _parse(value, base)
+    if 0 < exact < SMALLEST_RATE:
+        raise UnitError(f"{quoted(value)} is too small; the smallest rate is 0.001 a second")
+    return round_rate(exact)
+
+
+def round_rate(exact: int | Fraction) -> Rate:
+    """The rate that is nearest to *exact*, halves up."""
+    steps = RATE_STEPS if exact < WHOLE_RATES_FROM else 1
+    rounded = Fraction(math.floor(exact * steps + Fraction(1, 2)), steps)
+    return int(rounded) if rounded.denominator == 1 else rounded
+
+
+def is_rate(fraction: Fraction) -> bool:
+    """Whether *fraction* is a rate: not whole, not too small, and with no digit too many."""
+    if fraction.denominator == 1 or fraction < SMALLEST_RATE:
+        return False
+    return fraction == round_rate(fraction)
+
+
+def _parse(value: str | int | float, base: int) -> int | Fraction:
     if isinstance(value, str):
         return _parse_text(value, base)
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -75,12 +124,11 @@ def _parse(value: str | int | float, base: int) -> int:
         raise _too_large(value, base)
     if isinstance(value, int):
         return value
-    # repr() holds the digits that were written; below 10^15 they are exact enough to round.
-    whole = int(Decimal(repr(value)).to_integral_value(ROUND_HALF_UP))
-    return _not_vanished(whole, value != 0, value)
+    # repr() holds the digits that were written.
+    return Fraction(repr(value))
 
 
-def _parse_text(text: str, base: int) -> int:
+def _parse_text(text: str, base: int) -> Fraction:
     if not text:
         raise UnitError("the value is missing; write e.g. 3000, 10K or 1.5M")
     match = _NUMBER.fullmatch(text) if len(text) <= _LONGEST else None
@@ -93,35 +141,30 @@ def _parse_text(text: str, base: int) -> int:
     digits, suffix = match.groups()
     whole, _, fraction = digits.partition(".")
     unit = base ** (_SUFFIXES.index(suffix.upper()) + 1) if suffix else 1
-    scale = 10 ** len(fraction)
-    scaled = int(whole + fraction) * unit
-    if scaled > MAX_VALUE * scale:
+    exact = Fraction(int(whole + fraction) * unit, 10 ** len(fraction))
+    if exact > MAX_VALUE:
         raise _too_large(text, base)
-    return _not_vanished((2 * scaled + scale) // (2 * scale), scaled != 0, text)
-
-
-def _not_vanished(rounded: int, nonzero: bool, written: object) -> int:
-    # 0 is "no limit": a limit that small must not turn into none.
-    if nonzero and rounded == 0:
-        raise UnitError(f"{quoted(written)} is less than a half; the smallest value is 1")
-    return rounded
+    return exact
 
 
 def _too_large(written: object, base: int) -> UnitError:
     return UnitError(f"{quoted(written)} is too large; the largest value is {_LARGEST_TEXT[base]}")
 
 
-def format_bytes(value: int) -> str:
-    """The shortest exact form that `parse_bytes` reads back: 1572864 is "1.5M", 1000 is "1000"."""
+def format_bytes(value: Rate) -> str:
+    """The shortest exact form of bytes or bytes a second: 1572864 is "1.5M", 1000 is "1000".
+
+    `parse_bytes` and `parse_byte_rate` read it back.
+    """
     return _format(value, BYTES_BASE)
 
 
-def format_requests(value: int) -> str:
-    """As `format_bytes` in powers of 1000; up to 999999 as plain digits."""
-    return str(value) if value < _PLAIN_REQUESTS else _format(value, REQUESTS_BASE)
+def format_requests(value: Rate) -> str:
+    """As `format_bytes` in powers of 1000; below a million as plain digits, "0.5" or "3000"."""
+    return _digits(value) if value < _PLAIN_REQUESTS else _format(value, REQUESTS_BASE)
 
 
-def _format(value: int, base: int) -> str:
+def _format(value: Rate, base: int) -> str:
     for power in range(len(_SUFFIXES), 0, -1):
         unit = base**power
         # Three decimals at most, and only if they say it exactly; no "976562500000K" either.
@@ -130,7 +173,14 @@ def _format(value: int, base: int) -> str:
             whole, fraction = divmod(thousandths, 1000)
             decimals = f".{fraction:03d}".rstrip("0") if fraction else ""
             return f"{whole}{decimals}{_SUFFIXES[power - 1]}"
-    return str(value)
+    return _digits(value)
+
+
+def _digits(value: Rate) -> str:
+    if isinstance(value, int):
+        return str(value)
+    whole, millionths = divmod(int(value * RATE_STEPS), RATE_STEPS)
+    return f"{whole}.{millionths:06d}".rstrip("0")
 
 
 def format_size(value: float) -> str:

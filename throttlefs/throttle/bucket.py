@@ -13,26 +13,30 @@ Each request that goes moves TAT on by its own cost, and the next one waits for 
 *lag* is how much idle time still counts. QEMU's ``docs/throttle.txt`` describes the same thing as
 a bucket that leaks at *rate*: its level is ``(TAT - now) * rate`` and its size is the credit.
 
-Numbers are exact. A cost is kept in nano-units (a unit is a byte, a request, or 1/iops_size of a
-request). So ``rate * nanoseconds`` is a number of nano-units as well, and nothing is ever rounded:
-instead of TAT the bucket holds ``TAT * rate``.
+Numbers are exact integers. A unit is a byte, a request, or 1/iops_size of a request. A rate is
+kept in micro-units a second, so that it may be a fraction, and a cost in femto-units. So ``rate *
+nanoseconds`` is a number of femto-units as well, and nothing is ever rounded: instead of TAT the
+bucket holds ``TAT * rate``.
 """
 
 from __future__ import annotations
 
 from .recent import RecentMaximum
 
-NANO = 1_000_000_000
-"""Nano-units in a unit, and nanoseconds in a second."""
+MICRO = 1_000_000
+"""Micro-units in a unit: the steps of a rate."""
+
+FEMTO = 1_000_000_000_000_000
+"""Femto-units in a unit: what a cost is counted in."""
 
 
 class Bucket:
     """One rate that holds for a stream of requests, with or without a burst.
 
-    ``rate`` is in units a second. A request of n bytes costs ``max(fixed, n * per_byte)``
-    nano-units: a byte limit has ``fixed == 0``, a request limit ``per_byte == 0``, and one with
+    ``rate`` is in micro-units a second. A request of n bytes costs ``max(fixed, n * per_byte)``
+    femto-units: a byte limit has ``fixed == 0``, a request limit ``per_byte == 0``, and one with
     an ``iops_size`` counts in units of 1/iops_size of a request and has both. ``paid`` is TAT
-    times the rate and ``credit`` a burst's volume, both in nano-units. ``has_slack`` says whether
+    times the rate and ``credit`` a burst's volume, both in femto-units. ``has_slack`` says whether
     time goes unused: the last request could have gone half a lag before it did.
     """
 
@@ -58,7 +62,7 @@ class Bucket:
         self.has_slack = True
 
     def cost(self, nbytes: int) -> int:
-        """What a request of *nbytes* costs, in nano-units."""
+        """What a request of *nbytes* costs, in femto-units."""
         cost = nbytes * self.per_byte
         return cost if cost > self.fixed else self.fixed
 
@@ -82,7 +86,10 @@ class Bucket:
 
     def refund(self, nbytes: int, done: int) -> None:
         """Take back what a request of *nbytes* was charged beyond the *done* bytes it moved."""
-        self.paid -= self.cost(nbytes) - self.cost(done)
+        per_byte, fixed = self.per_byte, self.fixed
+        charged, owed = nbytes * per_byte, done * per_byte
+        if charged > fixed:
+            self.paid -= charged - (owed if owed > fixed else fixed)
 
     def longest(self, nbytes: int, now: int) -> int:
         """How long (ns) the largest of recent requests takes, one of *nbytes* at *now* included."""
@@ -95,7 +102,7 @@ class Bucket:
         return recent.at(now) // self.rate
 
     def level(self, now: int) -> int:
-        """What is not paid for yet, in nano-units; negative after idleness."""
+        """What is not paid for yet, in femto-units; negative after idleness."""
         return self.paid - now * self.rate
 
     def owed_until(self) -> int:

@@ -6,7 +6,7 @@ from typing import Final
 
 from throttlefs.settings.limits import NO_LIMITS, Limits
 
-from .bucket import NANO, Bucket
+from .bucket import FEMTO, MICRO, Bucket
 
 READ: Final = 0
 WRITE: Final = 1
@@ -30,16 +30,17 @@ def _figures(limits: Limits) -> dict[str, Figures]:
         if not rate:
             continue
         if name.startswith("bps"):
-            unit, fixed, per_byte = 1, 0, NANO
+            unit, fixed, per_byte = 1, 0, FEMTO
         elif size:
-            unit, fixed, per_byte = size, size * NANO, NANO
+            unit, fixed, per_byte = size, size * FEMTO, FEMTO
         else:
-            unit, fixed, per_byte = 1, NANO, 0
+            unit, fixed, per_byte = 1, FEMTO, 0
         burst = getattr(limits, f"{name}_max")
         volume = burst * getattr(limits, f"{name}_max_length")
-        wanted[name] = (rate * unit, fixed, per_byte, volume * unit * NANO)
+        # A rate is a whole number of micro-units, so no fraction is lost.
+        wanted[name] = (int(rate * MICRO) * unit, fixed, per_byte, int(volume * FEMTO) * unit)
         if burst:
-            wanted[f"{name}_max"] = (burst * unit, fixed, per_byte, 0)
+            wanted[f"{name}_max"] = (int(burst * MICRO) * unit, fixed, per_byte, 0)
     return wanted
 
 

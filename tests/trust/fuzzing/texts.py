@@ -28,8 +28,9 @@ from throttlefs.settings.units import (
     UnitError,
     format_bytes,
     format_requests,
+    parse_byte_rate,
     parse_bytes,
-    parse_requests,
+    parse_request_rate,
     quoted,
 )
 from throttlefs.throttle import Throttle
@@ -66,7 +67,11 @@ def units(data: bytes) -> None:
         except ValueError:
             pass
     for value in values:
-        for parse, form in ((parse_bytes, format_bytes), (parse_requests, format_requests)):
+        for parse, form in (
+            (parse_bytes, format_bytes),
+            (parse_byte_rate, format_bytes),
+            (parse_request_rate, format_requests),
+        ):
             try:
                 number = parse(value)
             except UnitError as error:

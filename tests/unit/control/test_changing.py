@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from fractions import Fraction
 from typing import Any
 
 import pytest
 
 from tests.unit.control.bare_mount import Mount
+from throttlefs.control.protocol import parse_request, success
 from throttlefs.errors import ThrottlefsError
 from throttlefs.policy.policy import make_policy
 from throttlefs.settings.config import parse_config
@@ -23,6 +26,21 @@ def test_a_change_says_what_has_changed(mount: Mount) -> None:
             "after": {"bps": 2 << 20, "iops_wr": 500, "weight": 100},
         }
     ]
+
+
+def test_a_rate_may_be_a_fraction_as_a_number_or_as_text(mount: Mount) -> None:
+    mount.open("a.img")
+    (changed,) = mount.set_image("a.img", iops=0.5, bps="0.1K")
+    assert changed["after"] == {"bps": Fraction(1024, 10), "iops": Fraction(1, 2), "weight": 100}
+    answer = json.loads(success(changed, parse_request(b'{"execute": "x"}')))
+    assert answer["return"]["after"] == {"bps": 102.4, "iops": 0.5, "weight": 100}
+    # What a client was told it may send again.
+    assert mount.set_image("a.img", **answer["return"]["after"])[0]["before"] == changed["after"]
+    assert mount.limits("a.img")["bps"] == Fraction(1024, 10)
+    text = mount.run("x-throttlefs-query-config")["toml"]
+    assert "bps = 102.4\niops = 0.5\n" in text
+    message = mount.error("x-throttlefs-set", device="a.img", values={"iops": 0.0001})
+    assert message == "iops: '0.0001' is too small; the smallest rate is 0.001 a second"
 
 
 def test_one_limit_is_lifted_with_its_burst(mount: Mount) -> None:

@@ -63,6 +63,18 @@ def test_what_query_block_says_can_be_set_again(mount: Mount) -> None:
     assert image.parent is not None
 
 
+def test_qemus_commands_know_whole_numbers_only(mount: Mount) -> None:
+    """0 would mean that there is no limit, so a fraction is rounded up."""
+    mount.open("a.img")
+    mount.set_image("a.img", bps=0, iops=0.5, iops_max=1.5, iops_rd=2.25)
+    (drive,) = mount.run("query-block")
+    said = drive["inserted"]
+    assert [said[name] for name in ("iops", "iops_max", "iops_rd")] == [1, 2, 3]
+    assert all(type(said[name]) is int for name in ("bps", "iops", "iops_max", "iops_rd"))
+    message = mount.error("block_set_io_throttle", **NO_LIMIT | {"device": "a.img", "iops": 0.5})
+    assert message == "Invalid parameter type for 'iops', expected: integer"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

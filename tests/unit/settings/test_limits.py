@@ -1,6 +1,8 @@
 import copy
 import dataclasses
+import math
 import pickle
+from fractions import Fraction
 
 import pytest
 from hypothesis import given
@@ -17,8 +19,14 @@ from throttlefs.settings.limits import (
     format_limit,
     parse_limit,
 )
+from throttlefs.settings.units import round_rate
 
 MAX = 10**15
+
+
+some_rates = st.integers(1, MAX) | st.integers(1000, 10**12).map(
+    lambda millionths: round_rate(Fraction(millionths, 10**6))
+)
 
 
 @st.composite
@@ -26,11 +34,11 @@ def valid_limits(draw):
     """Limits that keep QEMU's rules by construction, not by asking `Limits`."""
     fields = {}
     for rate in draw(st.sets(st.sampled_from(RATES))):
-        fields[rate] = draw(st.integers(1, MAX))
+        fields[rate] = draw(some_rates)
         if draw(st.booleans()):
-            fields[f"{rate}_max"] = draw(st.integers(fields[rate], MAX))
-            longest = MAX // fields[f"{rate}_max"]
-            fields[f"{rate}_max_length"] = draw(st.integers(1, longest))
+            burst = max(fields[rate], draw(some_rates))
+            fields[f"{rate}_max"] = burst
+            fields[f"{rate}_max_length"] = draw(st.integers(1, MAX // math.ceil(burst)))
     if any(fields.get(rate) for rate in ("iops", "iops_rd", "iops_wr")):
         fields["iops_size"] = draw(st.integers(0, MAX))
     return Limits(**fields)
@@ -101,6 +109,7 @@ def test_parse_reads_suffixes_by_the_kind_of_limit():
             "iops-read": 10,
             "iops_size": "4k",
             "bps_wr": 1.5,
+            "iops_wr": "0.25",
         }
     )
     assert limits == Limits(
@@ -110,7 +119,8 @@ def test_parse_reads_suffixes_by_the_kind_of_limit():
         iops=3000,
         iops_rd=10,
         iops_size=4096,
-        bps_wr=2,
+        bps_wr=Fraction(3, 2),
+        iops_wr=Fraction(1, 4),
     )
 
 
@@ -153,6 +163,9 @@ def test_parse_reads_suffixes_by_the_kind_of_limit():
             r"product must not exceed 10\^15",
         ),
         ({"iops_size": "4K", "bps": 1}, "iops_size", "iops_size=4K .*add iops"),
+        ({"iops": "0.0001"}, "iops", r"iops: '0\.0001' is too small; the smallest rate is 0\.001"),
+        ({"iops": "0.5", "iops_max": 0.25}, "iops_max", r"iops_max=0\.25 is below iops=0\.5"),
+        ({"iops": "0.5", "iops_size": "0.25"}, "iops_size", "less than a half"),
         ({"bps": 1, "bps-total": 2}, "bps-total", "bps-total and bps are the same limit"),
     ],
 )
@@ -164,7 +177,9 @@ def test_what_qemu_refuses_is_refused_by_name(values, culprit, message):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("value", [True, 1.0, "1", None, -1, MAX + 1])
+@pytest.mark.parametrize(
+    "value", [True, 1.0, "1", None, -1, MAX + 1, Fraction(1, 3), Fraction(2), Fraction(-1, 2)]
+)
 @pytest.mark.parametrize("name", ["bps", "iops_wr_max", "iops_size", "bps_max_length"])
 def test_the_constructor_takes_plain_numbers_only(name, value):
     with pytest.raises(LimitsError) as caught:
@@ -182,6 +197,7 @@ def test_the_constructor_takes_plain_numbers_only(name, value):
         {"bps_max_length": 1},
         {"iops_wr": 1, "iops_size": MAX},
         dict.fromkeys(RATES, MAX),
+        {"iops": Fraction(1, 2), "iops_max": Fraction(3, 2), "iops_max_length": 60},
     ],
 )
 def test_what_is_allowed(fields):
@@ -202,6 +218,18 @@ def test_changed_is_checked_too():
     assert limits == Limits(bps=10, bps_max=20)
     with pytest.raises(LimitsError, match="bps_max=20 needs bps"):
         limits.changed(bps=0)
+
+
+@pytest.mark.parametrize("name", ["iops_size", "bps_max_length"])
+def test_only_rates_may_be_fractions(name):
+    with pytest.raises(LimitsError, match="not a whole number"):
+        Limits(**{name: Fraction(3, 2)})
+
+
+def test_the_form_of_what_json_carries():
+    assert format_limit("iops", 0.5) == "0.5"
+    assert format_limit("bps", 1572864.0) == "1.5M"
+    assert format_limit("bps_max_length", 3.0) == "3"
 
 
 def test_text_form():

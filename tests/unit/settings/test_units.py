@@ -1,3 +1,4 @@
+import json
 import math
 from fractions import Fraction
 
@@ -6,7 +7,21 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from throttlefs.settings import units
-from throttlefs.settings.units import MAX_VALUE, UnitError, parse_bytes, parse_requests
+from throttlefs.settings.units import (
+    MAX_VALUE,
+    RATE_STEPS,
+    WHOLE_RATES_FROM,
+    UnitError,
+    is_rate,
+    parse_byte_rate,
+    parse_bytes,
+    parse_request_rate,
+    round_rate,
+)
+
+rates = st.integers(0, MAX_VALUE) | st.integers(1000, WHOLE_RATES_FROM * RATE_STEPS).map(
+    lambda steps: round_rate(Fraction(steps, RATE_STEPS))
+)
 
 
 @pytest.mark.parametrize(
@@ -38,10 +53,46 @@ def test_bytes(text, expected):
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [("3000", 3000), ("10k", 10_000), ("1.5M", 1_500_000), ("0.0015K", 2), ("1000T", MAX_VALUE)],
+    [
+        ("3000", 3000),
+        ("10k", 10_000),
+        ("1.5M", 1_500_000),
+        ("0.0015K", Fraction(3, 2)),
+        ("1000T", MAX_VALUE),
+        ("0.5", Fraction(1, 2)),
+        ("0.25", Fraction(1, 4)),
+        (".001", Fraction(1, 1000)),
+        ("0.0", 0),
+        ("2.000", 2),
+        ("0.3333333333", Fraction(333_333, 1_000_000)),
+        ("0.0000005K", None),
+        ("0.0010005", Fraction(1001, 1_000_000)),  # halves go up
+        ("999999999.9999999", 10**9),
+        ("1000000000.5", 1_000_000_001),
+    ],
 )
-def test_requests_count_in_thousands(text, expected):
-    assert parse_requests(text) == expected
+def test_request_rates_count_in_thousands_and_may_be_fractions(text, expected):
+    if expected is None:
+        with pytest.raises(UnitError, match=r"smallest rate is 0\.001"):
+            parse_request_rate(text)
+        return
+    assert parse_request_rate(text) == expected
+    assert isinstance(parse_request_rate(text), type(expected))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("0.1K", Fraction(1024, 10)), ("1.5M", 1572864), ("0.5", Fraction(1, 2)), ("0.5K", 512)],
+)
+def test_byte_rates_count_in_powers_of_1024(text, expected):
+    assert parse_byte_rate(text) == expected
+
+
+@pytest.mark.parametrize("value", ["0.0009", "0.0000001", ".0009999999", 0.0005, 1e-300])
+def test_a_rate_that_is_too_small_is_refused(value):
+    for parse in (parse_byte_rate, parse_request_rate):
+        with pytest.raises(UnitError, match=r"is too small; the smallest rate is 0\.001 a second$"):
+            parse(value)
 
 
 @pytest.mark.parametrize(
@@ -113,7 +164,35 @@ def test_numbers_too_long_to_be_printed_are_refused_too(sign):
 @given(st.integers(0, MAX_VALUE))
 def test_what_is_shown_reads_back(value):
     assert parse_bytes(units.format_bytes(value)) == value
-    assert parse_requests(units.format_requests(value)) == value
+
+
+@given(rates)
+def test_a_rate_that_is_shown_reads_back(rate):
+    assert parse_byte_rate(units.format_bytes(rate)) == rate
+    assert parse_request_rate(units.format_requests(rate)) == rate
+
+
+@given(rates)
+def test_a_number_of_json_carries_a_rate_exactly(rate):
+    number = json.loads(json.dumps(float(rate)))
+    assert parse_byte_rate(number) == parse_request_rate(number) == rate
+
+
+@given(st.fractions(Fraction(1, 1000), MAX_VALUE))
+def test_a_rate_is_the_nearest_to_what_was_asked(exact):
+    rate = round_rate(exact)
+    step = Fraction(1, RATE_STEPS) if exact < WHOLE_RATES_FROM else 1
+    assert abs(rate - exact) <= step / 2
+    assert round_rate(rate) == rate
+    assert isinstance(rate, int) or is_rate(rate)
+
+
+@pytest.mark.parametrize(
+    "fraction",
+    [Fraction(2), Fraction(1, 3), Fraction(1, 10**4), Fraction(-1, 2), Fraction(10**15 + 1, 2)],
+)
+def test_what_is_no_rate(fraction):
+    assert not is_rate(fraction)
 
 
 @given(
@@ -127,18 +206,21 @@ def test_the_arithmetic_is_exact(digits, decimals, suffix, base):
     text = f"{whole}.{fraction:0{decimals}d}{suffix}" if decimals else f"{whole}{suffix}"
     exact = Fraction(digits, 10**decimals) * base ** " KMG".index(suffix.upper() or " ")
     assume(exact <= MAX_VALUE)
-    parse = parse_bytes if base == 1024 else parse_requests
-    if 0 < exact < Fraction(1, 2):
+    parse = parse_byte_rate if base == 1024 else parse_request_rate
+    if 0 < exact < Fraction(1, 1000):
         with pytest.raises(UnitError):
             parse(text)
     else:
-        assert parse(text) == math.floor(exact + Fraction(1, 2))
+        assert parse(text) == round_rate(exact)
+    if base == 1024 and not 0 < exact < Fraction(1, 2):
+        assert parse_bytes(text) == math.floor(exact + Fraction(1, 2))
 
 
 @given(st.text())
 def test_any_text_is_a_size_or_a_unit_error(text):
     try:
         value, message = parse_bytes(text), ""
+        parse_byte_rate(text)
     except UnitError as error:
         value, message = 0, str(error)
     assert 0 <= value <= MAX_VALUE
@@ -165,7 +247,16 @@ def test_bytes_for_people(value, text):
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(3000, "3000"), (999_999, "999999"), (1_500_000, "1.5M"), (10**15, "1000T")]
+    ("value", "text"),
+    [
+        (3000, "3000"),
+        (999_999, "999999"),
+        (1_500_000, "1.5M"),
+        (10**15, "1000T"),
+        (Fraction(1, 2), "0.5"),
+        (Fraction(1_500_001, 1_000_000), "1.500001"),
+        (Fraction(3_000_001, 2), "1500000.5"),
+    ],
 )
 def test_requests_for_people(value, text):
     assert units.format_requests(value) == text

@@ -9,19 +9,19 @@ from hypothesis import strategies as st
 
 from tests.unit.throttle.simulator import KIB, MIB, READ, SECOND, START, Simulator
 from throttlefs.settings.limits import MAX_VALUE, Limits
-from throttlefs.throttle.bucket import NANO, Bucket
+from throttlefs.throttle.bucket import FEMTO, MICRO, Bucket
 from throttlefs.throttle.meter import Meter
 from throttlefs.throttle.node import SLACK
 
-BURST = 60 * 2000 * NANO
+BURST = 60 * 2000 * FEMTO
 
 
 def bytes_bucket(rate: int, credit: int = 0) -> Bucket:
-    return Bucket(rate, 0, NANO, credit, START)
+    return Bucket(rate * MICRO, 0, FEMTO, credit, START)
 
 
 def requests_bucket(rate: int) -> Bucket:
-    return Bucket(rate, NANO, 0, 0, START)
+    return Bucket(rate * MICRO, FEMTO, 0, 0, START)
 
 
 def test_a_request_goes_first_and_is_paid_for_afterwards() -> None:
@@ -85,7 +85,7 @@ def test_a_saturated_image_gets_its_rate_to_the_nanosecond() -> None:
 def test_there_is_no_drift_in_a_year() -> None:
     bucket = requests_bucket(7)
     year = 365 * 24 * 3600
-    bucket.paid += (year * 7 - 1000) * NANO
+    bucket.paid += (year * 7 - 1000) * FEMTO
     for _ in range(1000):
         bucket.charge(1, START, SLACK)
     assert bucket.due_at(START) == START + year * SECOND
@@ -103,7 +103,7 @@ def test_a_new_rate_keeps_what_is_owed_in_units(rates: list[int], spent: int, id
     now = START + idle
     level = bucket.level(now)
     for rate in rates:
-        bucket.change(rate, 0, NANO, 0, now)
+        bucket.change(rate * MICRO, 0, FEMTO, 0, now)
         assert bucket.level(now) == level
 
 
@@ -143,11 +143,11 @@ def test_a_lifted_limit_is_forgotten_once_it_is_paid_for() -> None:
 
 def test_a_burst_that_is_taken_away_does_not_block_what_it_has_let_through() -> None:
     bucket = requests_bucket(100)
-    bucket.change(100, NANO, 0, BURST, START)
+    bucket.change(100 * MICRO, FEMTO, 0, BURST, START)
     for _ in range(100_000):
         bucket.charge(1, START, 0)
     assert bucket.due_at(START) == START
-    bucket.change(100, NANO, 0, 0, START)
+    bucket.change(100 * MICRO, FEMTO, 0, 0, START)
     # At the rate from now on: what was within the old credit is not a thousand seconds' debt.
     for number in range(1, 4):
         bucket.charge(1, bucket.due_at(START), 0)
@@ -156,10 +156,10 @@ def test_a_burst_that_is_taken_away_does_not_block_what_it_has_let_through() -> 
 
 def test_the_credit_of_a_burst_shrinks_with_the_level() -> None:
     bucket = requests_bucket(100)
-    bucket.change(100, NANO, 0, BURST, START)
+    bucket.change(100 * MICRO, FEMTO, 0, BURST, START)
     for _ in range(100_000):
         bucket.charge(1, START, 0)
-    bucket.change(100, NANO, 0, 0, START)
+    bucket.change(100 * MICRO, FEMTO, 0, 0, START)
     later = START + 500 * SECOND  # the level has fallen to 50,000
     bucket.charge(1, later, 0)
     assert bucket.due_at(later) == later + SECOND // 100
@@ -172,5 +172,5 @@ def test_a_burst_that_is_given_counts_at_once() -> None:
     for _ in range(1000):
         bucket.charge(1, START, 0)
     assert bucket.due_at(START) == START + 10 * SECOND
-    bucket.change(100, NANO, 0, BURST, START)
+    bucket.change(100 * MICRO, FEMTO, 0, BURST, START)
     assert bucket.due_at(START) == START

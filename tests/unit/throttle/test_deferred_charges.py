@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from throttlefs.settings.limits import Limits
 from throttlefs.throttle import READ, WRITE, Image, ImagePolicy, Override, Throttle
+from throttlefs.throttle.bucket import FEMTO, MICRO
 
 from .virtual import VirtualAlarm
 
@@ -72,8 +73,8 @@ def test_a_request_that_finds_all_paid_for_is_charged_from_the_slack() -> None:
     last = alarm.now - 1_000_000
     image.settle()
     [by_bytes, by_requests], _ = image.meter.buckets
-    assert by_bytes.paid == (last - 2_000_000) * 10**9 + 4096 * 10**9
-    assert by_requests.paid == (last - 2_000_000) * 1000 + 10**9
+    assert by_bytes.paid == (last - 2_000_000) * 10**9 * MICRO + 4096 * FEMTO
+    assert by_requests.paid == (last - 2_000_000) * 1000 * MICRO + FEMTO
 
 
 def test_requests_too_close_to_one_another_are_charged_one_by_one() -> None:
@@ -93,4 +94,4 @@ def test_what_was_not_charged_yet_is_owed_after_a_change() -> None:
     throttle.set_override(image, Override(Limits(iops=1)))
     [bucket], _ = image.meter.buckets
     # Two requests' worth of slack, in units, less the one that went.
-    assert bucket.level(alarm.now) == -(10**9)
+    assert bucket.level(alarm.now) == -FEMTO
