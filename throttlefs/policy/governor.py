@@ -1,4 +1,4 @@
-"""Who is held to what: applies ``-o``, the config file and live changes to the throttle.
+"""Applies ``-o``, the config file and live changes to the throttle.
 
 An image follows the mount's default. The first table of the file that matches its path overrides
 the default, and a live change overrides both. The table is looked up when the image is first met,
@@ -16,7 +16,7 @@ from throttlefs.throttle import Image, ImagePolicy, Throttle
 from .policy import GroupPolicy, Policy
 
 _FEW = 100
-"""Images released before their paths are cleared out."""
+"""How many images are released before their paths are cleared out."""
 
 
 class Governor:
@@ -35,7 +35,7 @@ class Governor:
         throttle.set_default(policy.default)
 
     def image(self, key: FileKey, path: bytes) -> Image:
-        """The image of the file *key*, opened at *path*; first met, its table is looked up."""
+        """The image of the file *key*, opened at *path*. Its table is looked up the first time."""
         new = not self.throttle.knows(key)
         image = self.throttle.image(key)
         if new:
@@ -44,19 +44,19 @@ class Governor:
         return image
 
     def release(self, key: FileKey) -> None:
-        """Nobody has the image open any more. What it owes is remembered until it is paid."""
+        """Release an image that nobody has open. Its debt is remembered until it is paid."""
         if key in self._changed:
             return
         self.throttle.forget(key, keep_settings=False)
         self._released += 1
         if self._released > len(self.paths) // 2 + _FEW:
-            # The throttle drops an image when it has paid, so now and then it is asked.
+            # The throttle drops an image once it has paid, so ask it now and then.
             self._released = 0
             knows = self.throttle.knows
             self.paths = {known: path for known, path in self.paths.items() if knows(known)}
 
     def changed(self, key: FileKey) -> None:
-        """Note that the image has a live change, which is to outlive its handles."""
+        """Note that the image has a live change, which outlives its handles."""
         self._changed.add(key)
 
     def is_changed(self, key: FileKey) -> bool:
@@ -72,7 +72,7 @@ class Governor:
         self.policy = replace(self.policy, default=default)
 
     def removed(self, key: FileKey) -> None:
-        """The file is gone for good: its live changes are not for the next file of its number."""
+        """Forget the live changes of a file that is gone for good: another may get its number."""
         self._changed.discard(key)
         self.release(key)
 
@@ -82,7 +82,7 @@ class Governor:
         *current_path* gives the path of an image that the kernel still knows, which may have
         been renamed since it was met.
         """
-        with self.throttle.changes():  # nothing goes while a group is between two parents
+        with self.throttle.changes():  # no request goes while a group is between two parents
             old_groups = {group.name for group in self.throttle.groups()}
             self.policy = policy
             self._changed.clear()
@@ -105,7 +105,7 @@ class Governor:
         throttle, groups = self.throttle, self.policy.groups
         known = {group.name for group in throttle.groups()}
         for name in known & groups.keys():
-            throttle.set_group_parent(name, None)  # or the new parents could pass for a cycle
+            throttle.set_group_parent(name, None)  # or new parents could look like a cycle
         for name in _parents_first(groups):
             policy = groups[name]
             if name in known:

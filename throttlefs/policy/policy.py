@@ -1,4 +1,4 @@
-"""What ``-o`` and the configuration file say together: limits, group and weight of each image.
+"""Joins ``-o`` and the configuration file: limits, group and weight of each image.
 
 The default holds for an image without a table of its own. Limits, group and weight of the default
 each come from ``-o`` or, if that does not name them, from ``[defaults]``. Limits and a group in
@@ -29,7 +29,7 @@ from throttlefs.throttle import NO_OVERRIDE, ImagePolicy, Override
 
 @dataclass(frozen=True, slots=True)
 class GroupPolicy:
-    """What holds for a group."""
+    """The limits, weight and parent of a group."""
 
     limits: Limits = NO_LIMITS
     weight: int = DEFAULT_WEIGHT
@@ -40,7 +40,7 @@ class GroupPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What ``-o`` and the file say together; made by `make_policy`.
+    """The policy of ``-o`` and the file; made by `make_policy`.
 
     To change the mount's default, use `dataclasses.replace` with another `default`.
     """
@@ -52,7 +52,7 @@ class Policy:
     config: Config = NO_CONFIG
 
     def override_for(self, path: bytes) -> Override:
-        """What a table says of the image at *path*, relative to the mount, in any encoding."""
+        """The table's override for the image at *path*, relative to the mount, in any encoding."""
         rule = self.config.rule_for(path)
         if rule is None:
             return NO_OVERRIDE

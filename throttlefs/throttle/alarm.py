@@ -1,8 +1,8 @@
-"""What wakes the dispatcher: a timer on the monotonic clock, exact to some 50 us.
+"""The alarm that wakes the dispatcher: a timer on the monotonic clock, exact to some 50 us.
 
-``trio.sleep`` ends in an epoll timeout of whole milliseconds and is up to one late. A timerfd
+``trio.sleep`` ends in an epoll timeout of whole milliseconds, so it is up to 1 ms late. A timerfd
 (timerfd_create(2)) is as exact as the kernel's high-resolution timers. Python has it from 3.13 on
-(``os.timerfd_create``); until then it takes ctypes.
+(``os.timerfd_create``); for earlier versions this module uses ctypes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _TFD_CLOEXEC: Final = os.O_CLOEXEC
 _TFD_TIMER_ABSTIME: Final = 1
 _NANO: Final = 1_000_000_000
 _LATEST: Final = (1 << 62) - 1
-"""ns that fit into a timer: some 146 years."""
+"""The latest instant (ns) that fits into a timer: some 146 years."""
 
 
 class Alarm(Protocol):
@@ -36,7 +36,7 @@ class Alarm(Protocol):
         """A descriptor that becomes readable when the instant comes."""
 
     def close(self) -> None:
-        """Give up what the alarm holds; nobody waits any more."""
+        """Free what the alarm holds; nobody waits any more."""
 
 
 class TimerfdAlarm:

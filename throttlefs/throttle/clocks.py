@@ -15,9 +15,9 @@ simply that of the finishes. They can be the keys of a heap, and V never changes
   number of requests of a request limit.
 - *B* is the cost of the largest of recent requests at the heaviest of recent weights. The plain
   rule has no B, and limits inside limits need one: a member that its own limits held up while
-  others had their turn may catch up by B. If it started at V, it would queue behind large
-  requests each time and never reach its share. B is no gift: over any time a member has at most
-  what V has gone on, B and one request.
+  others had their turn may catch up by B. If it started at V, it would queue behind large requests
+  each time and never reach its share. B gives nothing away: over any time a member has at most the
+  advance of V, B and one request.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _MOST_COSTS: Final = 256
 
 
 class Share:
-    """What one member of a group has had by one clock; `Clock.join` makes it.
+    """How much one member of a group has had by one clock; `Clock.join` makes it.
 
     ``finish`` is in fs of the clock's virtual time. ``last_size`` is the size (bytes) of the
     member's last request, -1 before the first.
@@ -54,7 +54,7 @@ class Share:
 
 
 class Clock:
-    """Counts what the members of a group have had, by the limits that `count_by` names.
+    """Counts how much the members of a group have had, by the limits that `count_by` names.
 
     Times are in femtoseconds, so that a byte at 10^15 bytes/s still takes one. ``index`` says
     which of a member's shares is this clock's.
@@ -111,12 +111,12 @@ class Clock:
         share.last_size = nbytes
 
     def refund(self, share: Share, weight: int, nbytes: int, done: int) -> None:
-        """Take back: a request was counted as *nbytes* and moved only *done* of them."""
+        """Count only *done* bytes of a request that was counted as *nbytes*."""
         excess = self._cost(nbytes) - self._cost(done)
         share.finish -= excess * DEFAULT_WEIGHT // weight
 
     def reweigh(self, share: Share, old_weight: int, weight: int) -> None:
-        """Scale how far the member is ahead or behind: it gets another *weight*."""
+        """Scale how far the member is ahead or behind, because it gets another *weight*."""
         ahead = share.finish - self.virtual
         share.finish = self.virtual + ahead * old_weight // weight
 

@@ -16,8 +16,7 @@ class Dispatcher:
     """Queues requests, and wakes their owners when the scheduler lets them go.
 
     *clock* gives ns and never goes back; *alarm* runs on the same clock. An owner is what
-    `waiting.current` returned. Everything is to be called from the thread of the loop that the
-    owners run in.
+    `waiting.current` returned. Call everything from the thread of the loop that the owners run in.
 
     A session loop watches `fileno` and calls `poll`; without one, `run` does the same in a task.
     """
@@ -52,7 +51,7 @@ class Dispatcher:
         self._set_alarm()
 
     def refund(self, leaf: Leaf, direction: int, nbytes: int, done: int) -> None:
-        """Charge a request of *nbytes* that went for the *done* bytes only that it has moved."""
+        """Charge a request that went as *nbytes* for only the *done* bytes that it moved."""
         self.scheduler.refund(leaf, direction, nbytes, done, self.clock())
         self._after_change()
 
@@ -98,7 +97,7 @@ class Dispatcher:
         return self.scheduler.next_due
 
     def poll(self) -> None:
-        """Let everything go that is due now; costs next to nothing when nothing is."""
+        """Let everything go that is due now; costs next to nothing if nothing is due."""
         if self.scheduler.next_due < NEVER:
             now = self.clock()
             if self.scheduler.next_due <= now:

@@ -1,10 +1,10 @@
-"""What can be wrong with an order to the limiter."""
+"""The errors of calls of the limiter."""
 
 from __future__ import annotations
 
 
 class ThrottleError(ValueError):
-    """An order that cannot be carried out; the message is one line. Nothing has changed."""
+    """A call that cannot be carried out; the message is one line. Nothing has changed."""
 
 
 class UnknownGroupError(ThrottleError):

@@ -77,7 +77,7 @@ class Group(Node):
             turns.relist(member, now)
 
     def limits_changed(self, now: int) -> None:
-        """Limits of this group or of one above it have changed, and so the cost of a request."""
+        """Count by the limits as they are now, after a change in this group or in one above it."""
         totals: list[Bucket] = []
         own: tuple[list[Bucket], list[Bucket]] = ([], [])
         for node in self.find_path():
@@ -127,9 +127,9 @@ class Group(Node):
         member = self._known_first(chosen, now)
         other = 1 - chosen
         if self.meter.totals and self.waiting[other] and self.own_due_at(other, now) <= now:
-            # Both may go here, one is held up above. If it was the turn of that one, it keeps its
-            # turn whatever goes first: else it may never again find the limits here and above due
-            # at the same time.
+            # Both directions may go here, and one is held up above. If it had its turn, it keeps
+            # the turn, whatever goes first. Otherwise it might never again find the limits here and
+            # above due at the same time.
             rival = self._first(other, now)
             if rival is not None and rival is not member and _goes_before(rival, member):
                 self.turn_pending[other] = True
@@ -180,7 +180,7 @@ class Group(Node):
     # Requests that go.
 
     def note_turn(self, member: Node, direction: int, now: int) -> None:
-        """*member*, which waited, is about to go: remember for how long it has been due."""
+        """Remember for how long *member*, which waited and is about to go, has been due."""
         gap = now - max(member.places[direction].due_since, self._last_release[direction])
         recent = self.turn_gap[direction]
         if gap > recent.current or now >= recent.until:
@@ -194,7 +194,7 @@ class Group(Node):
             clock.advance(shares[clock.index], weight, nbytes, now)
 
     def refund(self, member: Node, direction: int, nbytes: int, done: int, now: int) -> None:
-        """Take back: a request of *member* was counted as *nbytes*, *done* of them were moved."""
+        """Count only *done* bytes of a request of *member* that was counted as *nbytes*."""
         for clock in self._counting[direction]:
             clock.refund(member.shares[clock.index], member.weight, nbytes, done)
         for turns in self._turns:

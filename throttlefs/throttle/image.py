@@ -26,10 +26,10 @@ from .node import SLACK
 class Image(Leaf):
     """One file's place in the limiter; `Throttle.image` makes them.
 
-    ``override`` is what was said of this image alone; `Throttle.set_override` changes it.
+    ``override`` is what was set for this image alone; `Throttle.set_override` changes it.
     ``unlimited[direction]`` says that nothing can hold a request up; the throttle keeps it up to
-    date. ``waiting[direction]`` is how many requests wait now, ``waiting_most[direction]`` how
-    many did at most.
+    date. ``waiting[direction]`` is how many requests wait now, ``waiting_most[direction]`` how many
+    did at most.
     """
 
     __slots__ = (
@@ -55,11 +55,11 @@ class Image(Leaf):
         self._try_pass = dispatcher.scheduler.try_pass
         self.override = NO_OVERRIDE
         self.unlimited = [True, True]
-        # The throttle's: nobody has the image open; it is on the list of those to drop when paid.
+        # Set by the throttle: whether nobody has it open, and whether it is listed to be dropped.
         self.forgotten = False
         self.listed = False
-        # Charges are deferred for requests of up to so many bytes (-1: for none), the last of
-        # which went at _deferred_at (ns), if the next comes at least so many ns later.
+        # Charges are deferred for requests of at most _deferred_size bytes (-1: for none) that come
+        # at least _deferred_gap ns after the last one, which went at _deferred_at (ns).
         self._deferred_size = -1
         self._deferred_at = 0
         self._deferred_gap = 0
@@ -69,7 +69,7 @@ class Image(Leaf):
     def try_admit(self, direction: int, nbytes: int) -> bool:
         """Let a request of *nbytes* go at once if it is due: True, and it is charged.
 
-        False: nothing is charged and the request has to `admit`.
+        False: nothing is charged, and the caller must await `admit`.
         """
         if self.unlimited[direction]:
             return True
@@ -107,7 +107,7 @@ class Image(Leaf):
         return True
 
     def settle(self) -> None:
-        """Charge what is not yet charged; before anything else is done with the image."""
+        """Charge what is not yet charged; call this before anything else happens to the image."""
         if self._deferred_size < 0:
             return
         self._deferred_size = -1
@@ -128,8 +128,8 @@ class Image(Leaf):
     async def admit(self, direction: int, nbytes: int) -> int:
         """Wait until a request of *nbytes* may go; returns how long that took, in ns.
 
-        Cancelled, the request leaves its queue uncharged. One that turns out to be due goes on
-        without a checkpoint.
+        If it is cancelled, the request leaves its queue uncharged. A request that turns out to be
+        due goes on without a checkpoint.
         """
         if self.unlimited[direction]:
             return 0
@@ -148,7 +148,7 @@ class Image(Leaf):
         return waited
 
     def refund(self, direction: int, nbytes: int, done: int) -> None:
-        """A request of *nbytes* that went found only *done* bytes: the rest is not owed.
+        """Charge a request that went as *nbytes* for only the *done* bytes that it found.
 
         So a program that reads a small file 128 KiB at a time owes no more than its size. The
         request itself stays charged.

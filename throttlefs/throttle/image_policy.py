@@ -1,4 +1,4 @@
-"""What an image is held to: what holds by default, and what was said of one image alone."""
+"""What an image is held to: the default, and the override of one image alone."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ NO_GROUP: Final = ""
 
 @dataclass(frozen=True, slots=True)
 class ImagePolicy:
-    """What holds for an image."""
+    """The limits, group and weight that hold for an image."""
 
     limits: Limits = NO_LIMITS
-    """Its own, beside those of its group."""
+    """The image's own limits; those of its group hold as well."""
     group: str | None = None
     """The name of its group, None if it is in none."""
     weight: int = DEFAULT_WEIGHT
@@ -25,7 +25,7 @@ class ImagePolicy:
 
 @dataclass(frozen=True, slots=True)
 class Override:
-    """What was said of one image; None where it follows the default."""
+    """What was set for one image; None where it follows the default."""
 
     limits: Limits | None = None
     group: str | None = None
@@ -41,7 +41,7 @@ class Override:
         )
 
     def over(self, earlier: Override) -> Override:
-        """What was said in all, if *earlier* was said before this."""
+        """The override that results if this one is set after *earlier*."""
         return Override(
             limits=earlier.limits if self.limits is None else self.limits,
             group=earlier.group if self.group is None else self.group,

@@ -11,8 +11,8 @@ from .node import Node
 class Request:
     """A read or write of ``nbytes`` that waits.
 
-    ``owner`` is for the caller, to find again whoever asked. ``arrived`` is the instant (ns) at
-    which it began to wait, ``number`` its place in the order of arrival.
+    The caller finds by ``owner`` who asked. ``arrived`` is the instant (ns) at which it began to
+    wait, ``number`` its place in the order of arrival.
     """
 
     __slots__ = ("arrived", "direction", "leaf", "nbytes", "number", "owner")
@@ -79,7 +79,7 @@ class Leaf(Node):
         return request
 
     def withdraw(self, request: Request) -> None:
-        """Forget *request*, wherever in its queue it is."""
+        """Forget *request*, at any place in its queue."""
         request.leaf = None
         if not self.waiting[request.direction]:
             self._queues[request.direction].clear()

@@ -45,9 +45,9 @@ class Node:
     direction had its turn here while something above held it up, so that it goes as soon as that
     lets it.
 
-    ``shares`` is what this node has had of its parent, by the parent's clocks; empty without a
-    parent. ``places`` are its places among the turns of its parent. A root has its place among
-    the roots in the first of them (see `Scheduler`).
+    ``shares`` says how much this node has had of its parent, by the parent's clocks; it is empty
+    without a parent. ``places`` are its places among the turns of its parent. A root has its place
+    among the roots in the first of them (see `Scheduler`).
     """
 
     __slots__ = (
@@ -75,12 +75,12 @@ class Node:
         self.shares: tuple[Share, ...] = ()
         self.places = (Place(), Place())
 
-    # What a subclass knows about what waits in it.
+    # What a subclass knows about the requests that wait in it.
 
     def due_at(self, direction: int, now: int) -> int | None:
         """From when something of *direction* may go (ns; *now*: at once), None if nothing waits.
 
-        Later than *now*, it is a lower bound: worth asking again then.
+        An instant later than *now* is a lower bound: ask again then.
         """
         raise NotImplementedError
 
@@ -115,27 +115,27 @@ class Node:
         self.buckets = self.meter.buckets
 
     def owes(self, now: int) -> bool:
-        """Whether anything that went is not paid for at *now*."""
+        """Whether any request that went is not yet paid for at *now*."""
         return self.meter.owed_until() > now
 
     # Demand.
 
     def arrive(self, direction: int, now: int) -> None:
-        """A request of *direction* begins to wait somewhere in this node."""
+        """Note that a request of *direction* begins to wait somewhere in this node."""
         self.touch(direction, now)
         if not self.waiting[direction]:
             self.places[direction].due_since = now
         self.waiting[direction] += 1
 
     def leave(self, direction: int, now: int) -> None:
-        """A request of *direction* no longer waits in this node."""
+        """Note that a request of *direction* no longer waits in this node."""
         self.waiting[direction] -= 1
         if not self.waiting[direction]:
             self.idle_since[direction] = now
             self.turn_pending[direction] = False
 
     def touch(self, direction: int, now: int) -> None:
-        """A request of *direction* came: a break of more than the slack ends a busy period."""
+        """Note that a request of *direction* came; a break above the slack ends a busy period."""
         if not self.waiting[direction]:
             if now - self.idle_since[direction] > SLACK:
                 self.busy_since[direction] = now

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 MEMORY: Final = 1_000_000_000
-"""ns that a value is remembered for at least; twice that at most, but for ``lasting``."""
+"""For how long (ns) a value is remembered at least; at most twice that, and ``lasting``."""
 
 
 class RecentMaximum:
@@ -23,7 +23,7 @@ class RecentMaximum:
         self.until = 0
 
     def note(self, value: int, now: int, lasting: int = 0) -> None:
-        """Take *value* into account from *now* (ns) on; what has it goes on *lasting* ns."""
+        """Note *value* at *now* (ns), for something that goes on for *lasting* ns."""
         if now >= self.until:
             self._previous = self.current if now < self.until + MEMORY else 0
             self.current = value

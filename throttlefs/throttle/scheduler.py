@@ -1,7 +1,7 @@
-"""Which waiting request may go when: the whole limiter, without a clock and without tasks.
+"""Decides which waiting request may go when: the whole limiter, without clock and tasks.
 
-Every method takes the present instant, in ns of one monotonic clock. Requests that are due are
-handed back. So the same code runs behind a mount and, much faster than real time, in tests.
+Every method takes the present instant, in ns of one monotonic clock, and requests that are due are
+returned. So the same code runs behind a mount and, much faster than real time, in tests.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Scheduler:
                     return False
         place = path[-1].places[0]
         if place.stamp != ABSENT and place.blocked_until <= now:
-            return False  # what waits and is due goes first
+            return False  # requests that wait and are due go first
         for node in path:
             node.touch(direction, now)
             if node.parent is not None:
@@ -58,7 +58,7 @@ class Scheduler:
         return True
 
     def refund(self, leaf: Leaf, direction: int, nbytes: int, done: int, now: int) -> None:
-        """Charge a request of *nbytes* that went for the *done* bytes only that it has moved."""
+        """Charge a request that went as *nbytes* for only the *done* bytes that it moved."""
         for node in leaf.path:
             for bucket in node.buckets[direction]:
                 bucket.refund(nbytes, done)
@@ -159,7 +159,7 @@ class Scheduler:
     # Changes.
 
     def change_limits(self, node: Node, limits: Limits, now: int) -> None:
-        """Hold *node* to *limits* from now on, what waits in it included."""
+        """Hold *node* to *limits* from now on, with all that waits in it."""
         node.change_limits(limits, now)
         if isinstance(node, Group):
             node.limits_changed(now)
@@ -202,7 +202,7 @@ class Scheduler:
     # When to look again.
 
     def _enlist(self, node: Node, direction: int, now: int) -> None:
-        """Something waits in *node*: see that every node above it looks at it in time."""
+        """See that every node above *node*, in which something waits, looks at it in time."""
         instant = node.own_due_at(direction, now)
         while (parent := node.parent) is not None:
             parent.enlist(node, direction, instant)

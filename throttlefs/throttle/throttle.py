@@ -1,4 +1,4 @@
-"""The limiter of a mount: its images and groups, and who is held to what."""
+"""The limiter of a mount: its images and groups, and the limits that each is held to."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from .node import Node
 class Throttle:
     """All images of a mount and the groups that they are in.
 
-    Every image is held to ``default`` until something else is said of it. Weights are valid ones,
-    as `check_weight` returns them. ``gates_open`` says that nothing is held to anything. *clock*
-    and *alarm* are for the ``dispatcher``, which lets the requests go.
+    Every image is held to ``default`` until it gets an override. Weights are valid ones, as
+    `check_weight` returns them. ``gates_open`` says that nothing is held to anything. *clock* and
+    *alarm* are for the ``dispatcher``, which lets the requests go.
     """
 
     def __init__(self, *, clock: Callable[[], int] = time.monotonic_ns, alarm: Alarm) -> None:
@@ -35,9 +35,9 @@ class Throttle:
         self._scheduler = self.dispatcher.scheduler
         self._images: dict[Hashable, Image] = {}
         self._groups: dict[str, Group] = {}
-        # Groups that were removed and owe something, which one of the same name will owe.
+        # Groups that were removed and owe something; a new group of the same name owes it.
         self._removed: dict[str, Group] = {}
-        # Images that nobody has open and that owe something, by the instant they no longer do.
+        # Images that nobody has open and that owe something, by the instant at which all is paid.
         self._forgotten: list[tuple[int, int, Image]] = []
         self._forgotten_count = 0
 
@@ -48,7 +48,7 @@ class Throttle:
     # Images.
 
     def image(self, key: Hashable) -> Image:
-        """The image *key*, made on first use; it follows the default until told otherwise."""
+        """The image *key*, made on first use; it follows the default until it gets an override."""
         image = self._images.get(key)
         if image is None:
             image = self._images[key] = Image(self.dispatcher, key)
@@ -57,18 +57,18 @@ class Throttle:
         return image
 
     def knows(self, key: Hashable) -> bool:
-        """Whether anything is known of the image *key*, open or not."""
+        """Whether there is an image *key*, open or not."""
         return key in self._images
 
     def images(self) -> Iterator[Image]:
-        """All images that something is known of, open or not."""
+        """All images that there are, open or not."""
         return iter(list(self._images.values()))
 
     def forget(self, key: Hashable, *, keep_settings: bool = True) -> None:
-        """Nobody has the image *key* open: drop it, as soon as it owes nothing.
+        """Drop the image *key*, which nobody has open, as soon as it owes nothing.
 
-        An image with an override is kept, unless *keep_settings* is false, for a caller that would
-        say the same again.
+        An image with an override is kept. *keep_settings* false drops it too; then the caller sets
+        the override again when the image is opened.
         """
         now = self.clock()
         self._drop_forgotten(now)
@@ -86,7 +86,7 @@ class Throttle:
             if image.parent is not None:
                 self._scheduler.change_parent(image, None, now)
             return
-        if not image.listed:  # however often it is closed meanwhile
+        if not image.listed:  # it is listed once, however often it is closed
             image.listed = True
             self._forgotten_count += 1
             heappush(self._forgotten, (max(until, now + 1), self._forgotten_count, image))
@@ -101,7 +101,7 @@ class Throttle:
     # What images are held to.
 
     def set_default(self, default: ImagePolicy) -> None:
-        """Hold every image to *default* from now on, as far as nothing else was said of it.
+        """Hold every image to *default* from now on, except where its override says otherwise.
 
         Raises `UnknownGroupError`.
         """
@@ -113,7 +113,7 @@ class Throttle:
                 self._hold(image)
 
     def set_override(self, image: Image, override: Override) -> None:
-        """Hold *image* to *override* from now on, and to the default where that is silent.
+        """Hold *image* to *override* from now on, and to the default where that has None.
 
         Raises `UnknownGroupError`.
         """
@@ -157,7 +157,7 @@ class Throttle:
         self.dispatcher.release_all(self._images.values())
 
     def close_gates(self) -> None:
-        """Hold requests to the limits again; what went in between was not charged."""
+        """Hold requests to the limits again; requests that went in between were not charged."""
         self.gates_open = False
         for image in self._images.values():
             self._refresh_unlimited(image)
@@ -226,7 +226,7 @@ class Throttle:
             self._refresh_unlimited(group)
 
     def remove_group(self, name: str) -> None:
-        """Remove a group without members; made again, it owes what it owed.
+        """Remove a group without members; if it is made again, it owes what it owed.
 
         Raises `UnknownGroupError` and `GroupInUseError`.
         """

@@ -1,4 +1,4 @@
-"""Whose turn it is among the members of a group, in one direction."""
+"""Decides whose turn it is among the members of a group, in one direction."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ABSENT: Final = 0
 """The stamp of a member that has no place in a heap."""
 
 next_stamp = count(1).__next__
-"""Stamps are unique: a place in a group that a member left never holds again."""
+"""Stamps are unique, so a place in a group that a member left never becomes valid again."""
 
 _STALE_AT_LEAST: Final = 64
 
@@ -21,9 +21,9 @@ _STALE_AT_LEAST: Final = 64
 class Place:
     """Where a member stands in the heaps of one direction.
 
-    ``stamp`` is that of the heap entries that hold, `ABSENT` if there are none.
-    ``blocked_until`` is the instant (ns) at which to look at the member again, 0 if it is ready.
-    ``due_since`` is the instant (ns) since which it has had something waiting that is due.
+    ``stamp`` is that of the valid heap entries, `ABSENT` if there are none. ``blocked_until`` is
+    the instant (ns) at which to look at the member again, 0 if it is ready. ``due_since`` is the
+    instant (ns) since which it has had something waiting that is due.
     """
 
     __slots__ = ("blocked_until", "due_since", "stamp")
@@ -35,7 +35,7 @@ class Place:
 
 
 class Member(Protocol):
-    """What gets a turn."""
+    """A member of a group, which gets turns."""
 
     @property
     def places(self) -> Sequence[Place]:
@@ -43,19 +43,19 @@ class Member(Protocol):
 
     @property
     def shares(self) -> Sequence[Share]:
-        """What it has had, by each clock of its group."""
+        """How much it has had, by each clock of its group."""
 
     def due_at(self, direction: int, now: int) -> int | None:
         """From when something of *direction* may go (ns; *now*: at once), None if nothing waits.
 
-        An instant later than *now* is a lower bound: worth asking again then.
+        An instant later than *now* is a lower bound: ask again then.
         """
 
 
 M = TypeVar("M", bound=Member)
 
 Entry = tuple[int, int, M]
-"""What stands in a heap: key, stamp, member. It holds as long as its member's place has its stamp.
+"""An entry of a heap: key, stamp, member. It is valid while its member's place has its stamp.
 """
 
 
@@ -65,10 +65,10 @@ class Turns(Generic[M]):
     A member is either *blocked* or *ready*. Blocked members are ordered by the instant (ns) at
     which to look at them again, ready ones by their finish on each of the clocks in use.
 
-    All keys are lower bounds: a finish only grows, and a charge only puts off an instant. So a
-    key is brought up to date when it gets to the top. Where that does not hold, after a change,
-    the member is listed anew. So a release touches what is on its path and nothing else, however
-    many members there are.
+    All keys are lower bounds: a finish only grows, and a charge only puts off an instant. So a key
+    is brought up to date when it gets to the top. After a change keys may be too late; then the
+    member is listed anew. So a release touches only the nodes on its path, however many members
+    there are.
 
     *members* are all members of the group, with or without something waiting.
     """
@@ -100,7 +100,7 @@ class Turns(Generic[M]):
             self._block(member, place, instant)
 
     def relist(self, member: M, now: int) -> None:
-        """Look at *member* anew: what is known of it may be wrong."""
+        """Look at *member* anew, because its entries may be wrong."""
         place = member.places[self._direction]
         if place.stamp != ABSENT:
             self._block(member, place, now)
@@ -164,7 +164,8 @@ class Turns(Generic[M]):
 
     def _push(self, heap: list[Entry[M]], entry: Entry[M]) -> None:
         heappush(heap, entry)
-        # A stale entry goes when it gets to the top. A heap mostly of them is cleared at once.
+        # A stale entry is dropped when it gets to the top. A heap with mostly stale entries is
+        # cleared.
         if len(heap) > 2 * len(self._members) + _STALE_AT_LEAST:
             direction = self._direction
             heap[:] = [entry for entry in heap if entry[2].places[direction].stamp == entry[1]]
