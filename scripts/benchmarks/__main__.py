@@ -1,5 +1,7 @@
 """``python -m benchmarks`` is what ``./scripts/bench`` runs."""
 
+from commandline import run
+
 from benchmarks.cli import main
 
-main(prog_name="scripts/bench")
+run(main, "scripts/bench")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,10 @@ from benchmarks.runner import chosen, duration, run_steps
 
 Plot = Callable[[Sequence[Result], Path], None]
 Function = TypeVar("Function", bound=Callable[..., Any])
+QUICK = "Measure each case once, by runs as short as it takes to be done in 5 minutes (speed: 10)."
+QUICK_SECONDS = {"accuracy": 300.0, "speed": 600.0}
+QUICK_RUNS = (4.0, 3.0, 2.0, 1.5, 1.0)
+"""Seconds of a run: the longest that fits is taken, the shortest if none does."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,7 @@ def _common(function: Function) -> Function:
             type=click.Path(dir_okay=False, path_type=Path),
             help="Draw a picture into this file (.png, .svg or .pdf).",
         ),
+        click.option("--quick", is_flag=True, help=QUICK),
     ]
     for option in reversed(options):
         function = option(function)
@@ -88,12 +93,10 @@ def main() -> None:
     help="Measure this peer on the same cases in turn: qsd is qemu-storage-daemon's FUSE export.",
 )
 @click.option("--peers-only", is_flag=True, help="Leave throttlefs itself out.")
-@click.option(
-    "--seconds", type=click.FloatRange(1, 600), default=4, show_default=True, help="Per case."
-)
+@click.option("--seconds", type=click.FloatRange(1, 600), show_default="4", help="Per case.")
 @_common
 def accuracy_command(
-    peers: tuple[str, ...], peers_only: bool, seconds: float, **common: Any
+    peers: tuple[str, ...], peers_only: bool, seconds: float | None, quick: bool, **common: Any
 ) -> None:
     """Hold limits against what they let through.
 
@@ -101,8 +104,14 @@ def accuracy_command(
     limiter is; --list names them all.
     """
     names = _peers(peers, peers_only)
-    sections = accuracy.sections(names, seconds)
-    _run("accuracy", Choices(**common), names, sections, {"seconds": seconds}, plots.accuracy)
+    choices = Choices(**common)
+
+    def sections(seconds: float) -> list[Section]:
+        return accuracy.sections(names, seconds)
+
+    usual = _longest("accuracy", sections, choices) if quick else 4
+    seconds = seconds or usual
+    _run("accuracy", choices, sections(seconds), {"seconds": seconds}, plots.accuracy)
 
 
 @main.command("speed")
@@ -116,14 +125,11 @@ def accuracy_command(
     help="Measure this peer in turn: qemu-storage-daemon, or the image without anything before it.",
 )
 @click.option("--peers-only", is_flag=True, help="Leave throttlefs itself out.")
-@click.option(
-    "--seconds", type=click.FloatRange(0.5, 600), default=2, show_default=True, help="Per run."
-)
+@click.option("--seconds", type=click.FloatRange(0.5, 600), show_default="2", help="Per run.")
 @click.option(
     "--rounds",
     type=click.IntRange(1, 100),
-    default=3,
-    show_default=True,
+    show_default="3",
     help="Runs of each workload and peer; their median counts.",
 )
 @click.option(
@@ -138,16 +144,24 @@ def accuracy_command(
 def speed_command(
     peers: tuple[str, ...],
     peers_only: bool,
-    seconds: float,
-    rounds: int,
+    seconds: float | None,
+    rounds: int | None,
     image_size: int,
+    quick: bool,
     **common: Any,
 ) -> None:
     """Hold requests a second, and what they cost, against the peers."""
     names = _peers(peers, peers_only)
-    sections = speed.sections(names, seconds, rounds, image_size)
-    settings = {"seconds": seconds, "rounds": rounds, "image_mib": image_size}
-    _run("speed", Choices(**common), names, sections, settings, plots.speed)
+    choices = Choices(**common)
+    number = rounds or (1 if quick else 3)
+
+    def sections(seconds: float) -> list[Section]:
+        return speed.sections(names, seconds, number, image_size)
+
+    usual = _longest("speed", sections, choices) if quick else 2
+    seconds = seconds or usual
+    settings = {"seconds": seconds, "rounds": number, "image_mib": image_size}
+    _run("speed", choices, sections(seconds), settings, plots.speed)
 
 
 def _peers(peers: Sequence[str], peers_only: bool) -> list[str]:
@@ -156,18 +170,30 @@ def _peers(peers: Sequence[str], peers_only: bool) -> list[str]:
     return [*([] if peers_only else ["throttlefs"]), *dict.fromkeys(peers)]
 
 
+def _longest(name: str, sections: Callable[[float], Sequence[Section]], choices: Choices) -> float:
+    """Return of how many seconds a run can be for all that was chosen to be done in time."""
+    for seconds in QUICK_RUNS:
+        steps = _chosen(sections(seconds), choices)
+        if sum(step.seconds for step in steps) <= QUICK_SECONDS[name]:
+            return seconds
+    return QUICK_RUNS[-1]
+
+
+def _chosen(sections: Iterable[Section], choices: Choices) -> list[Step]:
+    return chosen((step for section in sections for step in section.steps()), choices.only)
+
+
 def _run(
     name: str,
     choices: Choices,
-    peers: Sequence[str],
     sections: Sequence[Section],
     settings: dict[str, Any],
     plot: Plot,
 ) -> None:
     """Run what was chosen; print the tables, write the files, and exit with the right status."""
-    steps = chosen((step for section in sections for step in section.steps()), choices.only)
+    steps = _chosen(sections, choices)
     if not steps:
-        raise click.UsageError(f"nothing matches --only {' '.join(choices.only)}: see --list")
+        raise click.UsageError(f"nothing of --list matches --only {' '.join(choices.only)}")
     if choices.listing:
         for listed in dict.fromkeys(step.name for step in steps):
             click.echo(listed)

@@ -43,7 +43,8 @@ def print_tables(sections: Sequence[Section], results: Sequence[Result], clock: 
         for table in tables:
             console.print()
             console.print(table)
-        console.print(Padding(Text(section.method.replace("{clock}", clock), style="dim"), (0, 2)))
+        method = f"{section.method.replace('{clock}', clock)} {_effort(own)}"
+        console.print(Padding(Text(method, style="dim"), (0, 2)))
     reasons: dict[str, list[str]] = {}
     for result in results:
         if result.reason is not None:
@@ -55,6 +56,15 @@ def print_tables(sections: Sequence[Section], results: Sequence[Result], clock: 
         for reason, names in reasons.items():
             which = ", ".join(dict.fromkeys(names))
             console.print(Padding(Text(f"{reason} ({which})"), (0, 2)))
+
+
+def _effort(results: Sequence[Result]) -> str:
+    """Return how long a section took, and how busy the machine was meanwhile."""
+    loads = [result.load for result in results]
+    return (
+        f"It took {sum(result.took for result in results):.0f} s; "
+        f"load average {min(loads):.1f} to {max(loads):.1f}."
+    )
 
 
 def document(
@@ -82,6 +92,8 @@ def document(
                 "case": result.case,
                 "peer": result.peer,
                 "round": result.round,
+                "took": round(result.took, 3),
+                "load_average": round(result.load, 2),
                 **({"reason": result.reason} if result.reason is not None else {}),
                 "figures": _plain(result.figures),
             }

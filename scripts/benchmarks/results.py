@@ -50,6 +50,10 @@ class Result:
     """Why there are no figures; None if there are."""
     failed: bool = False
     """Whether that reason is an error, and not that the peer cannot do it."""
+    took: float = 0.0
+    """Seconds that it took with everything around it."""
+    load: float = 0.0
+    """The machine's load average at its end."""
 
     def __getitem__(self, name: str) -> Any:
         return self.figures[name]

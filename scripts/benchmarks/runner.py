@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import os
 import time
 import traceback
 from collections.abc import Iterable, Sequence
@@ -12,7 +13,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from benchmarks.bench import Bench
 from benchmarks.errors import BenchmarkError, NotMeasurableError
-from benchmarks.results import Result, Step
+from benchmarks.results import Figures, Result, Step
 
 
 def chosen(steps: Iterable[Step], patterns: Sequence[str]) -> list[Step]:
@@ -77,19 +78,27 @@ def run_steps(bench: Bench, steps: Sequence[Step], results: list[Result]) -> Non
 
 def run_step(bench: Bench, step: Step) -> Result:
     """Run one step; a BenchmarkError becomes the reason for its lack of figures."""
-
-    def without(error: Exception, failed: bool) -> Result:
-        reason = " ".join(str(error).split())
-        return Result(step.section, step.case, step.peer, step.round, {}, reason, failed)
-
+    figures: Figures = {}
+    reason, failed = None, False
+    begun = time.monotonic()
     try:
         figures = step.measure(bench)
     except NotMeasurableError as error:
-        return without(error, failed=False)
+        reason = str(error)
     except (BenchmarkError, OSError, ValueError) as error:
-        return without(error, failed=True)
+        reason, failed = str(error), True
     except Exception as error:
         # A fault of the benchmark itself must not cost what hours of others have measured.
         traceback.print_exc()
-        return without(RuntimeError(f"{type(error).__name__}: {error}"), failed=True)
-    return Result(step.section, step.case, step.peer, step.round, figures)
+        reason, failed = f"{type(error).__name__}: {error}", True
+    return Result(
+        step.section,
+        step.case,
+        step.peer,
+        step.round,
+        figures,
+        None if reason is None else " ".join(reason.split()),
+        failed,
+        took=time.monotonic() - begun,
+        load=os.getloadavg()[0],
+    )

@@ -1,5 +1,7 @@
-import sys
+"""``python -m guests`` is what ``./scripts/guest`` runs."""
+
+from commandline import run
 
 from guests.cli import main
 
-sys.exit(main())
+run(main, "scripts/guest")

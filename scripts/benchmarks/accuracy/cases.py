@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from benchmarks.allowance import RATES, Limits
+from benchmarks.allowance import RATES, Limits, Rate
 from benchmarks.fio import Job
 from benchmarks.peers import Served
 
@@ -41,6 +41,11 @@ class Case:
     @property
     def binding(self) -> Sequence[str]:
         return self.judged or [name for name in self.limits if name in RATES]
+
+    @property
+    def burst_lasts(self) -> float:
+        """Seconds until the longest of the bursts is spent; 0 without one."""
+        return max(Rate.of(self.limits, name).burst_lasts for name in self.binding)
 
     def jobs(self, served: Served) -> list[Job]:
         return [load.job(served) for load in self.loads]

@@ -65,6 +65,7 @@ def test_a_step_that_fails_says_why_and_ends_nothing() -> None:
     assert run_step(NO_BENCH, step("a"))["ratio"] == 1.0
     failed = run_step(NO_BENCH, failing(BenchmarkError("no\n  disk")))
     assert (failed.reason, failed.failed) == ("no disk", True)
+    assert failed.took > 0
     faulty = run_step(NO_BENCH, failing(KeyError("point")))
     assert (faulty.reason, faulty.failed) == ("KeyError: 'point'", True)
     cannot = run_step(NO_BENCH, failing(NotMeasurableError("no weights")))

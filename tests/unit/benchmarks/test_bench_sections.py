@@ -2,16 +2,17 @@
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from benchmarks import accuracy, plots, report, speed
+from benchmarks import accuracy, cli, plots, report, speed
 from benchmarks.accuracy.cases import GIB, GRID, KIB, MIB
 from benchmarks.accuracy.fairness import rate_within, shares
 from benchmarks.accuracy.grid import summarise as summarise_grid
 from benchmarks.accuracy.live import delay_of_change
-from benchmarks.allowance import RATES, Rate
+from benchmarks.allowance import RATES
 from benchmarks.cli import main
 from benchmarks.completions import Completion
 from benchmarks.errors import BenchmarkError
@@ -225,7 +226,7 @@ def test_listing_measures_nothing() -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["accuracy", "--only", "nonsense"], "nothing matches --only nonsense"),
+        (["accuracy", "--only", "nonsense"], "matches --only nonsense"),
         (["accuracy", "--peers-only"], "name a --peer"),
         (["accuracy", "--seconds", "0"], "0"),
         (["accuracy", "--peer", "cgroup"], "cgroup"),
@@ -270,7 +271,42 @@ def test_the_chosen_cases_are_drawn_or_else_the_first() -> None:
     assert [case.name for case in plots.plotted_cases(measured(*plain))] == plain[:6]
 
 
-def test_a_burst_of_the_grid_ends_within_its_run() -> None:
-    for case in GRID:
-        for name in case.binding:
-            assert Rate.of(case.limits, name).burst_lasts < 4
+@pytest.mark.parametrize("seconds", [1.0, 4.0])
+def test_a_burst_of_the_grid_ends_well_within_its_run(seconds: float) -> None:
+    steps = {step.case: step for step in accuracy.sections(["throttlefs"], seconds)[0].steps()}
+    bursts = [case for case in GRID if case.burst_lasts]
+    assert len(bursts) >= 3
+    for case in bursts:
+        assert steps[case.name].seconds >= max(seconds, 1.5 * case.burst_lasts)
+
+
+@pytest.mark.parametrize(("name", "limit_s"), [("accuracy", 300), ("speed", 600)])
+def test_a_quick_run_has_each_case_once_and_fits(
+    name: str, limit_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[list[Step]] = []
+
+    def note(_name: str, choices: cli.Choices, sections: list[Section], *_: object) -> None:
+        taken.append(cli._chosen(sections, choices))
+
+    monkeypatch.setattr(cli, "_run", note)
+    for words in ([], ["--quick"], ["--quick", "--seconds", "7"]):
+        assert CliRunner().invoke(main, [name, *words]).exit_code == 0
+    usual, quick, long = taken
+    assert sum(step.seconds for step in quick) <= limit_s
+    assert sum(step.seconds for step in long) > sum(step.seconds for step in quick)
+    assert {step.name for step in quick} == {step.name for step in usual}
+    keys = [(step.name, step.peer) for step in quick]
+    assert len(keys) == len(set(keys))
+
+
+def test_a_section_says_how_long_it_took_and_how_busy_the_machine_was(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sections = accuracy.sections(["throttlefs"], 4.0)
+    steps = [step for section in sections for step in section.steps() if step.section == "latency"]
+    results = [
+        replace(result_of(step), took=10.0 * number, load=number / 2)
+        for number, step in enumerate(steps, start=1)
+    ]
+    assert "It took 30 s; load average 0.5 to 1.0." in printed(sections, results, monkeypatch)
