@@ -6,17 +6,21 @@ and Python's own threads must not disturb its clock.
 
 from __future__ import annotations
 
+import gc
 import json
 import mmap
+import multiprocessing
 import os
 import resource
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
 BLOCK = 4096
+_barrier: Any = None
 
 
 def _timed(action: Callable[[], object]) -> int:
@@ -116,6 +120,84 @@ def listing(directory: str) -> dict[str, Any]:
     }
 
 
+def stats(file: str, seconds: str, interval: str) -> dict[str, Any]:
+    """Stat a file again and again."""
+    return {"stat": _repeat(lambda: os.stat(file), float(seconds), float(interval))}
+
+
+def fsyncs(file: str, seconds: str) -> dict[str, Any]:
+    """Time fsync, each after a block was written at another place, and when nothing was."""
+    block = os.urandom(BLOCK)
+    descriptor = os.open(file, os.O_RDWR)
+    blocks = os.fstat(descriptor).st_size // BLOCK
+    taken: dict[str, list[int]] = {"fsync": [], "fsync_clean": []}
+    end = time.monotonic() + 2 * float(seconds)
+    while time.monotonic() < end:
+        place = len(taken["fsync"]) * 7 % blocks
+        os.pwrite(descriptor, block, place * BLOCK)
+        for when in taken.values():
+            when.append(_timed(lambda: os.fsync(descriptor)))
+    return taken
+
+
+def _create(name: bytes) -> None:
+    os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
+
+
+def _open(name: bytes) -> None:
+    os.close(os.open(name, os.O_RDONLY))
+
+
+NAME_OPERATIONS: dict[str, Callable[[bytes], object]] = {
+    "create": _create,
+    "lookup": os.stat,
+    "stat": os.stat,
+    "open": _open,
+    "rename": lambda name: os.rename(name, b"r" + name),
+    "unlink": lambda name: os.unlink(b"r" + name),
+    "readdir": lambda _: len(os.listdir(b".")),
+}
+
+
+def names(operation: str, directory: str, count: str, clients: str) -> dict[str, Any]:
+    """Do one operation on so many names, by several clients at once; return ns of each.
+
+    Processes, not threads: those would wait for each other in Python. Client N works in the
+    subdirectory N; a listing is of the directory itself, for all of them.
+    """
+    number = int(clients)
+    context = multiprocessing.get_context("fork")
+    barrier = context.Barrier(number, timeout=60)
+    places = [directory if operation == "readdir" else f"{directory}/{n}" for n in range(number)]
+    for place in places:
+        os.stat(place)  # a client that fails alone would leave the others waiting
+    with ProcessPoolExecutor(number, context, _remember, (barrier,)) as pool:
+        each = int(count) // number
+        done = list(pool.map(_client, [operation] * number, places, [each] * number))
+    begun, ended, results = zip(*done, strict=True)
+    return {"ns": (max(ended) - min(begun)) / (each * number), "results": results}
+
+
+def _remember(barrier: Any) -> None:
+    global _barrier
+    _barrier = barrier
+
+
+def _client(operation: str, directory: str, count: int) -> tuple[int, int, object]:
+    """Do all of one client; return when it began and ended, and what the last call returned."""
+    os.chdir(directory)
+    names = [b"%05d" % number for number in range(count)]
+    call = NAME_OPERATIONS[operation]
+    result = None
+    gc.disable()
+    _barrier.wait()
+    begun = time.perf_counter_ns()
+    for name in names:
+        result = call(name)
+    ended = time.perf_counter_ns()
+    return begun, ended, result if operation == "readdir" else None
+
+
 def main() -> None:
     name, *arguments = sys.argv[1:]
     probes: dict[str, Callable[..., dict[str, Any]]] = {
@@ -123,6 +205,9 @@ def main() -> None:
         "reads": reads,
         "open_files": open_files,
         "listing": listing,
+        "stats": stats,
+        "fsyncs": fsyncs,
+        "names": names,
     }
     print(json.dumps(probes[name](*arguments)))
 

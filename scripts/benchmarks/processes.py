@@ -158,9 +158,13 @@ def cpu_wait_seconds(pid: int) -> float:
 
 
 def memory(pid: int, field: str = "VmRSS") -> int:
-    """Return a field of /proc/PID/status in bytes: VmRSS (resident now) or VmHWM (its peak)."""
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+    """Return memory of a process in bytes: VmRSS (resident now), VmHWM (its peak) or Pss.
+
+    /proc/PID/status, and smaps_rollup for Pss, which shares out what several processes have.
+    """
+    source = "smaps_rollup" if field == "Pss" else "status"
+    for line in Path(f"/proc/{pid}/{source}").read_text().splitlines():
         name, _, value = line.partition(":")
         if name == field:
             return int(value.split()[0]) * 1024
-    raise BenchmarkError(f"/proc/{pid}/status has no {field}: the process has ended")
+    raise BenchmarkError(f"/proc/{pid}/{source} has no {field}: the process has ended")

@@ -33,7 +33,7 @@ class Setup:
     direct: bool = False
     """Whether the image behind is opened past the page cache (cache=none)."""
     options: Sequence[str] = ()
-    """Options of throttlefs alone, as for -o."""
+    """What else goes after -o: for throttlefs and bindfs alone."""
     live: bool = False
     """Whether the limits are to be changed while they are in use."""
 
@@ -77,3 +77,9 @@ class Peer(ABC):
 
         Raises NotMeasurableError for what the peer cannot do, BenchmarkError if it fails.
         """
+
+
+def last_words(log: Path) -> str | None:
+    """Return the last line of a log, which names its program; None if it is empty."""
+    said = log.read_text(errors="replace").strip().splitlines()
+    return said[-1] if said else None

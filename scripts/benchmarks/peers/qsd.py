@@ -13,7 +13,7 @@ from typing import Any
 from benchmarks.allowance import RATES, Limits
 from benchmarks.errors import BenchmarkError, NotMeasurableError
 from benchmarks.mounts import force_unmount, mounted, wait_until_gone
-from benchmarks.peers.base import Peer, Served, Setup
+from benchmarks.peers.base import Peer, Served, Setup, last_words
 from benchmarks.processes import wait, wait_until
 
 _DASHED = {"bps": "bps-total", "iops": "iops-total"} | {
@@ -130,10 +130,8 @@ class Qsd(Peer):
                 lambda: child.poll() is not None or mounted().keys() >= set(points), 10
             )
             if not ready or child.poll() is not None:
-                said = log.read_text(errors="replace").strip().splitlines()
-                raise BenchmarkError(
-                    f"qemu-storage-daemon: {said[-1] if said else 'no mount within 10 s'}"
-                )
+                said = last_words(log) or "no mount within 10 s"
+                raise BenchmarkError(f"qemu-storage-daemon: {said}")
             minors = mounted()
             yield Served(
                 files=points,

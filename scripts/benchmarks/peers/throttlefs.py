@@ -9,12 +9,11 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from benchmarks.allowance import Limits
 from benchmarks.errors import BenchmarkError
 from benchmarks.mounts import answers, force_unmount, mounted, wait_until_gone
-from benchmarks.peers.base import Peer, Served, Setup
+from benchmarks.peers.base import Peer, Served, Setup, last_words
 from benchmarks.processes import wait_until
 
 _COMMAND = [sys.executable, "-m", "throttlefs"]
@@ -66,12 +65,6 @@ def _escape_glob(name: str) -> str:
     return re.sub(r"([*?\[])", r"[\1]", name)
 
 
-def _last_words(log: Path) -> str | None:
-    """Return the last line of a log, which names its program; None if it is empty."""
-    said = log.read_text(errors="replace").strip().splitlines()
-    return said[-1] if said else None
-
-
 class Throttlefs(Peer):
     name = "throttlefs"
 
@@ -112,7 +105,7 @@ class Throttlefs(Peer):
             answered = answers(point, 10)
             minor = mounted().get(point)
             if minor is None or not answered:
-                raise BenchmarkError(_last_words(log) or "throttlefs: no usable mount in time")
+                raise BenchmarkError(last_words(log) or "throttlefs: no usable mount in time")
             yield Served(
                 files=[point / image.path.name for image in setup.images],
                 directory=point,
@@ -121,7 +114,7 @@ class Throttlefs(Peer):
                 reload=reload if setup.live else None,
             )
             if child.poll() is not None:
-                raise BenchmarkError(_last_words(log) or f"throttlefs: exit {child.returncode}")
+                raise BenchmarkError(last_words(log) or f"throttlefs: exit {child.returncode}")
         finally:
             # SIGTERM opens the gates: what waits goes through, then the mount ends.
             self.processes.end(child, grace=20)

@@ -6,6 +6,7 @@ from benchmarks.results import Section
 from benchmarks.speed.files import Files
 from benchmarks.speed.images import Images
 from benchmarks.speed.memory import Memory
+from benchmarks.speed.names import Names
 from benchmarks.speed.stalls import Stalls
 from benchmarks.speed.workloads import Workloads
 
@@ -18,4 +19,5 @@ def sections(peers: Sequence[str], seconds: float, rounds: int, image_mib: int) 
         Stalls(peers, seconds),
         Files(peers),
         Memory(peers),
+        Names(peers, seconds, rounds),
     ]

@@ -81,8 +81,8 @@ class Files(Section):
     )
 
     def __init__(self, peers: Sequence[str]) -> None:
-        # QSD exports single images, not directories.
-        self._peers = [peer for peer in peers if peer != "qsd"]
+        # QSD exports single images, not directories; bindfs is there for names.
+        self._peers = [peer for peer in peers if peer not in ("qsd", "bindfs")]
 
     def steps(self) -> Iterable[Step]:
         for peer in self._peers:

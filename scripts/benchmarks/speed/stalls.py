@@ -53,7 +53,7 @@ class Stalls(Section):
 
     def __init__(self, peers: Sequence[str], seconds: float) -> None:
         self._variants = chosen(LIMITED, peers)
-        self._seconds = max(seconds, 4.0)
+        self._seconds = max(seconds, 2.0)
         self.method = (
             f"{self._seconds:g} s; a process of its own reads one block of an image in the page "
             "cache while fio writes another of the same mount as fast as it can. The longest "

@@ -3,14 +3,19 @@
 import json
 import tomllib
 from pathlib import Path
+from typing import cast
 
 import pytest
 from benchmarks.accuracy.cases import GRID, WINDOWS
 from benchmarks.accuracy.fairness import SHARINGS
 from benchmarks.errors import NotMeasurableError
 from benchmarks.peers import Image, Setup
+from benchmarks.peers.bindfs import Bindfs
+from benchmarks.peers.native import Native
 from benchmarks.peers.qsd import command_line, throttle_limits
 from benchmarks.peers.throttlefs import config_text, is_uniform, mount_options
+from benchmarks.processes import Processes
+from benchmarks.scratch import Scratch
 
 from throttlefs.settings.config import parse_config
 from throttlefs.settings.limits import Limits
@@ -108,3 +113,13 @@ def test_every_group_is_accepted_by_throttlefs() -> None:
             for number, client in enumerate(sharing.clients)
         ]
         parse_config(config_text(Setup(images, {"shared": {"bps": sharing.bps}})), "x.toml")
+
+
+@pytest.mark.parametrize(
+    "setup", [Setup([Image(A, {"bps": 1})]), Setup([Image(A)], {"g": {"bps": 1}})]
+)
+def test_what_has_no_limits_is_not_asked_for_any(setup: Setup) -> None:
+    for kind in (Bindfs, Native):
+        peer = kind(cast(Processes, None), cast(Scratch, None))
+        with pytest.raises(NotMeasurableError, match="no limits"), peer.serve(setup):
+            pass

@@ -119,6 +119,7 @@ def test_cpu_time_and_memory_of_a_process() -> None:
     assert cpu_seconds(os.getpid()) - before >= 0.03
     assert not cpu_wait_seconds(os.getpid()) < waited
     assert memory(os.getpid(), "VmHWM") >= memory(os.getpid()) // 2 > MIB
+    assert memory(os.getpid()) * 2 > memory(os.getpid(), "Pss") > MIB
     with pytest.raises(BenchmarkError, match="VmNone"):
         memory(os.getpid(), "VmNone")
 

@@ -1,0 +1,54 @@
+"""bindfs: a directory shown elsewhere, by libfuse and C alone, without limits."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from benchmarks.errors import BenchmarkError, NotMeasurableError
+from benchmarks.mounts import force_unmount, mounted, wait_until_gone
+from benchmarks.peers.base import Peer, Served, Setup, last_words
+from benchmarks.processes import wait_until
+
+
+class Bindfs(Peer):
+    name = "bindfs"
+
+    @classmethod
+    def version(cls) -> str:
+        try:
+            done = subprocess.run(
+                ["bindfs", "--version"], check=True, capture_output=True, text=True
+            )
+        except (OSError, subprocess.CalledProcessError):
+            raise BenchmarkError("bindfs is not installed: apt-get install bindfs") from None
+        return done.stdout.strip()
+
+    @contextmanager
+    def serve(self, setup: Setup) -> Iterator[Served]:
+        if setup.groups or any(image.limits for image in setup.images):
+            raise NotMeasurableError("bindfs has no limits")
+        point = self.scratch.root / "bindfs"
+        point.mkdir(exist_ok=True)
+        log = self.scratch.root / "bindfs.log"
+        # direct_io: as with throttlefs, the mount has no page cache of its own.
+        options = ",".join(["direct_io", *setup.options])
+        command = ["bindfs", "-f", "--no-allow-other", "-o", options, self.scratch.images, point]
+        with log.open("wb") as output:
+            child = self.processes.start(command, output)
+        try:
+            wait_until(lambda: child.poll() is not None or point in mounted(), 10)
+            minor = mounted().get(point)
+            if minor is None:
+                raise BenchmarkError(last_words(log) or "bindfs: no mount within 10 s")
+            yield Served(
+                files=[point / image.path.name for image in setup.images],
+                directory=point,
+                pid=child.pid,
+                connections=[minor],
+            )
+        finally:
+            self.processes.end(child, grace=5)
+            if not wait_until_gone(point, 0):
+                force_unmount(point)
