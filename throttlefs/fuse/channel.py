@@ -70,10 +70,11 @@ class Contents(Protocol):
         """
 
     def begin_write(
-        self, fh: int, off: int, data: Data, pending: PendingWrite
+        self, fh: int, off: int, data: Data, flags: int, pending: PendingWrite
     ) -> int | Coroutine[Any, Any, int]:
         """Write *data* at *off*; returns how many bytes were written.
 
+        *flags* are open(2)'s as they are for this write (O_APPEND, O_DSYNC, O_SYNC).
         *data* stays as it is only for as long as this call takes, unless *pending* keeps it.
         """
 
@@ -266,13 +267,15 @@ class Channel:
         if not got:
             self.ended = True
             return True
-        opcode, unique, fh, offset, size = wire.parse_head(buffer.head)
+        opcode, unique, fh, offset, size, write_flags, flags = wire.parse_head(buffer.head)
         if opcode == wire.READ:
             self._read(unique, fh, offset, size)
         elif opcode == wire.WRITE:
             if size > buffer.touched:  # noqa: PLR1730  (max() takes longer, on the hot path)
                 buffer.touched = size
-            self._write(unique, fh, offset, size)
+            if write_flags & wire.WRITE_CACHE:
+                flags &= ~os.O_APPEND  # mapped pages have their place
+            self._write(unique, fh, offset, size, flags)
         elif opcode != _INTERRUPT:  # which may be ignored: what waits cannot be hurried
             self._serve(opcode, unique, got)
         return True
@@ -294,11 +297,11 @@ class Channel:
         else:
             self.reply_data(unique, data)  # type: ignore[arg-type]  # no other Coroutine comes
 
-    def _write(self, unique: int, fh: int, offset: int, size: int) -> None:
+    def _write(self, unique: int, fh: int, offset: int, size: int, flags: int) -> None:
         pending = self._pending
         pending.size = size
         try:
-            written = self._begin_write(fh, offset, self.receive_buffer.body[:size], pending)
+            written = self._begin_write(fh, offset, self.receive_buffer.body[:size], flags, pending)
         except Exception as exc:
             self.reply_error(unique, errno_of(exc, "WRITE"))
             return

@@ -12,11 +12,11 @@ import logging
 import os
 from collections.abc import Coroutine
 from time import monotonic_ns
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import pyfuse3
 
-from throttlefs.backing import Data
+from throttlefs.backing import Data, write_flags
 from throttlefs.host.files import FileKey
 from throttlefs.throttle import READ, WRITE
 
@@ -29,6 +29,16 @@ from .limit_attributes import LimitAttributes
 from .spill import Spill
 
 log = logging.getLogger("throttlefs")
+
+_OF_A_WRITE: Final = os.O_APPEND | os.O_SYNC  # which has O_DSYNC's bit as well
+
+_WRITE_FLAGS: Final = {
+    flags & _OF_A_WRITE: write_flags(flags)
+    for append in (0, os.O_APPEND)
+    for durable in (0, os.O_DSYNC, os.O_SYNC, os.O_SYNC & ~os.O_DSYNC)
+    for flags in (append | durable,)
+}
+"""pwritev2(2)'s flags by what matters of open(2)'s."""
 
 _COPIES_HELD = 2
 """With pyfuse3 a waiting write's data is in a bytes object and in the buffer it came in."""
@@ -139,31 +149,42 @@ class ContentOperations(DirectoryOperations):
         return data
 
     def begin_write(
-        self, fh: int, off: int, data: Data, pending: PendingWrite
+        self, fh: int, off: int, data: Data, flags: int | None, pending: PendingWrite
     ) -> int | Coroutine[Any, Any, int]:
-        """Write *data* at *off*; returns how many bytes were written, or a coroutine."""
+        """Write *data* at *off*; returns how many bytes were written, or a coroutine.
+
+        *flags*: open(2)'s as they are for this write, for fcntl(2) may have changed O_APPEND and
+        pwritev2(2) may ask for O_DSYNC or O_SYNC. None: as the file was opened.
+        """
         handle = self._handles[fh]
+        how = None if flags is None else _WRITE_FLAGS[flags & _OF_A_WRITE]
         try:
             began = 0  # ns; not yet admitted
             written = None
             if handle.try_admit(WRITE, len(data)):
                 began = monotonic_ns()
-                written = handle.write_now(off, data)
+                written = handle.write_now(off, data, how)
                 if written == len(data) or (written is not None and not handle.in_full):
                     handle.note_write(written, monotonic_ns() - began)
                     return written
         except Exception:
             handle.statistics.write.errors += 1
             raise
-        return self._write_later(handle, off, pending.keep(), began, written)
+        return self._write_later(handle, off, pending.keep(), how, began, written)
 
     async def _write_later(
-        self, handle: Handle, off: int, kept: KeptData, began: int, written: int | None
+        self,
+        handle: Handle,
+        off: int,
+        kept: KeptData,
+        how: int | None,
+        began: int,
+        written: int | None,
     ) -> int:
         """A write that waits, and is counted among the memory that waiting writes hold.
 
-        *began*: when it was admitted (ns), 0 if it was not yet. *written*: how much of it is there
-        already; None if it was not yet begun.
+        *how*: pwritev2(2)'s flags. *began*: when it was admitted (ns), 0 if it was not yet.
+        *written*: how much of it is there already; None if it was not yet begun.
         """
         data, size, key = kept.data, len(kept.data), handle.inode.key
         held = kept.held
@@ -184,11 +205,11 @@ class ContentOperations(DirectoryOperations):
                     held = size
                     self._hold(key, held)
                 began = monotonic_ns()
-                written = handle.write_now(off, data)
+                written = handle.write_now(off, data, how)
             if written is None:
-                written = await handle.file.write(off, data)
+                written = await handle.file.write(off, data, how)
             while written < size and handle.in_full:
-                more = await handle.file.write(off + written, data[written:])
+                more = await handle.file.write(off + written, data[written:], how)
                 if not more:
                     raise OSError(errno.EIO, os.strerror(errno.EIO))  # it does not say why
                 written += more
@@ -235,5 +256,5 @@ class ContentOperations(DirectoryOperations):
 
     async def write(self, fh: pyfuse3.FileHandleT, off: int, buf: bytes) -> int:
         """See `begin_write`."""
-        written = self.begin_write(fh, off, buf, _BytesOfPyfuse3(buf))
+        written = self.begin_write(fh, off, buf, None, _BytesOfPyfuse3(buf))
         return await written if isinstance(written, Coroutine) else written

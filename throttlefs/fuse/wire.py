@@ -58,8 +58,12 @@ READ: Final = int(Opcode.READ)
 WRITE: Final = int(Opcode.WRITE)
 """Plain integers, for they are compared with on the hot path."""
 
-parse_head: Final = struct.Struct("=4xIQ24xQQI").unpack_from
-"""opcode, unique, and of a read or write (noise for others): fh, offset, size in bytes."""
+parse_head: Final = struct.Struct("=4xIQ24xQQII8xI").unpack_from
+"""opcode, unique, and of a read or write (noise for others): fh, offset, size in bytes,
+write_flags (``FUSE_WRITE_*``), and flags (open(2)'s, as they are for this read or write)."""
+
+WRITE_CACHE: Final = 1 << 0
+"""Of write_flags: the kernel writes back pages of its cache, whoever changed them."""
 
 in_header: Final = struct.Struct("=IIQQIIIHH")
 """len (bytes), opcode, unique, nodeid, uid, gid, pid, total_extlen, padding."""

@@ -36,9 +36,11 @@ def read_request(unique: int, fh: int, offset: int, size: int, opcode: int = REA
     return in_header(opcode, unique, 40) + struct.pack("=QQIIQII", fh, offset, size, 0, 0, 0, 0)
 
 
-def write_request(unique: int, fh: int, offset: int, data: bytes) -> bytes:
+def write_request(
+    unique: int, fh: int, offset: int, data: bytes, flags: int = 0, write_flags: int = 0
+) -> bytes:
     """struct fuse_write_in: fh, offset, size, write_flags, lock_owner, flags, padding."""
-    body = struct.pack("=QQIIQII", fh, offset, len(data), 0, 0, 0, 0) + data
+    body = struct.pack("=QQIIQII", fh, offset, len(data), write_flags, 0, flags, 0) + data
     return in_header(WRITE, unique, len(body)) + body
 
 
@@ -52,6 +54,7 @@ class Rig:
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 << 20)
         self.started: list[tuple[Coroutine[Any, Any, Any], Reply]] = []
         self.room: memoryview | None = None
+        self.flags = 0
         self.on_read: Callable[[int, int, int], Any] = lambda fh, off, size: b"?" * size
         self.on_write: Callable[[int, int, Data, PendingWrite], Any] = (
             lambda fh, off, data, pending: len(data)
@@ -70,7 +73,8 @@ class Rig:
         self.room = room
         return self.on_read(fh, off, size)
 
-    def begin_write(self, fh: int, off: int, data: Data, pending: PendingWrite) -> Any:
+    def begin_write(self, fh: int, off: int, data: Data, flags: int, pending: PendingWrite) -> Any:
+        self.flags = flags
         return self.on_write(fh, off, data, pending)
 
     def _start(self, coroutine: Coroutine[Any, Any, Any], reply: Reply) -> None:
@@ -152,6 +156,14 @@ def test_a_write_is_answered_at_once_and_its_data_is_aligned(rig: Rig, rng: Rand
     rig.ask(write_request(8, fh=4, offset=512, data=data))
     assert seen == [(4, 512, data, 0)]
     assert rig.answer() == (8, 0, struct.pack("=II", len(data) - 1, 0))
+
+
+def test_a_write_has_its_own_flags_and_pages_written_back_do_not_append(rig: Rig) -> None:
+    flags = os.O_RDWR | os.O_APPEND | os.O_DSYNC
+    rig.ask(write_request(8, 4, 512, b"x", flags))
+    assert rig.flags == flags
+    rig.ask(write_request(8, 4, 512, b"x", flags, write_flags=1))  # FUSE_WRITE_CACHE
+    assert rig.flags == os.O_RDWR | os.O_DSYNC
 
 
 @pytest.mark.parametrize(
