@@ -1,4 +1,4 @@
-"""A block device as the one file of a mount: its size, which fstat(2) does not tell."""
+"""Finds the size of a block device that is the one file of a mount; fstat(2) does not tell it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def device_size(source_fd: int, stack: ExitStack) -> Callable[[], int] | None:
 def is_device_of_size(path_fd: int, size: int) -> bool:
     """Whether *path_fd* (O_PATH) is a block device of *size* bytes.
 
-    No device can be truncated, but a program that asks for the size it has need not fail.
+    No device can be truncated, but a program that asks for the size it already has may succeed.
     Raises `OSError` if the device cannot be opened.
     """
     if not stat.S_ISBLK(os.fstat(path_fd).st_mode):

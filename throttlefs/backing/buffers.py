@@ -1,8 +1,8 @@
-"""Memory that the kernel reads from and writes to.
+"""Memory that the kernel reads into and writes from.
 
-The kernel fills a bytes object directly, and that object is the answer: nothing is copied. Its
-memory comes from malloc(3), which hands out again what was freed a moment ago, so there are no
-page faults. O_DIRECT wants aligned memory (open(2), NOTES): small requests are copied from and to
+The kernel fills a bytes object directly, and that object is the answer, so nothing is copied. Its
+memory comes from malloc(3), which reuses memory that was freed a moment ago, so there are no page
+faults. O_DIRECT demands aligned memory (open(2), NOTES): small requests are copied from and to
 slots that are used again and again, large ones get memory of their own.
 """
 
@@ -31,9 +31,9 @@ _Place = ctypes.c_char * 0
 def new_bytes(size: int) -> bytes:
     """A bytes object of *size* bytes whose contents are not initialised.
 
-    PyBytes_FromStringAndSize is documented to make this when its first argument is NULL. The
-    object may be filled until somebody else has seen it. Slice off what was not filled before
-    anybody sees it: it may be anything that this process had in memory.
+    PyBytes_FromStringAndSize is documented to make this when its first argument is NULL. The object
+    may be filled until somebody else has seen it. Slice off the part that was not filled before
+    that: it may hold anything that this process had in memory.
     """
     made: bytes = _bytes_from_size(None, size)
     return made
@@ -96,14 +96,14 @@ def copy_aligned(data: Data, alignment: int) -> AlignedMemory:
 
 
 SLOT_SIZE = 64 << 10
-"""Bytes in a `Slot`: up to this size a copy costs less (1.3 us) than to prepare other memory."""
+"""Bytes in a `Slot`: up to this size a copy costs less (1.3 us) than preparing other memory."""
 
 _SLOTS_KEPT = 64
-"""How many slots are kept while nobody uses them: 4 MiB, if all were ever filled."""
+"""How many unused slots are kept: 4 MiB, if all of them were filled once."""
 
 
 class Slot:
-    """`SLOT_SIZE` bytes of page-aligned memory, to be used by one request at a time."""
+    """`SLOT_SIZE` bytes of page-aligned memory, for one request at a time."""
 
     __slots__ = ("address", "memory")
 

@@ -49,9 +49,9 @@ the ring's flags says that completions wait to be asked for.
 """
 
 _MAX_WORKERS = 64
-"""How many kernel workers may do what blocks.
+"""How many kernel workers may do blocking requests.
 
-The kernel starts a worker when those it has are blocked, and by default at most four per CPU:
+The kernel starts a worker when all others are blocked, by default at most four per CPU. These are
 too few to keep a network filesystem busy, where each request blocks one.
 """
 
@@ -63,11 +63,11 @@ class RingUnavailableError(Exception):
 
 
 class Ring:
-    """An io_uring of one thread: the thread that made it must be the one that uses it.
+    """An io_uring of one thread: only the thread that made it may use it.
 
-    *entries* is the submission ring's size, a power of two; at most twice as many requests
-    can be under way (`capacity`). No more are ever let in, so the completion ring has room
-    for every result and cannot overflow.
+    *entries* is the submission ring's size, a power of two; at most twice as many requests can be
+    under way (`capacity`). `push` lets no more in, so the completion ring has room for every result
+    and cannot overflow.
 
     Raises `RingUnavailableError`.
     """
@@ -104,7 +104,7 @@ class Ring:
         self._sqes = mmap.mmap(
             self.fd, params.sq_entries * abi.SQE_SIZE, shared, access, offset=abi.OFFSET_SQES
         )
-        # The rings' words are read and written as aligned 32-bit ones, never byte by byte.
+        # The words of the rings are read and written as aligned 32-bit words, never byte by byte.
         self._words = memoryview(self._rings)[: size & ~3].cast("I")
         words = self._words
         self._sq_head_at, self._sq_tail_at = sq.head // 4, sq.tail // 4
@@ -151,8 +151,8 @@ class Ring:
             op_flags,
             user_data,
         )
-        # The kernel looks at entry and tail inside io_uring_enter on this very thread (there
-        # is no SQPOLL thread), so that no memory barrier is needed in between.
+        # The kernel reads entry and tail inside io_uring_enter on this very thread (there is no
+        # SQPOLL thread), so no memory barrier is needed in between.
         self._sq_tail = self._words[self._sq_tail_at] = (tail + 1) & _COUNTER
         self.queued += 1
         self.in_flight += 1
@@ -160,8 +160,8 @@ class Ring:
     def submit(self) -> None:
         """Hand the queued requests to the kernel: one system call, as a rule.
 
-        Raises `OSError`: after EAGAIN and EBUSY the kernel takes them later (reap first), after
-        any other never. What was not taken stays queued.
+        Raises `OSError`. After EAGAIN and EBUSY the kernel takes the requests later (reap first),
+        after any other error never. Requests that it did not take stay queued.
         """
         while self.queued:
             taken = abi.enter(self.fd, self.queued, abi.ENTER_GETEVENTS)
@@ -183,7 +183,7 @@ class Ring:
         return withdrawn
 
     def reap(self, deliver: Callable[[int, int], None]) -> None:
-        """Call ``deliver(user_data, result)`` for each completion that is there. Never waits.
+        """Call ``deliver(user_data, result)`` for each completion. Never waits.
 
         The result is the system call's, or minus an errno. Costs 0.1 us if there is none.
         """
@@ -193,7 +193,7 @@ class Ring:
         head, tail = self._cq_head, words[self._cq_tail_at]
         if head == tail:
             return
-        _fence()  # the entries are read after the tail that vouches for them
+        _fence()  # the entries are read after the tail that covers them
         results = []
         while head != tail:
             at = self._cqes_at + (head & self._cq_mask) * abi.CQE.size
@@ -206,7 +206,7 @@ class Ring:
             deliver(user_data, result)
 
     def close(self) -> None:
-        """Give the ring back to the kernel. Requests under way must have been reaped."""
+        """Give the ring back to the kernel. All requests must have been reaped."""
         self._words.release()
         self._sqes.close()
         self._rings.close()

@@ -36,7 +36,7 @@ class Op(IntEnum):
 
 
 class Setup(IntFlag):
-    """``IORING_SETUP_*``: what io_uring_setup(2) is asked for."""
+    """``IORING_SETUP_*``: what we ask io_uring_setup(2) for."""
 
     CQSIZE = 1 << 3  # 5.5: the caller chooses the completion ring's size
     CLAMP = 1 << 4  # 5.6: sizes over the limit are lowered, not refused
@@ -179,7 +179,7 @@ def register_eventfd(fd: int, event_fd: int) -> None:
 
 
 def limit_workers(fd: int, bounded: int) -> None:
-    """io_uring_register(2): let at most *bounded* workers do what blocks on files."""
+    """io_uring_register(2): let at most *bounded* workers do requests that block on files."""
     numbers = (ctypes.c_uint32 * 2)(bounded, 0)  # 0: leave the unbounded ones (sockets) alone
     if _syscall(SYS_IO_URING_REGISTER, fd, REGISTER_IOWQ_MAX_WORKERS, numbers, 2) < 0:
         raise _last_error("io_uring_register(IORING_REGISTER_IOWQ_MAX_WORKERS)")

@@ -1,4 +1,4 @@
-"""What to say of words on the command line that belong elsewhere: limits outside of ``-o``."""
+"""Messages for words that belong elsewhere on the command line: limits outside of ``-o``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from throttlefs.settings.options import as_option
 
 
 class MountOptionsCommand(click.Command):
-    """A command whose limits and mount options go into ``-o``, and which says so."""
+    """A command that takes limits and mount options in ``-o`` only, and says so."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse *args*; raises `UsageError` for an option that belongs into ``-o``."""
@@ -34,7 +34,7 @@ class MountOptionsCommand(click.Command):
 
 
 class LimitsCommand(click.Command):
-    """A command that takes limits as words, without dashes, and says so."""
+    """A command that takes limits as words without dashes, and says so if they have dashes."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse *args*; raises `UsageError` for a limit that is given as an option."""
@@ -52,7 +52,7 @@ class LimitsCommand(click.Command):
 
 
 def _for_option(option: str, args: Sequence[str]) -> str | None:
-    """What ``-o`` takes instead of *option*, one of *args*; None if it knows nothing like it."""
+    """What to write in ``-o`` instead of *option*, one of *args*; None if nothing is like it."""
     if not option.startswith("--"):
         return None
     name = as_option(option.removeprefix("--"))
@@ -72,7 +72,7 @@ def _value_after(option: str, args: Sequence[str]) -> str:
 
 
 def _refuse_stray_words(ctx: click.Context) -> None:
-    """Refuse options among the paths, and words after them. Raises `UsageError`, or click's."""
+    """Refuse options among the paths, and words after them. Raises `UsageError` or click's own."""
     paths = [ctx.params[name] for name in ("source", "target") if name in ctx.params]
     stray = [word for word in (*paths, *ctx.args) if _is_option(word, word in ctx.args)]
     if stray:
@@ -84,6 +84,6 @@ def _refuse_stray_words(ctx: click.Context) -> None:
 
 
 def _is_option(word: str, extra: bool) -> bool:
-    """Whether *word* is an option; only one of the *extra* words may be one without a value."""
+    """Whether *word* is an option. Only an *extra* word may be an option without a value."""
     name, equals, _ = word.partition("=")
     return (extra or bool(equals)) and as_option(name) is not None and not os.path.lexists(word)

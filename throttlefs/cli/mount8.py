@@ -1,9 +1,9 @@
-"""The form in which mount(8) runs a FUSE filesystem: ``throttlefs SRC DST -o OPTIONS``.
+"""Understands the form in which mount(8) runs a filesystem: ``throttlefs SRC DST -o OPTIONS``.
 
-mount(8) runs mount.fuse3 for ``mount -t fuse.throttlefs SRC DST`` and for lines of fstab(5);
-that runs throttlefs, from the PATH that sh has by itself, without a subcommand. ``rw`` or ``ro``
-comes first among its options, and ``dev`` and ``suid`` last unless they say otherwise: what
-mount(8) calls the defaults.
+For ``mount -t fuse.throttlefs SRC DST`` and for lines of fstab(5) mount(8) runs mount.fuse3. That
+runs throttlefs without a subcommand, with the default PATH of sh. ``rw`` or ``ro`` comes first
+among the options. ``dev`` and ``suid`` come last unless the options say otherwise: mount(8) calls
+these the defaults.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from collections.abc import Collection, Sequence
 def with_subcommand(arguments: Sequence[str], commands: Collection[str]) -> list[str]:
     """*arguments* as the command line wants them: ``mount`` before mount(8)'s form.
 
-    A mistyped name of one of *commands* is left for the command line to complain about.
+    A mistyped name of one of *commands* stays as it is, and the command line refuses it.
     """
     arguments = list(arguments)
     if len(arguments) < 2 or arguments[0] in commands or arguments[0].startswith("-"):
         return arguments
     source, target = arguments[:2]
-    # mount(8) makes DST absolute; a SRC that is not there may be any word.
+    # mount(8) makes DST absolute. If SRC does not exist, it may be any word.
     from_mount8 = arguments[2:3] == ["-o"] and target.startswith("/")
     if not (from_mount8 or "/" in source or os.path.exists(source)):
         return arguments

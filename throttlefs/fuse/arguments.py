@@ -1,7 +1,7 @@
-"""What the handlers are given, in pyfuse3's types, and what they give back.
+"""The types of what handlers take and return, as subclasses of pyfuse3's.
 
-pyfuse3's own `RequestContext` and `SetattrFields` cannot be filled from outside; its `FileInfo`
-has no place for every flag of a reply to OPEN. These subclasses can and have.
+pyfuse3's own `RequestContext` and `SetattrFields` cannot be filled from outside, and its `FileInfo`
+has no place for every flag of a reply to OPEN. These subclasses mend that.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from .wire import Fattr
 
 
 class Caller(pyfuse3.RequestContext):
-    """Who asks: user, group and process id, and the umask where a file is made."""
+    """The caller: its user, group and process id, and its umask if it makes a file."""
 
     __slots__ = ("gid", "pid", "uid", "umask")
 
@@ -37,7 +37,7 @@ class Caller(pyfuse3.RequestContext):
 class AttributesToSet(pyfuse3.SetattrFields):
     """Which attributes a SETATTR sets.
 
-    ``atime_now`` and ``mtime_now``: to the present, which needs no more than write permission
+    ``atime_now`` and ``mtime_now`` mean the present, which needs only write permission
     (utimensat(2)). pyfuse3 turns them into numbers, which only owners may set.
     """
 

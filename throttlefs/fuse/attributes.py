@@ -17,7 +17,7 @@ _MASK_64 = (1 << 64) - 1
 _MASK_32 = (1 << 32) - 1
 
 _NO_INODE = (1 << 63) - 1
-"""A number that no inode has. The kernel forgets at once what it is told of it."""
+"""A number that no inode has. The kernel forgets an entry with this number at once."""
 
 
 class Entry(Protocol):
@@ -31,21 +31,21 @@ class Attributes(Protocol):
         """The attributes *st* under the mount's inode *number*."""
 
     def directory(self, number: int) -> Entry:
-        """A directory of which a listing needs only number and type: ``.`` or ``..``."""
+        """A directory for which a listing needs only number and type: ``.`` or ``..``."""
 
     def unknown(self) -> Entry:
-        """A listed name of which nothing can be told.
+        """A listed name whose file cannot be examined.
 
-        The kernel lists it without an inode, so whoever looks at the file gets the error.
+        The kernel lists it without an inode, so a program that looks at the file gets the error.
         """
 
 
 class Presentation:
-    """What a mount tells of its files beyond their own attributes.
+    """How a mount presents its files, beyond their own attributes.
 
-    *attr_timeout* and *entry_timeout*: for how many seconds the kernel may keep attributes and
-    names. *device_size* tells the size in bytes if the root of the mount is a block device: it
-    is shown as a regular file, which any program takes for an image.
+    *attr_timeout* and *entry_timeout* say for how many seconds the kernel may keep attributes and
+    names. *device_size* returns the size in bytes if the root of the mount is a block device. The
+    device is shown as a regular file, which any program takes for an image.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Presentation:
 
 
 class WireEntry:
-    """A packed ``fuse_entry_out``, with what a listing says once more."""
+    """A packed ``fuse_entry_out``, with the number and mode that a listing repeats."""
 
     __slots__ = ("mode", "number", "packed")
 
@@ -85,7 +85,7 @@ class WireAttributes:
             size = self._device_size()
             mode = stat.S_IFREG | stat.S_IMODE(mode)
             rdev = 0
-            blocks = size // _BLOCK  # no holes, so that nobody takes it for sparse
+            blocks = size // _BLOCK  # all blocks, so that nobody takes it for sparse
         entry_s, entry_ns = self._entry_valid
         attr_s, attr_ns = self._attr_valid
         atime, mtime, ctime = st.st_atime_ns, st.st_mtime_ns, st.st_ctime_ns
@@ -116,7 +116,7 @@ class WireAttributes:
         return WireEntry(number, mode, packed)
 
     def directory(self, number: int) -> WireEntry:
-        """See `Attributes.directory`; the kernel takes nothing else of these two."""
+        """See `Attributes.directory`; the kernel uses nothing else of these two."""
         return WireEntry(number, stat.S_IFDIR, _NOTHING)
 
     def unknown(self) -> WireEntry:

@@ -1,4 +1,4 @@
-"""From whatever goes wrong in a handler to the errno that the program gets."""
+"""Turns the exceptions of handlers into the errno that the program gets."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import pyfuse3
 log = logging.getLogger("throttlefs")
 
 _MOST = 511
-"""The kernel takes no reply with a larger errno (``fuse_dev_do_write``): those are its own."""
+"""The kernel refuses a reply with a larger errno (``fuse_dev_do_write``): those are its own."""
 
 
 def errno_of(exc: Exception, request: str) -> int:
-    """The errno to reply with to *request*: an `OSError`'s own, EIO for what nobody expected.
+    """The errno to reply with to *request*: that of an `OSError`, EIO for any other exception.
 
-    The unexpected is logged with its traceback. ENOSYS becomes EOPNOTSUPP: the kernel would
-    remember it for the whole mount, and every later request of its kind would not be sent.
+    Other exceptions are logged with their traceback. ENOSYS becomes EOPNOTSUPP, because the kernel
+    remembers ENOSYS for the whole mount and sends no later request of that kind.
     """
     if not isinstance(exc, OSError | pyfuse3.FUSEError) or not exc.errno:
         log.error("internal error in %s; the program gets EIO", request, exc_info=exc)

@@ -1,4 +1,4 @@
-"""An open file, as the hot path needs it."""
+"""An open file, prepared for the hot path."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Handle:
         self.image = image
         self.file = file
         self.statistics = statistics
-        # Bound once here, so that a read or write looks nothing up on its way.
+        # These are bound once, so that a read or write looks nothing up on its way.
         self.try_admit = image.try_admit
         self.admit = image.admit
         self.read_now = file.read_now
@@ -57,11 +57,11 @@ class Handle:
         """Count a read of *size* bytes that got *got*, in *elapsed* ns in the backing."""
         self.note_read(got, elapsed)
         if got < size:
-            # The end of the file: what was not there to read is not owed either.
+            # The file has ended: bytes that were not there are not charged.
             self.image.refund(READ, size, got)
 
     async def wait_for_limit(self, direction: int, size: int) -> None:
-        """Let the limiter hold a request that is not due yet, and count how long it did."""
+        """Wait until the limiter lets a request go that is not due yet, and count how long."""
         waited = await self.admit(direction, size)
         statistics = self.statistics.read if direction == READ else self.statistics.write
         statistics.waited(waited, self.image.waiting_most[direction])

@@ -1,9 +1,9 @@
-"""The first request of a mount, INIT: libfuse and pyfuse3 answer it, through a socket.
+"""Sees to the first request of a mount, INIT, which libfuse and pyfuse3 answer through a socket.
 
-pyfuse3 comes to INIT in its ``main()`` alone, which would then go on and read requests. So its
-descriptor is a socket for that long: INIT goes in, the reply comes out, is amended on its way to
-the kernel, and ``main()`` is ended. Afterwards libfuse has its descriptor back, for notifications
-and for closing it.
+pyfuse3 answers INIT only in its ``main()``, which would then go on and read requests. So its
+descriptor is a socket for that time. INIT goes in, and the reply comes out, is amended and goes on
+to the kernel. Then ``main()`` is ended, and libfuse gets its descriptor back, for notifications and
+for closing it.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from .wire import Opcode
 _MESSAGE_MAX = 1 << 20
 
 _DEFAULT_MAX_WRITE = 1 << 20
-"""Bytes: what libfuse agrees on with the kernel, unless fs.fuse.max_pages_limit is raised."""
+"""Bytes: libfuse and the kernel agree on this, unless fs.fuse.max_pages_limit is raised."""
 
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """What libfuse and the kernel have agreed on."""
+    """The result of the handshake between libfuse and the kernel."""
 
     max_write: int
     """Bytes: the largest write."""
@@ -35,7 +35,7 @@ class Agreement:
 
 
 def open_fuse_descriptors() -> set[int]:
-    """The descriptors of this process that are /dev/fuse: pyfuse3 does not tell which is its."""
+    """The descriptors of this process that are /dev/fuse: pyfuse3 does not say which is its own."""
     device = os.stat("/dev/fuse").st_rdev
     found = set()
     for name in os.listdir("/proc/self/fd"):
@@ -43,14 +43,14 @@ def open_fuse_descriptors() -> set[int]:
             if os.fstat(int(name)).st_rdev == device:
                 found.add(int(name))
         except OSError:
-            continue  # the listing's own, closed by now
+            continue  # the descriptor of the listing itself, closed by now
     return found
 
 
 async def shake_hands(libfuse_fd: int, kernel_fd: int) -> Agreement:
-    """See INIT through: *libfuse_fd* is the descriptor that ``pyfuse3.init`` has mounted with.
+    """Pass INIT on and its reply back: ``pyfuse3.init`` has mounted with *libfuse_fd*.
 
-    *kernel_fd* is a duplicate of it, without blocking. Raises `OSError` if the kernel ends the
+    *kernel_fd* is a duplicate of it that does not block. Raises `OSError` if the kernel ends the
     mount before that.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -72,7 +72,7 @@ async def shake_hands(libfuse_fd: int, kernel_fd: int) -> Agreement:
 
 
 async def _pass_init(kernel_fd: int, libfuse: socket.socket) -> Agreement | None:
-    """Pass one INIT on and its reply back; None if the kernel is to ask again."""
+    """Pass one INIT on and its reply back; None if the kernel will ask again."""
     try:
         request = os.read(kernel_fd, _MESSAGE_MAX + (64 << 10))
     except BlockingIOError:
@@ -89,7 +89,7 @@ async def _pass_init(kernel_fd: int, libfuse: socket.socket) -> Agreement | None
 
 
 def amend_init(reply: bytearray) -> Agreement | None:
-    """Have the umask left to us, for we know of default ACLs; what the reply agrees to.
+    """Let *reply* leave the umask to us, who know of default ACLs; returns what it agrees to.
 
     None if libfuse wants another version of the protocol; the kernel will ask again.
     """

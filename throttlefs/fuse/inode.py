@@ -1,4 +1,4 @@
-"""One file of SRC as the kernel knows it."""
+"""An inode: one file of SRC that the kernel knows."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from throttlefs.host.files import FileKey, clock_of_files
 
 
 class Inode:
-    """A file of SRC as the kernel knows it: by *number*, with a count of lookups."""
+    """A file of SRC that the kernel knows by *number*, with a count of its lookups."""
 
     __slots__ = (
         "fd",
@@ -29,27 +29,27 @@ class Inode:
         self.parent = parent
         self.name = name
         self.fd = -1  # its O_PATH descriptor, -1 while none is open
-        self.left_ns = clock_of_files()  # when it was last sure to be there, if fd is -1
-        self.lookups = 0  # how often the kernel was told of it, less what it forgot
-        self.pins = 0  # threads at work with its descriptor right now
-        self.handle_fds: list[int] = []  # descriptors of open handles; any can stand in for fd
+        self.left_ns = clock_of_files()  # when it was last seen, if fd is -1
+        self.lookups = 0  # how often the kernel looked it up, less what it forgot
+        self.pins = 0  # how many threads use its descriptor now
+        self.handle_fds: list[int] = []  # descriptors of open handles; any can serve as fd
         self.recently_used = False
 
     @property
     def path(self) -> bytes:
         """Where the file was last seen, relative to the mount.
 
-        Of the root b"", or the name of SRC if that is one file: limits by path match it.
+        The root has b"", or the name of SRC if that is one file: limits by path match it.
         """
         if self.parent is None:
             return self.name
         return b"/".join(reversed([inode.name for inode in self.ancestry()]))
 
     def ancestry(self) -> Iterator[Inode]:
-        """The inode itself and what it lies in, the root left out.
+        """The inode itself and the directories it lies in, without the root.
 
-        Each once: directories that were moved into one another below SRC are seen one at a time,
-        and for a while two may be known as each other's parent.
+        Each comes once. After directories were moved into one another below SRC, two may be known
+        as each other's parent for a while, because they are seen one at a time.
         """
         seen = set()
         inode = self

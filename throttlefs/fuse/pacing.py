@@ -1,9 +1,9 @@
-"""When the session loop watches the clock, looks for events, sleeps, or gives trio its turn.
+"""Decides when the session loop watches the clock, looks for events, sleeps, or yields to trio.
 
-To sleep and be woken takes some 25 us on either side, more than a cached request, and a timer
-wakes a sleeper 30 to 100 us late. So the loop looks instead of sleeping while events come fast,
-and watches the clock for the last `lead_ns` before a request is due. Both cost a CPU that others
-may need: on one CPU the client could not ask for more meanwhile, so neither is done there.
+Falling asleep and waking up take some 25 us each, more than a cached request, and a timer wakes a
+sleeper 30 to 100 us late. So the loop looks for events instead of sleeping while they come fast,
+and watches the clock for the last `lead_ns` before a request is due. Both use a CPU that others may
+need. On a single CPU the client could not ask for more meanwhile, so the loop does neither there.
 
 Pure: instants (ns, monotonic) go in, a `Step` comes out. The alarm of the limiter is set to go
 off `lead_ns` early; `Pacing` is the one owner of that number.
@@ -26,7 +26,7 @@ and 10,800.
 """
 
 LEAD_NS: Final = 100_000
-"""How long before a request is due the loop wakes up and watches the clock.
+"""How long before a request is due the loop wakes up to watch the clock.
 
 Of iops=3000 at queue depth 1 the slowest 1 % took 379 us with 60 us of this, and 363 us with 100
 us (at 27 and 40 % of a CPU).
@@ -47,7 +47,7 @@ class Step(Enum):
 
 
 class Pacing:
-    """Decides `next_step`, from when things happened and how many CPUs there are.
+    """Decides `next_step` by the times of past events and the number of CPUs.
 
     ``look_until``: the instant until which a step looks for events.
     """
@@ -60,8 +60,8 @@ class Pacing:
         self._last_event = 0
         self._began = 0  # when the present step was chosen
         self._until_due = 0
-        # How long nothing had happened before the last event: while the limiter held nothing,
-        # and while it held requests.
+        # How long nothing had happened before the last event: first while the limiter held nothing,
+        # second while it held requests.
         self._gaps = [MAX_TURN_NS, MAX_TURN_NS]
         self.set_cpus(cpus)
 
@@ -71,15 +71,15 @@ class Pacing:
     def set_cpus(self, cpus: float) -> None:
         """The process may use *cpus* CPUs: by affinity, and by quota, which may be a fraction.
 
-        Below two the loop never takes the CPU from those that are to make things happen. Whoever
-        calls this sets the alarm anew with the new `lead_ns`.
+        Below two the loop never keeps the CPU from the programs that it waits for. The caller must
+        set the alarm anew with the new `lead_ns`.
         """
         alone = cpus < 2
         self._spin_ns = 0 if alone else SPIN_NS
         self.lead_ns = 0 if alone else LEAD_NS
 
     def turn_is_over(self, now: int) -> bool:
-        """Whether trio's other tasks are to get a turn, though there is work to do."""
+        """Whether trio's other tasks get a turn now, although there is work to do."""
         return now > self._turn_ends
 
     def turn_was_given(self, now: int) -> None:
@@ -87,19 +87,19 @@ class Pacing:
         self._turn_ends = now + MAX_TURN_NS
 
     def next_step(self, now: int, due: int) -> Step:
-        """What to do at *now*: there is no work, and the limiter's next request is *due*.
+        """What to do at *now*, when there is no work and the limiter's next request is *due*.
 
-        *due* may have passed, and is far away if the limiter holds nothing.
+        *due* may have passed. It is far away if the limiter holds nothing.
         """
         self._began = now
         until_due = self._until_due = due - now
         turn_is_over = now > self._turn_ends
         if until_due <= self.lead_ns and not (turn_is_over and until_due < -MAX_TURN_NS):
-            # The alarm has gone off, or is about to, and nobody might see it a second time.
+            # The alarm has gone off or is about to, and its event does not come a second time.
             self.look_until = due
             return Step.WATCH
         if turn_is_over:
-            # Now, as nothing is due: not between waking up and what it was for.
+            # Now, while nothing is due, and not between waking up and the request that is due then.
             return Step.TURN
         if now - self._last_event > MAX_TURN_NS:
             return Step.SLEEP
@@ -109,9 +109,9 @@ class Pacing:
         return Step.NAP
 
     def woke(self, now: int) -> None:
-        """The step is over at *now*, because something happened."""
+        """Note that the step is over at *now*, because something happened."""
         self._last_event = now
         gap = now - self._began
-        # The alarm, of which one knows, says nothing about what else may come.
+        # The alarm is expected, so it says nothing about how fast other events come.
         expected = gap >= self._until_due - self.lead_ns
         self._gaps[self._until_due < _NOTHING_DUE_NS] = MAX_TURN_NS if expected else gap

@@ -1,17 +1,17 @@
-"""What root's daemon does not use its rights for (capabilities(7)).
+"""Keeps root's daemon from using rights that its callers lack (capabilities(7)).
 
-Names are made, removed and given modes by the filesystem user ids of the caller, without the
-rights to what others own. The kernel has checked the same already, but by what it remembers of a
-file, and by name; whoever may write below SRC can put another file there in between. What is
-made this way belongs to the caller from the first moment on.
+The daemon makes and removes names and sets modes with the filesystem user ids of the caller,
+without rights to the files of others. The kernel has already checked permissions, but of the file
+that it remembers, and by name. Whoever may write below SRC can put another file there in between.
+New files belong to the caller from the first moment on.
 
-Whoever writes to a file or truncates it takes setuid and setgid bits away, unless he has
-CAP_FSETID. The kernel leaves that to the filesystem behind a mount. If the daemon wrote with the
-right, a user who may write to somebody else's setuid program could change it, and it would stay
-setuid in SRC. So it writes without, and takes the right up only to set modes, which the kernel
+A process that writes to a file or truncates it takes its setuid and setgid bits away, unless it has
+CAP_FSETID. The kernel leaves that to the filesystem behind a mount. If the daemon wrote with
+CAP_FSETID, a user who may write to somebody else's setuid program could change it, and it would
+stay setuid in SRC. So the daemon writes without it, and uses it only to set modes that the kernel
 has allowed.
 
-Rights belong to a thread, and are handed down to those that it starts (io_uring's as well).
+Rights belong to a thread. Threads that it starts inherit them, those of io_uring too.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _DAC_READ_SEARCH = 1 << 2
 _FSETID = 1 << 4
 _MKNOD = 1 << 27
 
-# The kernel has checked these, by the caller's groups as well, which are not known here.
+# The kernel has checked these with all groups of the caller, which are not known here.
 _KEPT = _DAC_OVERRIDE | _DAC_READ_SEARCH | _MKNOD
 
 _SETGID_PROGRAM = stat.S_ISGID | stat.S_IXGRP
@@ -73,7 +73,7 @@ def _rights() -> ctypes.Array[_Set]:
 
 
 def _use_fsetid(wanted: bool) -> bool:
-    """Take CAP_FSETID up or lay it down; whether it was in use before."""
+    """Begin or stop to use CAP_FSETID; returns whether it was in use before."""
     sets = _rights()
     was_used = bool(sets[0].effective & _FSETID)
     if wanted != was_used and sets[0].permitted & _FSETID:
@@ -83,13 +83,13 @@ def _use_fsetid(wanted: bool) -> bool:
 
 
 def lay_down() -> None:
-    """Do without CAP_FSETID from now on, in this thread and those that it will start."""
+    """Stop to use CAP_FSETID, in this thread and in those that it will start."""
     _use_fsetid(False)
 
 
 @contextmanager
 def modes_kept() -> Iterator[None]:
-    """Use CAP_FSETID, if this process has it: for setting a file's mode."""
+    """Use CAP_FSETID, if this process has it, to set the mode of a file."""
     was_used = _use_fsetid(True)
     try:
         yield
@@ -100,10 +100,10 @@ def modes_kept() -> Iterator[None]:
 
 @contextmanager
 def acting_for(uid: int, gid: int, *, keep_modes: bool = False) -> Iterator[None]:
-    """Do as the user *uid* and his group *gid* what follows, if this is root's daemon.
+    """Act as the user *uid* with the group *gid* in this block, if this is root's daemon.
 
-    Permissions of files and directories are taken as checked; that only owners may change modes
-    and, in a sticky directory, names, is not. *keep_modes*: with CAP_FSETID.
+    Permissions of files and directories count as checked. The kernel checks again that only owners
+    change modes, and names in a sticky directory. *keep_modes*: use CAP_FSETID.
 
     Raises `PermissionError` if the daemon may not become that user.
     """
@@ -122,7 +122,7 @@ def acting_for(uid: int, gid: int, *, keep_modes: bool = False) -> Iterator[None
     finally:
         _libc.setfsuid(0)
         _libc.setfsgid(os.getegid())
-        _call("capset", before)  # to become root again takes up everything
+        _call("capset", before)  # becoming root again has raised all capabilities
 
 
 def mode_of_new(mode: int, caller: pyfuse3.RequestContext, dir_fd: int) -> int:
@@ -130,10 +130,10 @@ def mode_of_new(mode: int, caller: pyfuse3.RequestContext, dir_fd: int) -> int:
     if not _has_default_acl(dir_fd):
         mode &= ~caller.umask
     if os.geteuid() not in (0, caller.uid):
-        # It will belong to us, and is not to do what its maker wants by our rights.
+        # It will belong to us, and its maker must not use our rights through it.
         mode &= ~(stat.S_ISUID | stat.S_ISGID)
     if mode & _SETGID_PROGRAM == _SETGID_PROGRAM:
-        # Linux before 6.0 leaves this to the filesystem behind a mount as well.
+        # Linux before 6.0 leaves this too to the filesystem behind a mount.
         parent = os.fstat(dir_fd)
         if parent.st_mode & stat.S_ISGID and not may_keep_setgid(caller, parent.st_gid):
             mode &= ~stat.S_ISGID
@@ -141,7 +141,7 @@ def mode_of_new(mode: int, caller: pyfuse3.RequestContext, dir_fd: int) -> int:
 
 
 def _has_default_acl(dir_fd: int) -> bool:
-    """Whether the directory has an ACL for what is made in it, which replaces the umask."""
+    """Whether the directory has an ACL for new files, which replaces the umask."""
     try:
         os.getxattr(b"/proc/self/fd/%d" % dir_fd, "system.posix_acl_default")
     except OSError:
@@ -150,18 +150,18 @@ def _has_default_acl(dir_fd: int) -> bool:
 
 
 def may_keep_setgid(caller: pyfuse3.RequestContext, gid: int) -> bool:
-    """Whether the setgid bit of a file of the group *gid* is the caller's to give."""
+    """Whether the caller may set the setgid bit of a file of the group *gid*."""
     if caller.uid == 0 or caller.gid == gid:
         return True
     try:
         return gid in pyfuse3.get_sup_groups(caller.pid)
     except (OSError, RuntimeError):
-        return False  # gone, or in a namespace that we do not see
+        return False  # it is gone, or in a namespace that we do not see
 
 
 def _become(uid: int, gid: int) -> None:
     _libc.setfsgid(gid)
     _libc.setfsuid(uid)
-    # These two never say that they failed, but who it is now (setfsuid(2)).
+    # These two report no failure; they return the id in use before the call (setfsuid(2)).
     if _libc.setfsuid(_NOBODY_NEW) != uid or _libc.setfsgid(_NOBODY_NEW) != gid:
         raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))

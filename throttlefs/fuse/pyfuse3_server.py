@@ -1,8 +1,8 @@
-"""Serving a mount by pyfuse3's own loop: ``-o server=pyfuse3``.
+"""Serves a mount in pyfuse3's own loop: ``-o server=pyfuse3``.
 
-The handlers are the very same. It is the fallback where our own server does not fit, and the
-reference that tests compare our own with. It costs two rounds of trio's scheduler for each
-request, and lacks what pyfuse3 has no handler for.
+It uses the same handlers. It is the fallback where our own server does not work, and tests compare
+our server with it. It costs two rounds of trio's scheduler for each request, and lacks everything
+that pyfuse3 has no handler for.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Handler = Callable[..., Coroutine[Any, Any, Any]]
 
 
 def for_pyfuse3(operations: Operations) -> pyfuse3.Operations:
-    """*operations* with handlers that raise nothing but FUSEError, on which pyfuse3 insists."""
+    """*operations* with handlers that raise only FUSEError, as pyfuse3 demands."""
     adapted = pyfuse3.Operations()
     adapted.supports_dot_lookup = False
     adapted.enable_writeback_cache = False

@@ -1,8 +1,8 @@
-"""Memory in which a read that can be answered at once becomes its reply.
+"""Memory in which the data of a read that is answered at once becomes the reply.
 
-The data is read to the beginning of a page and the header is put right before it, so that the
-reply is one piece. The kernel pins a reply page by page while it copies it: of 4 KiB these are
-two pages, while a header and data of their own, wherever they happen to lie, are three.
+The data is read to the beginning of a page, and the header is put right before it, so that the
+reply is one piece. The kernel pins a reply page by page while it copies it. A reply of 4 KiB has
+two pages this way; a separate header and data would have three.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import mmap
 from . import wire
 
 _MOST_SIZES = 64
-"""Sizes of which the views are kept: to make one takes longer than to find it."""
+"""For how many sizes the views are kept: making one takes longer than finding it."""
 
 _TOUCHED_MAX = 64 << 10
 
@@ -24,7 +24,7 @@ class ReplyBuffer:
         self._max_data = max_data
         self._touched = 0  # how much of it was ever used, in bytes
         self.rooms: dict[int, memoryview] = {}
-        """By size the places where data goes; `make_room` adds one."""
+        """The place for the data of each size; `make_room` adds one."""
         self._replies: dict[int, memoryview] = {}
         self._memory = self._map()
 
@@ -33,7 +33,7 @@ class ReplyBuffer:
         return memoryview(mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
 
     def make_room(self, size: int) -> memoryview | None:
-        """The place for *size* bytes of data, from now on in ``rooms``.
+        """The place for *size* bytes of data, which is in ``rooms`` from now on.
 
         None if they are too many, or if there are too many sizes already (until `tidy`).
         """
@@ -46,7 +46,7 @@ class ReplyBuffer:
         return room
 
     def reply(self, unique: int, size: int) -> memoryview:
-        """The reply to request *unique*, with what is in the room of *size* bytes."""
+        """The reply to request *unique*, with the data in the room of *size* bytes."""
         wire.put_out_header(
             self._memory,
             mmap.PAGESIZE - wire.OUT_HEADER_SIZE,
@@ -57,7 +57,7 @@ class ReplyBuffer:
         return self._replies[size]
 
     def tidy(self) -> None:
-        """Forget the sizes, and let go of memory if much was used."""
+        """Forget the sizes, and free memory if much was used."""
         self.rooms.clear()
         self._replies.clear()
         if self._touched > _TOUCHED_MAX:

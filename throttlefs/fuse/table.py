@@ -1,9 +1,9 @@
-"""The table of opcodes: how each request is read, which handler serves it, how it is answered.
+"""The table of opcodes: how a request is read, which handler serves it, how it is answered.
 
-One `Operation` for each opcode but READ and WRITE, which the channel serves by itself because
-they are hot. A handler is a method of `Operations`; most have pyfuse3's signature. An opcode that
-is not here gets ENOSYS, **which the kernel remembers for the whole connection**: after one for
-FSYNC every later fsync would succeed without being sent. So nothing in here may answer ENOSYS.
+It has one `Operation` for each opcode except READ and WRITE, which the channel serves itself
+because they are hot. A handler is a method of `Operations`; most have pyfuse3's signature. An
+opcode without a row gets ENOSYS, **which the kernel remembers for the whole connection**: after one
+ENOSYS for FSYNC every later fsync would succeed without being sent. So no row may answer ENOSYS.
 """
 
 from __future__ import annotations
@@ -21,14 +21,13 @@ from .wire import Fattr, Opcode
 
 
 class DamagedRequestError(Exception):
-    """A request that is not as the protocol has it."""
+    """A request that breaks the protocol."""
 
 
 class Request:
     """One request other than a read or write.
 
-    *body* is what follows the header. *has_long_setxattr*: whether FUSE_SETXATTR_EXT was agreed
-    on.
+    *body* follows the header. *has_long_setxattr* says whether FUSE_SETXATTR_EXT was agreed on.
     """
 
     __slots__ = ("body", "caller", "has_long_setxattr", "nodeid", "opcode", "unique")
@@ -57,8 +56,8 @@ class Operation:
     """One row of the table.
 
     *arguments* takes a `Request` apart into the handler's arguments. It raises
-    `DamagedRequestError`, or `struct.error` if bytes are missing. *result* packs what the handler
-    returned; without it the handler's request gets no reply at all.
+    `DamagedRequestError`, or `struct.error` if bytes are missing. *result* packs the handler's
+    result; a row without it sends no reply at all.
     """
 
     __slots__ = ("arguments", "handler", "result")
@@ -103,7 +102,7 @@ class Listing:
 
 
 def _names(data: bytes, count: int) -> list[bytes]:
-    """The *count* strings, each ended by a zero byte, that *data* consists of."""
+    """The *count* strings in *data*, each ended by a zero byte."""
     names = data.split(b"\0")
     if len(names) != count + 1 or names.pop():
         raise DamagedRequestError(f"{count} names were to follow")
@@ -338,9 +337,9 @@ TABLE: Final[dict[Opcode, Operation]] = {
     Opcode.FSYNCDIR: Operation("fsyncdir", _fsync, _done),
     Opcode.RELEASEDIR: Operation("releasedir", _handle, _done),
 }
-"""Every opcode that is served, READ and WRITE aside.
+"""Every opcode that is served, except READ and WRITE.
 
-DESTROY is sent to filesystems on a block device alone.
+The kernel sends DESTROY only to filesystems on a block device.
 """
 
 UNANSWERED: Final = frozenset(opcode for opcode, row in TABLE.items() if row.result is None)

@@ -1,4 +1,4 @@
-"""A request whose handler waits: its coroutine, what it waits for, and how it is replied to."""
+"""A request whose handler waits: its coroutine, how to abort the wait, and its reply."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .channel import Reply
 class Work:
     """A handler that the session loop runs, a `throttlefs.waiting.Waiter`.
 
-    *make_ready* is called with it when it may go on.
+    *make_ready* is called with the work when it may go on.
     """
 
     __slots__ = ("_make_ready", "abort", "coroutine", "reply", "value")

@@ -1,4 +1,4 @@
-"""How many CPUs this process may use: by its affinity, and by the quota of its cgroups."""
+"""Finds how many CPUs this process may use, by its affinity and the quota of its cgroups."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _CGROUPS = "/sys/fs/cgroup"
 
 
 def usable_cpus() -> float:
-    """How many CPUs; a fraction if a quota says so. Both may change while the process runs.
+    """How many CPUs there are to use; a fraction if a quota says so. It may change at any time.
 
     Sources: sched_setaffinity(2); ``cpu.max`` in the kernel's Documentation/admin-guide/cgroup-v2,
     ``cpu.cfs_quota_us`` and ``cpu.cfs_period_us`` in Documentation/scheduler/sched-bwc.
@@ -18,7 +18,7 @@ def usable_cpus() -> float:
 
 
 def _quota() -> float:
-    """CPUs by the strictest quota of the cgroups that this process is in, inf without one."""
+    """CPUs by the strictest quota of all cgroups of this process, inf without one."""
     try:
         with open("/proc/self/cgroup") as file:
             lines = file.read().splitlines()
@@ -44,7 +44,7 @@ def _quotas_above(root: str, path: str, read: Callable[[str], float]) -> list[fl
         try:
             found.append(read(directory))
         except (OSError, ValueError, ZeroDivisionError):
-            pass  # not mounted here, or of a cgroup namespace above ours
+            pass  # not mounted here, or in a cgroup namespace above ours
         if directory == root:
             break
         directory = os.path.dirname(directory)

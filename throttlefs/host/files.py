@@ -1,13 +1,13 @@
-"""What identifies a file of SRC, and the clock of its times."""
+"""The key that identifies a file of SRC, and the clock of file times."""
 
 from __future__ import annotations
 
 import time
 
 FileKey = tuple[int, int]
-"""What identifies a file whatever its name: st_dev and st_ino."""
+"""st_dev and st_ino, which identify a file under any name."""
 
-_REALTIME_COARSE = 5  # CLOCK_REALTIME_COARSE, which Python's time has no name for
+_REALTIME_COARSE = 5  # CLOCK_REALTIME_COARSE, which has no name in Python's time module
 
 
 def clock_of_files() -> int:

@@ -1,4 +1,4 @@
-"""Telling systemd how a service of ``Type=notify`` is doing: sd_notify(3), without libsystemd."""
+"""Tells systemd the state of a service of ``Type=notify``: sd_notify(3), without libsystemd."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import socket
 def notify(state: str) -> None:
     """Send *state*, such as ``READY=1``, if a service manager asked for it (NOTIFY_SOCKET).
 
-    Nobody there to listen is no error: the service does not depend on being watched.
+    If nobody listens, that is no error: the service works without a service manager.
     """
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address.startswith(("/", "@")):

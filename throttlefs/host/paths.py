@@ -1,4 +1,4 @@
-"""SRC and DST of a mount: checked before anything is mounted, each mistake with its cure."""
+"""Checks SRC and DST of a mount before anything is mounted; each error has its cure."""
 
 from __future__ import annotations
 
@@ -31,8 +31,10 @@ class MountPaths:
         return _open_as_checked(self.source, "SRC", self.is_file)
 
     def pinned_target(self, stack: ExitStack) -> str:
-        """A path that leads to DST as it was checked, until *stack* ends, whatever its name means
-        by then. Raises `ThrottlefsError`."""
+        """A path that leads to DST as it was checked, whatever its name means by then.
+
+        It is valid until *stack* ends. Raises `ThrottlefsError`.
+        """
         try:
             descriptor = _open_as_checked(self.target, "DST", self.is_file)
         except OSError as exc:
@@ -42,7 +44,7 @@ class MountPaths:
 
 
 def _open_as_checked(path: str, which: str, is_file: bool) -> int:
-    """Open *path*, which has no symlinks unless somebody has put one there since the check."""
+    """Open *path*. It has no symlinks, unless somebody has put one there since the check."""
     descriptor = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
     is_directory = stat.S_ISDIR(os.fstat(descriptor).st_mode)
     if os.readlink(f"/proc/self/fd/{descriptor}") != path or is_directory == is_file:
@@ -52,7 +54,7 @@ def _open_as_checked(path: str, which: str, is_file: bool) -> int:
 
 
 def check_paths(source: str, target: str, nonempty: bool) -> MountPaths:
-    """Resolve *source* and *target* and check that the one can be mounted on the other.
+    """Resolve *source* and *target*, and check that one can be mounted on the other.
 
     Raises `ThrottlefsError` that names the culprit and the cure.
     """
@@ -81,7 +83,7 @@ def check_paths(source: str, target: str, nonempty: bool) -> MountPaths:
             f"DST {target} is not empty, and a mount would hide what is in it;"
             f" choose an empty {'file' if is_file else 'directory'}, or give -o nonempty"
         )
-    if led_to != resolved:  # a symlink of another user's has come and gone between the two
+    if led_to != resolved:  # another user's symlink has come and gone between the two
         raise ThrottlefsError(f"DST {target} has become another file meanwhile; try again")
     return paths
 
@@ -108,7 +110,7 @@ def _source_is_file(source: str) -> bool:
 
 
 def _how_to_allow(source: str) -> str:
-    """What gives this user the right to read SRC *source*."""
+    """The command that gives this user the right to read SRC *source*."""
     user, quoted = os.geteuid(), shlex.quote(source)
     if os.stat(source).st_uid == user and user != 0:
         return f"it is yours: allow it with chmod u+rX {quoted}"
@@ -180,7 +182,7 @@ def _check_apart(source: str, target: str, paths: MountPaths, nonempty: bool) ->
                 f"DST {target} is SRC itself; give -o nonempty to mount it over itself"
             )
     elif paths.is_file:
-        return  # nothing lies inside a file; another name of SRC may well be mounted over
+        return  # nothing lies inside a file, and another name of SRC may be mounted over
     elif _is_inside(paths.target, paths.source):
         raise ThrottlefsError(
             f"DST {target} lies inside SRC {source}; choose a directory outside of it"
@@ -193,7 +195,7 @@ def _check_apart(source: str, target: str, paths: MountPaths, nonempty: bool) ->
 
 
 def _is_inside(inner: str, outer: str) -> bool:
-    """Whether *inner* lies below *outer*, by identity too, which sees through bind mounts."""
+    """Whether *inner* lies below *outer*. It compares inodes, so it sees through bind mounts."""
     outer_stat = os.stat(outer)
     path = os.path.dirname(inner)
     while True:

@@ -1,8 +1,8 @@
-"""Paths that root is given and others may have a hand in.
+"""Opens paths that root is given and that other users may change.
 
-A symlink of another user's, in a directory of his, may lead anywhere by the time that root opens
-it. So root follows only its own, step by step, and keeps hold of the directory that it came to.
-For everybody else these are plain open(2).
+Another user's symlink may lead anywhere by the time that root opens it. So root follows only its
+own symlinks, step by step, and keeps the directory open that it came to. For all other users these
+functions are plain open(2).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def open_file(path: str, flags: int, mode: int = 0o666) -> int:
         return os.open(path, flags, mode)
     directory, name = _walk(path, follow_last=True)
     try:
-        if not _is_in_proc(directory):  # where /dev/stderr leads, and the links are the kernel's
+        if not _is_in_proc(directory):  # /dev/stderr leads there, and its links are the kernel's
             flags |= os.O_NOFOLLOW
         return os.open(name, flags, mode, dir_fd=directory)
     finally:
@@ -39,7 +39,7 @@ def open_file(path: str, flags: int, mode: int = 0o666) -> int:
 
 def read_file(path: str, most: int) -> bytes:
     """The first *most* bytes of the regular file *path*. Raises `OSError`."""
-    # O_NONBLOCK: not to wait for the writer of a FIFO.
+    # O_NONBLOCK: do not wait for the writer of a FIFO.
     descriptor = open_file(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -51,7 +51,7 @@ def read_file(path: str, most: int) -> bytes:
 
 
 def open_directory_of(path: str) -> tuple[int, str]:
-    """The directory (O_PATH) that *path* lies in, and its name there, not looked at."""
+    """The directory (O_PATH) that *path* lies in, and its name there, which is not looked up."""
     if os.geteuid() == 0:
         return _walk(path, follow_last=False)
     head, name = os.path.split(os.path.abspath(path))
@@ -59,9 +59,9 @@ def open_directory_of(path: str) -> tuple[int, str]:
 
 
 def destination(path: str) -> str | None:
-    """Where *path* leads root, without symlinks; None if it leads nowhere, or to a dead mount.
+    """Where *path* leads for root, without symlinks; None if it leads nowhere or to a dead mount.
 
-    Raises `ForeignLinkError` if that takes another user's symlink.
+    Raises `ForeignLinkError` if the way has another user's symlink.
     """
     try:
         directory, name = _walk(path, follow_last=True)
@@ -117,10 +117,10 @@ def _walk(path: str, follow_last: bool) -> tuple[int, str]:
 
 
 def _step(name: str, directory: int, goes_on: bool) -> int:
-    """*name* in *directory*, O_PATH, a symlink itself."""
+    """*name* in *directory*, opened with O_PATH; a symlink is not followed."""
     if goes_on:
         try:
-            # As a directory, which makes an automount happen (open(2), O_PATH).
+            # O_DIRECTORY triggers an automount (open(2), O_PATH).
             return os.open(name, _STEP | os.O_DIRECTORY, dir_fd=directory)
         except NotADirectoryError:
             pass
