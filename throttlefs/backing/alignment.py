@@ -1,4 +1,4 @@
-"""What O_DIRECT demands of offsets, lengths and memory (open(2), NOTES)."""
+"""Finds the alignment of offsets, lengths and memory that O_DIRECT demands (open(2), NOTES)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .status import direct_io_alignment, status_of
 
 
 class Alignment(NamedTuple):
-    """Powers of two, in bytes; O_DIRECT wants multiples of them."""
+    """Powers of two, in bytes; O_DIRECT demands multiples of them."""
 
     offset: int
     """For offsets and lengths."""
@@ -20,14 +20,14 @@ class Alignment(NamedTuple):
 
 
 _SAFE = Alignment(4096, 4096)
-"""Right for every disk whose sectors are not larger; no disk with larger ones is known."""
+"""This is right for every disk with sectors of at most this size; no larger ones are known."""
 
 
 def direct_alignment(fd: int) -> Alignment | None:
     """The alignment for direct I/O on the file *fd*; None if the file cannot do any.
 
-    Since Linux 6.1 statx(2) says it (memory need only suit the disk's DMA since 6.0, often 4
-    bytes). Before that it is the logical block size of the disk, or 4096 if that is not known.
+    Since Linux 6.1 statx(2) says it (since 6.0 memory must only suit the disk's DMA, often 4
+    bytes). Before that it is the logical block size of the disk, or 4096 if that is unknown.
 
     Raises `OSError` if the file's status cannot be read.
     """

@@ -1,4 +1,4 @@
-"""When a read or write may be done at once on the event loop."""
+"""Decides when a read or write may be done at once on the event loop."""
 
 from __future__ import annotations
 
@@ -11,40 +11,38 @@ from throttlefs.host import filesystems
 from .status import Status
 
 STALL = 0.25e-3
-"""s: a write on the loop that takes longer than this keeps everything else waiting."""
+"""s: a write on the loop that takes longer than this delays all other requests."""
 
 STALL_SHARE = 0.1
-"""The part of the time that may go by in stalls before writes go to the engine."""
+"""The part of the time that stalls may take before writes go to the engine."""
 
 STALL_CREDIT = 20e-3
-"""s of stalls that are allowed beside that: a busy host that takes the CPU away for some ms
-looks the same from here."""
+"""s of stalls that are allowed beside that, as a host that takes the CPU away looks the same."""
 
 PAUSE_MIN, PAUSE_MAX = 0.1, 6.4
-"""s for which writes go to the engine then; doubled each time it happens again.
+"""s for which writes go to the engine after that; doubled each time it happens again.
 
 After a long stall the pause is longer: no shorter than the stall divided by `STALL_SHARE`.
 """
 
 _LOOK_AGAIN = 1.0
-"""s: after so long a device without a disk is looked at again when a file on it is opened.
+"""s: after this time a device without a disk is examined again when a file on it is opened.
 
-Its number is free as soon as it is unmounted, and may then be that of another filesystem. The
-look takes some 40 us.
+When it is unmounted, another filesystem may get its number. The examination takes some 40 us.
 """
 
 
 class WriteHabit:
     """Says whether writes to the page cache of one filesystem are quick enough for the loop.
 
-    Most take 2 to 30 us, less than it costs to hand them to the engine (10 to 20 us of the
-    loop's CPU and 30 us of a worker's). But a write that meets too many dirty pages, a page under
-    write-back or a journal that commits waits for the disk, and with it every other request:
-    in 300,000 random 4 KiB writes to ext4 on a busy disk 42 waited, 1.3 ms each and 3.8 ms at
-    worst; one of 256 KiB waited 23 ms (scripts/benchmarks/backing_io.py stalls). RWF_NOWAIT
-    does not tell beforehand: ext4 does not know it for buffered writes, and XFS and btrfs refuse
-    every one of them (Linux 6.18: the new mtime needs a transaction). So some stalls are allowed,
-    and the writes after them go to the engine until the storm is over.
+    Most take 2 to 30 us, less than it costs to hand them to the engine (10 to 20 us of the loop's
+    CPU and 30 us of a worker's). But a write that meets too many dirty pages, a page under
+    write-back or a journal that commits waits for the disk, and with it every other request: in
+    300,000 random 4 KiB writes to ext4 on a busy disk 42 waited, 1.3 ms each and 3.8 ms at worst;
+    one of 256 KiB waited 23 ms (scripts/benchmarks/backing_io.py stalls). RWF_NOWAIT does not
+    predict this: ext4 does not know it for buffered writes, and XFS and btrfs refuse every one of
+    them (Linux 6.18: the new mtime needs a transaction). So some stalls are allowed, and then
+    writes go to the engine for a while.
     """
 
     __slots__ = ("_debt", "_debt_at", "_pause", "resume_at")
@@ -57,38 +55,38 @@ class WriteHabit:
         self._pause = PAUSE_MIN
 
     def stalled(self, begin: float, end: float) -> None:
-        """A write kept the loop waiting from *begin* to *end* (s): for more than `STALL`."""
+        """Note that a write held the loop up from *begin* to *end* (s), for more than `STALL`."""
         forgiven = (begin - self._debt_at) * STALL_SHARE
         self._debt = max(0.0, self._debt - forgiven) + end - begin
         self._debt_at = end
         if self._debt <= STALL_CREDIT:
             return
         if end - self.resume_at > PAUSE_MAX:
-            self._pause = PAUSE_MIN  # the last storm is long over
+            self._pause = PAUSE_MIN  # the last pause is long over
         self._debt = 0.0
         self.resume_at = end + max(self._pause, (end - begin) / STALL_SHARE)
         self._pause = min(2 * self._pause, PAUSE_MAX)
 
 
 class Filesystem:
-    """What all files on one filesystem have in common here."""
+    """What matters here about one filesystem, for all files on it."""
 
     __slots__ = ("habit", "in_memory", "looked_at", "may_block", "name")
 
     def __init__(self, name: str, *, may_block: bool, in_memory: bool = False) -> None:
         self.name = name
-        """Its type, as mount(8) calls it; empty for a block device that is the image itself."""
+        """Its type as in mount(8); empty for a block device that is the image itself."""
         self.may_block = may_block
-        """Whether a read or write may wait for a server or another daemon; then none is inline."""
+        """Whether a read or write may wait for a server or daemon; then none runs inline."""
         self.in_memory = in_memory
-        """Whether no access has to wait for a disk, but for swapped pages."""
+        """Whether no access waits for a disk, except for swapped pages."""
         self.habit = WriteHabit()
         self.looked_at = 0.0
         """s (time.monotonic)."""
 
 
 def _filesystem_of_type(name: str) -> Filesystem:
-    # What lies below an overlay is not looked at: mostly a local disk. The kernel refuses
+    # The filesystem below an overlay is not examined; mostly it is a local disk. The kernel refuses
     # RWF_NOWAIT there, so no read is inline, and the habit learns whether writes wait.
     may_block = not filesystems.is_local(name) and name != "overlay"
     return Filesystem(name, may_block=may_block, in_memory=filesystems.is_in_memory(name))
@@ -98,16 +96,16 @@ _known: dict[int, Filesystem] = {}
 """By ``st_dev``."""
 
 _block_devices: dict[int, Filesystem] = {}
-"""By ``st_rdev``: block devices that are the image themselves, as if each was a filesystem."""
+"""By ``st_rdev``: block devices that are images themselves, each as if it were a filesystem."""
 
 
 def filesystem_of(fd: int, status: Status) -> Filesystem:
-    """The filesystem of the open file *fd*, found out once for each device.
+    """The filesystem of the open file *fd*; each device is examined once.
 
     Raises `OSError` if the kernel's tables cannot be read.
     """
     if stat.S_ISBLK(status.mode):
-        # Its node lies in devtmpfs, its contents do not.
+        # Its node is in devtmpfs, its contents are not.
         return _block_devices.setdefault(status.rdev, Filesystem("", may_block=False))
     device = status.device
     found = _known.get(device)

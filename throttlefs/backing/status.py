@@ -1,6 +1,6 @@
-"""What the kernel has in memory of an open file, without asking its filesystem's server.
+"""Reads the status of an open file that the kernel has in memory, without asking a server.
 
-fstat(2) of a file on a network filesystem or on FUSE may wait for the server. statx(2) need not.
+On a network filesystem or FUSE fstat(2) may wait for the server. statx(2) need not.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 _AT_EMPTY_PATH = 0x1000
 _AT_STATX_DONT_SYNC = 0x4000
-"""Take what is cached; the server is not asked (statx(2))."""
+"""Take the cached status and do not ask the server (statx(2))."""
 
 _STATX_TYPE = 0x0001
 _STATX_INO = 0x0100
@@ -52,7 +52,7 @@ class _Statx(ctypes.Structure):
 
 
 _statx = getattr(ctypes.CDLL(None, use_errno=True), "statx", None)
-"""None with glibc before 2.28."""
+"""None in glibc before 2.28."""
 
 
 def status_of(fd: int) -> Status:
@@ -69,8 +69,8 @@ def status_of(fd: int) -> Status:
 def direct_io_alignment(fd: int) -> tuple[int, int] | None:
     """For O_DIRECT on *fd*: the alignment in bytes of offsets and lengths, and of memory.
 
-    Zeros if the file cannot do any; None if the kernel does not say (before Linux 6.1).
-    Raises `OSError`.
+    Zeros if the file cannot do O_DIRECT; None if the kernel does not say (before Linux 6.1). Raises
+    `OSError`.
     """
     found = _ask(fd, _STATX_DIOALIGN)
     if found is None or not found.mask & _STATX_DIOALIGN:

@@ -1,4 +1,4 @@
-"""Tables of text that fit the terminal: narrower cells first, then fewer columns."""
+"""Prints tables of text that fit the terminal: first cells get narrower, then columns go."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ _BETWEEN: Final = 2
 """Columns between two cells."""
 
 _LONGEST_NAME: Final = 100
-"""The width of a name where the output is no terminal."""
+"""The width of a name when the output is not a terminal."""
 
 _NARROW_NAME: Final = 24
-"""The width of a name that other columns give way to."""
+"""Other columns give way until a name has this width."""
 
 _NARROWEST_NAME: Final = 14
 
 
 class Wide(Enum):
-    """What becomes of a cell that is too wide."""
+    """What happens to a cell that is too wide."""
 
     STAYS = "stays"
     ELIDED = "elided"
@@ -44,26 +44,26 @@ class Column:
     """Whether cells are aligned to the right."""
     wide: Wide = Wide.STAYS
     spare: int = 0
-    """Of the columns that may be left out the one with the highest number goes first; 0 stays."""
+    """The column with the highest number is left out first; one with 0 stays."""
 
 
 Row = Sequence[str]
 
 
 def terminal_width() -> int | None:
-    """The columns of the terminal that stdout is; None if it is none."""
+    """How many columns the terminal has; None if stdout is not a terminal."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 def print_table(columns: Sequence[Column], rows: Sequence[Row]) -> None:
-    """Print a table to stdout. What is no terminal gets all of it, a line a row."""
+    """Print a table to stdout. If that is not a terminal, it gets everything, one line per row."""
     print("\n".join(table_lines(columns, rows, terminal_width())), flush=True)
 
 
 def table_lines(columns: Sequence[Column], rows: Sequence[Row], width: int | None) -> list[str]:
-    """The lines of a table, titles first, in *width* columns if that can be; None is no bound.
+    """The lines of a table, titles first, in *width* columns if possible; None is no bound.
 
-    A row shorter than *columns* has nothing in the last of them.
+    A row that is shorter than *columns* has empty cells at its end.
     """
     kept = list(range(len(columns)))
     cells = [[*row, *[""] * (len(columns) - len(row))] for row in rows]
@@ -103,7 +103,7 @@ def _narrow(
     excess: int,
     least_name: int,
 ) -> bool:
-    """Take as much of *excess* as can be from one column; False if none gives anything.
+    """Take as much of *excess* as possible from one column; False if no column gives any.
 
     Names keep *least_name* columns.
     """
@@ -147,7 +147,7 @@ def _laid_out(
 
 
 def _parts(text: str) -> list[str]:
-    """*text* after each comma cut apart."""
+    """The parts of *text*, cut after each comma."""
     *parts, last = text.split(",")
     return [*(f"{part}," for part in parts), last]
 

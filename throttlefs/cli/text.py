@@ -1,4 +1,4 @@
-"""Text for people: names that fit on a line, and that the terminal can show."""
+"""Makes text for people: names fit on a line, and the terminal can show them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LONG_WORD: Final = re.compile(rf"\S{{{LONGEST_NAME + 1},}}")
 
 
 def write_anything(*streams: TextIO | None) -> None:
-    """Let *streams* take any character: what their encoding has no form for is escaped.
+    """Let *streams* take any character: those that their encoding lacks are escaped.
 
     In a locale such as C, or with PYTHONIOENCODING=ascii, printing a name would fail otherwise.
     """
@@ -29,7 +29,7 @@ def write_anything(*streams: TextIO | None) -> None:
 
 
 def in_utf8(text: str) -> str:
-    """*text* with its undecoded bytes (surrogateescape) taken for UTF-8, as far as they are.
+    """*text* with its undecoded bytes (surrogateescape) decoded as UTF-8, as far as possible.
 
     In some locales Python decodes arguments and paths as ASCII.
     """
@@ -62,7 +62,7 @@ def _encoding() -> str:
 def elided(text: str, longest: int) -> str:
     """*text* without its middle if it takes more than *longest* columns (at least 4).
 
-    The end of a path tells files apart and its beginning mounts, so both stay.
+    The end of a path tells files apart, and its beginning mounts, so both stay.
     """
     if text.isascii():
         if len(text) <= longest:
@@ -95,8 +95,8 @@ def _fitting(characters: Iterable[str], columns: int) -> int:
 def message_text(message: str, arguments: Iterable[str]) -> str:
     """*message* as one line of moderate length for stderr.
 
-    The paths in it that are too long lose their middle: the *arguments* of the command, also made
-    absolute, and whatever else has no space in it.
+    Paths in it that are too long lose their middle. These are the *arguments* of the command, also
+    in their absolute form, and all other words.
     """
     for argument in arguments:
         for path in (os.path.abspath(argument), argument):

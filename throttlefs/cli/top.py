@@ -29,7 +29,7 @@ from .sampling import Answer, Row, Sampler, Use, rows
 from .text import can_show, message_text, name_text
 
 _LABEL: Final = 24
-"""Columns that the name of an image gets before anything else is made narrower for it."""
+"""Columns for the name of an image; to give it more, nothing else gets narrower."""
 
 _NARROWEST_LABEL: Final = 4
 
@@ -44,7 +44,7 @@ _SORTS: Final[dict[str, tuple[str, Callable[[Row], Any]]]] = {
 
 @dataclass
 class View:
-    """What the user has chosen."""
+    """The choices of the user."""
 
     sort: str = "r"
     paused: bool = False
@@ -70,7 +70,7 @@ class _Watched:
         self._before: Answer | None = None
 
     def look(self) -> list[Row]:
-        """What its images did since the last look. Raises `ThrottlefsError`."""
+        """The rows of its images since the last look. Raises `ThrottlefsError`."""
         now = self._sampler.sample()
         found = rows(now, self._before or now)
         self._before = now
@@ -84,7 +84,7 @@ Rows = list[tuple[str, list[Row]]]
 def watch(mounts: Sequence[Located], interval: float, count: int | None) -> None:
     """Show the images of *mounts* every *interval* seconds, until the user quits.
 
-    *count* looks at most. Raises `ThrottlefsError`, also when the last of the mounts is gone.
+    It ends after *count* looks. Raises `ThrottlefsError`, also when the last mount is gone.
     """
     with ExitStack() as stack:
         watched = []
@@ -92,7 +92,7 @@ def watch(mounts: Sequence[Located], interval: float, count: int | None) -> None
             try:
                 session = stack.enter_context(mount.session())
             except ThrottlefsError as exc:
-                # One dead mount is not to hide the others.
+                # One dead mount must not hide the others.
                 if len(mounts) == 1:
                     raise
                 print(f"throttlefs: {message_text(str(exc), ())}", file=sys.stderr)
@@ -100,7 +100,7 @@ def watch(mounts: Sequence[Located], interval: float, count: int | None) -> None
                 watched.append(_Watched(mount, Sampler(session, mount.device)))
         if not watched:
             raise ThrottlefsError("none of the mounts answers")
-        _look(watched)  # what was before the first interval does not count
+        _look(watched)  # what happened before the first interval does not count
         if _is_screen():
             _watch_live(watched, interval, count)
         else:
@@ -114,12 +114,12 @@ def _is_screen() -> bool:
 
 
 def _unlimited(row: Row) -> str:
-    """What is said of an image that no limit is known of: of a closed one nothing is known."""
+    """The text for an image without a known limit; the limits of a closed one are unknown."""
     return "no limit" if row.handles else "not open"
 
 
 def _look(watched: list[_Watched]) -> Rows:
-    """One look at each; those that are gone are dropped from *watched*."""
+    """Look at each mount once; mounts that are gone are dropped from *watched*."""
     found: Rows = []
     for one in list(watched):
         try:
@@ -231,12 +231,12 @@ def render(mounts: Rows, view: View, width: int = 120, height: int = 50) -> Rend
 
 @dataclass(frozen=True, slots=True)
 class _Layout:
-    """What of each image is shown."""
+    """A choice of what is shown for each image."""
 
     bar: int
     """Columns of the bar; 0 for none."""
     group: bool
-    """Whether a limit has the name of its group with it."""
+    """Whether a limit is shown with the name of its group."""
     figures: tuple[str, ...]
     """Keys of `_FIGURES`."""
 
@@ -292,7 +292,7 @@ def _style(figure: str, row: Row) -> str:
 
 
 def _use(row: Row, layout: _Layout) -> Text:
-    """How much of its tightest limit an image uses, and which that is."""
+    """How much of its tightest limit an image uses, and which limit that is."""
     use = row.tightest
     if use is None:
         return Text(_unlimited(row), style="dim")

@@ -1,22 +1,21 @@
-"""What QEMU has no command for: ``x-throttlefs-...``.
+"""The commands that QEMU lacks: ``x-throttlefs-...``.
 
 ``x-throttlefs-query``
-    The mount, what its daemon holds, its default, its groups and its images, each with the
-    limits of its own and with what it follows; ``device`` for one image alone, which need not be
-    open.
+    The mount, what its daemon holds, its default, its groups and its images, each with its own
+    limits, its group and its weight. ``device`` asks for one image only, which need not be open.
 ``x-throttlefs-query-config``
     The same as the text of a configuration file (``toml``).
 ``x-throttlefs-query-stats``
-    Counters, and quantiles of wait and service time; ``histograms`` for those too.
+    Counters, and quantiles of wait and service time; ``histograms`` adds the histograms.
 ``x-throttlefs-set``
     Change one image (``device``), a group (``group-name``; with ``create`` it is made if there is
-    none), or the default and with ``all`` every image. ``values`` holds limits, ``group``,
-    ``weight`` and, for a group, ``parent``; what it does not hold stays. ``off`` lifts all limits
-    first. Returns what changed.
+    none), or the default and with ``all`` every image. ``values`` has limits, ``group``, ``weight``
+    and, for a group, ``parent``; all others stay. ``off`` lifts all limits first. Returns what
+    changed.
 ``x-throttlefs-remove-group``
     Remove a group without members.
 ``x-throttlefs-reload``
-    Restore what ``-o`` and the configuration file say.
+    Restore the limits of ``-o`` and of the configuration file.
 """
 
 from __future__ import annotations
@@ -50,7 +49,7 @@ from .images import Images, KnownImage, device_name
 from .protocol import QmpError
 
 _AT_A_TIME: Final = 5
-"""Images that are described before others get a turn: some 1 ms with their quantiles."""
+"""How many images are described before other tasks get a turn: some 1 ms with quantiles."""
 
 
 class ExtensionCommands:
@@ -158,7 +157,7 @@ class ExtensionCommands:
     def _image(self, known: KnownImage) -> dict[str, object]:
         image = known.image
         if image is None:
-            # Not open: what would hold for it.
+            # It is not open: show what would hold for it.
             state: State = policy_state(self._governor.policy.for_path(known.path))
             follows = self._governor.policy.config.rule_for(known.path) is None
         else:
@@ -280,5 +279,5 @@ def _direction(statistics: DirectionStatistics, waiting: int, histograms: bool) 
 
 
 def sparse(histogram: list[int]) -> dict[str, int]:
-    """The buckets that hold anything, by number; `throttlefs.stats` says what they stand for."""
+    """The buckets that are not empty, by number; `throttlefs.stats` defines them."""
     return {str(bucket): count for bucket, count in enumerate(histogram) if count}

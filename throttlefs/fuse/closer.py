@@ -1,8 +1,9 @@
-"""Closing files of SRC, which may take long.
+"""Closes files of SRC, which may take long.
 
-The last close of an unlinked file frees its blocks. ext4 writes back at close what was written
-after a truncation to nothing (its mount option auto_da_alloc), 0.3 s for 1 GiB, whoever wrote it.
-So files are closed in a thread; several that come while it is at work go in one turn.
+The last close of an unlinked file frees its blocks. When a file was truncated to nothing and
+written again, ext4 writes it back at close, whoever wrote it (its mount option auto_da_alloc): 0.3
+s for 1 GiB. So files are closed in a thread. Files that come while the thread is at work are closed
+together in its next turn.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ class Closer:
     async def close(self, file: BackingFile, is_local: bool) -> None:
         """Close *file*; returns at once if another call closes it together with its own.
 
-        A file that is not on a local filesystem has a thread to itself, which may be stuck.
+        A file that is not on a local filesystem gets a thread of its own, which may hang.
         """
         if not is_local:
             await self._in_thread(_close_all, [file.close])
@@ -46,7 +47,7 @@ class Closer:
 
 
 def _close_all(closes: list[Callable[[], None]]) -> None:
-    """Nobody is told of an error at the last close (``FUSE_RELEASE``): the log is."""
+    """An error at the last close (``FUSE_RELEASE``) reaches no program, so it goes to the log."""
     for close in closes:
         try:
             close()

@@ -1,8 +1,8 @@
-"""Lets go of files that were deleted in SRC itself.
+"""Closes the descriptors of files that were deleted in SRC itself.
 
-The kernel forgets an inode when its name goes through the mount. Of a name that goes below, in
-SRC, it hears only when somebody asks for it again, which may be never; and until then the
-descriptor that holds the inode would keep the space of a whole disk image taken.
+The kernel forgets an inode when its name is removed through the mount. When the name is removed in
+SRC, the kernel notices only when somebody looks it up again, which may be never. Until then the
+descriptor that holds the inode would keep the space of a whole disk image allocated.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from .inode import Inode
 from .inodes import InodeTable
 
 SWEEP_S = 2.0
-"""How long after one sweep the next begins, at least."""
+"""How long after one sweep the next one begins, at least."""
 
-# Of a mount that is idle, sweeps take no more than this share of a CPU.
+# On an idle mount sweeps take no more than this share of a CPU.
 _SHARE = 0.0005
 
-# The thread holds the interpreter lock for about 2 us a file; requests are not to wait for it.
+# The thread holds the interpreter lock for about 2 us a file; requests must not wait for it.
 _AT_A_TIME = 200
 _BREAK_S = 0.01
 
@@ -35,7 +35,7 @@ async def let_go_of_deleted(
 ) -> None:
     """Look through the held descriptors now and then, and *close* those of deleted files.
 
-    Every `SWEEP_S` as long as these are few; of 10,000 every 40 s or so.
+    With few descriptors it does so every `SWEEP_S`, with 10,000 every 40 s or so.
     """
     pause = SWEEP_S
     while True:
@@ -44,8 +44,8 @@ async def let_go_of_deleted(
         spent = 0.0
         for start in range(0, len(held), _AT_A_TIME):
             with inodes.all_pinned(held[start : start + _AT_A_TIME]) as looked_at:
-                # In a thread, for a network filesystem may take its time to answer; if it takes
-                # for ever, the daemon's end is not to wait for it.
+                # In a thread, because a network filesystem may be slow to answer. If it never
+                # answers, the end of the daemon must not wait for it.
                 deleted, seconds = await trio.to_thread.run_sync(
                     deleted_among, looked_at, abandon_on_cancel=True
                 )
@@ -57,9 +57,9 @@ async def let_go_of_deleted(
 
 
 def deleted_among(inodes: list[Inode]) -> tuple[list[Inode], float]:
-    """The deleted ones, and how long it took (s of CPU).
+    """The deleted ones among *inodes*, and how long the search took (s of CPU).
 
-    Regular files alone: a directory may be somebody's working directory.
+    Only regular files: a directory may be somebody's working directory.
     """
     began = time.thread_time()
     deleted = []

@@ -1,4 +1,4 @@
-"""Which filesystems of SRC answer at once, so that the loop may ask them itself."""
+"""Knows which filesystems of SRC answer at once, so that the loop may ask them itself."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Final
 from throttlefs.host import filesystems
 
 _KNOWN_FOR_S: Final = 10.0
-"""How long an answer counts: a device number may be another filesystem's after an unmount."""
+"""How long an answer is valid: after an unmount another filesystem may get the device number."""
 
 
 class Devices:
     """Remembers by st_dev whether a filesystem is local.
 
-    A local filesystem waits for its own disk at the most, and for that shortly. A filesystem of
-    the network, or another daemon's, may never answer, so it is asked in a thread. What is not
-    known counts as not local.
+    A local filesystem waits at most for its own disk, and not for long. A network filesystem, or
+    that of another daemon, may never answer, so it is asked in a thread. An unknown filesystem
+    counts as not local.
     """
 
     def __init__(self) -> None:
@@ -27,7 +27,7 @@ class Devices:
         return self._local.get(device, 0.0) > monotonic()
 
     def learn(self, device: int, fd: int) -> bool:
-        """Find out whether *device*, which *fd* is open on, is local."""
+        """Find out whether *device*, on which *fd* is open, is local."""
         if self.is_local(device):
             return True
         if not filesystems.closes_silently(fd):

@@ -17,7 +17,7 @@ from .shares import Shares
 from .tree import TreeOperations
 
 _READ_AT_ONCE = 16 << 10
-"""Bytes of entries that are read from SRC at once; so much an open directory holds at the most."""
+"""Bytes of entries that are read from SRC at once: the most that an open directory holds."""
 
 _FIRST_LOOK = 32
 
@@ -44,13 +44,13 @@ class _TokenListing:
 
 
 _Found = list[tuple[DirectoryEntry, os.stat_result | OSError]]
-"""Entries, and what files they are or why that cannot be told."""
+"""Entries, each with the status of its file, or with the error that hides it."""
 
 
 class _OpenDirectory:
     """An open directory, and the entries that were read ahead of what the kernel has asked for.
 
-    Read as a stream, so that what an open directory holds does not grow with its size.
+    It is read as a stream, so the memory of an open directory does not grow with its size.
     """
 
     __slots__ = ("_ahead", "_ahead_from", "_position", "fd", "inode", "per_reply", "uid")
@@ -58,7 +58,7 @@ class _OpenDirectory:
     def __init__(self, inode: Inode, fd: int, uid: int) -> None:
         self.inode = inode
         self.fd = fd
-        self.uid = uid  # whose it is
+        self.uid = uid  # who opened it
         self._ahead: list[DirectoryEntry] = []
         self._ahead_from = 0  # the offset at which what is ahead begins
         self._position = 0  # where the descriptor stands
@@ -67,7 +67,7 @@ class _OpenDirectory:
     def look(self, offset: int, most: int) -> tuple[int, _Found]:
         """Up to *most* entries from *offset* on; none if the directory ends there.
 
-        Also since when that is known (`clock_of_files`). May wait for the disk.
+        Also since when their status is known (`clock_of_files`). May wait for the disk.
         """
         seen_ns = clock_of_files()
         if self._ahead and offset == self._ahead_from:
@@ -129,7 +129,7 @@ class DirectoryOperations(TreeOperations):
     async def list_entries(
         self, fh: pyfuse3.FileHandleT, start_id: int, listing: AnyListing
     ) -> AnyListing:
-        """Add those entries to *listing*, from *start_id* on, that fit, attributes included."""
+        """Add the entries from *start_id* on to *listing*, with attributes, as many as fit."""
         directory = self._listings[fh]
         offset = start_id
         count = 0
@@ -157,7 +157,7 @@ class DirectoryOperations(TreeOperations):
         inodes = self._inodes
         name, next_id = entry
         if name in (b".", b".."):
-            # The kernel counts no lookup for these two and takes only number and type.
+            # The kernel counts no lookup for these two, and uses only number and type.
             inode = directory.inode
             number = inode.number if name == b"." or inode.parent is None else inode.parent.number
             return listing.add(name, self._attributes.directory(number), next_id)

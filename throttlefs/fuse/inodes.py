@@ -1,9 +1,9 @@
 """The inodes that the kernel knows, each held by an O_PATH descriptor.
 
-A descriptor, not a remembered path, stands for a file: a rename below SRC can then not
-move a handle to another file. Descriptors are bounded in number: past the bound the least
-used are closed and opened again on demand by parent and name, and believed only if device
-and inode number are still the same, and the file was there before that.
+A descriptor stands for a file, not a remembered path, so a rename below SRC cannot move a handle to
+another file. The number of descriptors is bounded. Beyond the bound the least used are closed. They
+are opened again on demand by parent and name. The file counts as the same only if device and inode
+number are the same and it was made before it was closed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from throttlefs.host.files import FileKey, clock_of_files
 from .inode import Inode
 
 PATH_FLAGS = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
-_BY_HANDLE = os.O_PATH | os.O_CLOEXEC  # through /proc/self/fd, whose links are to be followed
+_BY_HANDLE = os.O_PATH | os.O_CLOEXEC  # through /proc/self/fd, whose links must be followed
 _DEVICE_SHIFT = 48
 _FIRST_FALLBACK_NUMBER = 1 << 62
 
@@ -31,16 +31,16 @@ _FEW = 16
 
 
 def _stale() -> OSError:
-    """Makes the kernel look the name up once more, if there is one (path_resolution(7))."""
+    """ESTALE makes the kernel look the name up once more, if there is one (path_resolution(7))."""
     return OSError(errno.ESTALE, os.strerror(errno.ESTALE))
 
 
 class InodeTable:
     """All inodes of a mount, by number and by file, and the descriptors that hold them.
 
-    *root_fd* is an O_PATH descriptor of SRC, owned by the table from then on;
-    *max_descriptors* bounds how many further O_PATH descriptors stay open; *root_name* is the
-    name of SRC if it is one file.
+    *root_fd* is an O_PATH descriptor of SRC, which the table owns from then on. *max_descriptors*
+    bounds how many other O_PATH descriptors stay open. *root_name* is the name of SRC if it is one
+    file.
     """
 
     def __init__(self, root_fd: int, max_descriptors: int, root_name: bytes = b"") -> None:
@@ -71,7 +71,7 @@ class InodeTable:
         return bool(self.root.name)
 
     def get(self, number: int) -> Inode:
-        """The inode of that *number*; the kernel names only those that it was told of.
+        """The inode of that *number*; the kernel names only inodes that it got from us.
 
         Raises `OSError` (ESTALE) for any other.
         """
@@ -81,7 +81,7 @@ class InodeTable:
             raise _stale() from None
 
     def fd(self, inode: Inode) -> int:
-        """A descriptor of *inode*, opened again if it was closed to keep the bound.
+        """A descriptor of *inode*; it is opened again if it was closed to keep the bound.
 
         Raises `OSError`: ESTALE when another file has taken its name since.
         """
@@ -94,9 +94,9 @@ class InodeTable:
 
     @contextmanager
     def pinned(self, inode: Inode) -> Iterator[int]:
-        """A descriptor of *inode* that stays open for as long as a thread works with it."""
+        """A descriptor of *inode* that stays open while a thread works with it."""
         if inode.fd < 0 and inode.handle_fds:
-            # A handle's descriptor is closed with the handle, so it must not be lent.
+            # The descriptor of a handle is closed with the handle, so it must not be lent.
             proc_path = b"/proc/self/fd/%d" % inode.handle_fds[0]
             self._hold(inode, os.open(proc_path, os.O_PATH | os.O_CLOEXEC))
         fd = self.fd(inode)
@@ -109,7 +109,7 @@ class InodeTable:
     def proc_path(self, inode: Inode) -> bytes:
         """A path that leads to the file itself, for calls that take no descriptor.
 
-        A symlink's own path too, since the kernel does not follow past such a link
+        It also leads to a symlink itself, because the kernel does not follow past such a link
         (proc(5), /proc/pid/fd).
         """
         return b"/proc/self/fd/%d" % self.fd(inode)
@@ -122,7 +122,7 @@ class InodeTable:
     def open_now(self, parent: Inode, name: bytes) -> int:
         """A descriptor (O_PATH) of *name* in *parent*, on the same filesystem; -1 if on another.
 
-        Raises `OSError`, ENOENT above all. For a *parent* on a local filesystem.
+        *parent* must be on a local filesystem. Raises `OSError`, mostly ENOENT.
         """
         dir_fd = self.fd(parent)
         try:
@@ -140,7 +140,7 @@ class InodeTable:
     def adopt(self, parent: Inode, name: bytes, fd: int, st: os.stat_result) -> Inode:
         """The inode of the file that *fd* was opened for by *name* in *parent*; *st* is its status.
 
-        Counts one lookup by the kernel. *fd* (O_PATH) is the table's from then on.
+        Counts one lookup by the kernel. The table owns *fd* (O_PATH) from then on.
         """
         try:
             inode = self._known(st, parent, name)
@@ -155,7 +155,7 @@ class InodeTable:
         return inode
 
     def adopt_created(self, parent: Inode, name: bytes, st: os.stat_result) -> Inode:
-        """The inode of a file that was just made: its handle stands in for a descriptor.
+        """The inode of a file that was just made; its handle serves as its descriptor.
 
         Counts one lookup. `hold_by` gives it a descriptor of its own before the handle goes.
         """
@@ -164,10 +164,10 @@ class InodeTable:
         return inode
 
     def hold_by(self, inode: Inode, handle_fd: int, *, may_open: bool) -> None:
-        """Let *inode* have a descriptor of its own, for its handle *handle_fd* is about to go.
+        """Give *inode* a descriptor of its own before its handle *handle_fd* is closed.
 
-        Without one the file could not be told from a later file of its number. Unless *may_open*,
-        which says that the filesystem answers at once, its name has to do.
+        Without one a later file of the same number would look like this file. *may_open* says that
+        the filesystem answers at once; otherwise only the name is kept.
         """
         if inode.fd >= 0 or inode.number not in self._by_number:
             return
@@ -180,7 +180,7 @@ class InodeTable:
             pass  # no descriptor is left
 
     def lookup_listed(self, parent: Inode, name: bytes, st: os.stat_result, seen_ns: int) -> Inode:
-        """As `lookup`, for an entry of a listing: its descriptor is opened when first needed.
+        """As `lookup`, for an entry of a listing, whose descriptor is opened when first needed.
 
         A directory of 100,000 entries would otherwise hold as many descriptors. *st* is how the
         file was at *seen_ns* (`clock_of_files`) or after.
@@ -193,8 +193,8 @@ class InodeTable:
     def forget(self, number: int, count: int) -> Inode | None:
         """Take back *count* lookups; returns the inode if it is gone now.
 
-        The caller has to close its descriptor, if it has one, and may take long: the last close
-        of an unlinked file frees its blocks.
+        The caller must close its descriptor, if it has one. That may take long: the last close of
+        an unlinked file frees its blocks.
         """
         inode = self._by_number.get(number)
         if inode is None:
@@ -209,12 +209,12 @@ class InodeTable:
         return inode
 
     def held(self) -> list[Inode]:
-        """The inodes that have a descriptor of their own, but for the root."""
+        """The inodes that have a descriptor of their own, except the root."""
         return list(self._held)
 
     @contextmanager
     def all_pinned(self, inodes: Iterable[Inode]) -> Iterator[list[Inode]]:
-        """Those of *inodes* that have a descriptor and are not in use, for a thread to look at."""
+        """Those of *inodes* that have a descriptor and are not in use, for a thread to examine."""
         pinned = [inode for inode in inodes if inode.fd >= 0 and not inode.handle_fds]
         for inode in pinned:
             inode.pins += 1
@@ -227,8 +227,8 @@ class InodeTable:
     def take_deleted(self, inodes: Iterable[Inode]) -> list[tuple[int, FileKey]]:
         """Take the descriptors, with their files, from those of *inodes* that nobody uses.
 
-        The caller closes them, which may free blocks and take long. The inodes are ESTALE then,
-        until the kernel forgets them.
+        The caller closes them, which may free blocks and take long. The inodes give ESTALE from
+        then on, until the kernel forgets them.
         """
         taken = []
         for inode in inodes:
@@ -243,9 +243,9 @@ class InodeTable:
         return taken
 
     def keep_hold(self, fd: int, st: os.stat_result) -> None:
-        """A name of the file that *fd* (O_PATH) was opened for is about to be removed.
+        """Note that a name of the file that *fd* (O_PATH) was opened for is about to be removed.
 
-        Without a descriptor the file could not be found again, nor could anybody see, when the
+        Without a descriptor the file could not be found again. Nor could the daemon see, when the
         kernel forgets it, that it is gone for good. Takes *fd*.
         """
         inode = self._by_key.get((st.st_dev, st.st_ino))
@@ -255,7 +255,7 @@ class InodeTable:
             self._hold(inode, fd)
 
     def renamed(self, key: FileKey, parent: Inode, name: bytes) -> None:
-        """Note where the file *key* is to be found from now on."""
+        """Note the new place of the file *key*."""
         inode = self._by_key.get(key)
         if inode is not None and inode is not self.root:
             inode.parent = parent
@@ -273,7 +273,7 @@ class InodeTable:
     def makes_room(self, error: OSError) -> bool:
         """Whether *error* says that descriptors are short and some have now been closed.
 
-        For the thread of the loop alone, as everything here.
+        Only the thread of the loop may call this, like everything here.
         """
         short = error.errno in (errno.EMFILE, errno.ENFILE)
         return short and self._evict(max(1, len(self._held) // 2)) > 0
@@ -299,7 +299,7 @@ class InodeTable:
         return inode
 
     def _new_number(self, key: FileKey) -> int:
-        """SRC's own inode number where it is free, so that it stays the same over time.
+        """The inode number of SRC if it is free, so that it stays the same over time.
 
         Files of other devices (filesystems mounted below SRC) get the index of their
         device in the upper bits.
@@ -318,7 +318,7 @@ class InodeTable:
         return self._next_fallback
 
     def _reopen(self, inode: Inode) -> int:
-        """Open *inode* again, and before it what it lies in, from the first that is open."""
+        """Open *inode* again, and before it its directories, from the first that is open."""
         closed = []
         for ancestor in inode.ancestry():
             if ancestor.fd >= 0:
@@ -335,7 +335,7 @@ class InodeTable:
         parent = inode.parent
         if parent is None or parent.fd < 0:
             raise _stale()
-        parent.pins += 1  # must not be closed to make room for what lies in it
+        parent.pins += 1  # it must not be closed to make room for its own entries
         try:
             fd = self.open_path(inode.name, parent.fd)
         except FileNotFoundError:
@@ -364,14 +364,14 @@ class InodeTable:
             inode.pins += 1
             closed = self._evict(excess + few)
             inode.pins -= 1
-            # Many deleted files may be held that somebody has open: look again a little later.
+            # Perhaps many deleted files are held that somebody has open: try again a little later.
             self._excess_borne = 0 if closed >= excess else excess - closed + few + _FEW
 
     def _evict(self, count: int) -> int:
         """Close up to *count* descriptors, the least used first (a second chance for each).
 
-        Returns how many were closed. Looks at `_MOST_LOOKED_AT` at the most: each takes some
-        system calls, and everybody waits meanwhile.
+        Returns how many were closed. Looks at `_MOST_LOOKED_AT` descriptors at most: each takes
+        some system calls, and all requests wait meanwhile.
         """
         closed = 0
         for _ in range(min(2 * len(self._held), _MOST_LOOKED_AT)):
@@ -397,9 +397,9 @@ class InodeTable:
             return False
         born = syscalls.birth_ns(inode.fd)
         if born is not None and born >= clock_of_files():
-            return False  # by another clock: it would seem to be made after it was left
+            return False  # made by another clock: it would seem to be made after it was closed
         if parent.fd < 0:
-            return True  # as sure as the parent was when its own descriptor went
+            return True  # as certain as the parent was when its own descriptor was closed
         try:
             st = os.stat(inode.name, dir_fd=parent.fd, follow_symlinks=False)
         except OSError:

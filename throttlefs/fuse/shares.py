@@ -1,7 +1,7 @@
-"""How many files and directories users may have open through a mount, so that some are left.
+"""Bounds how many files and directories each user may have open through a mount.
 
-The daemon has one bound on its descriptors for all; a program's own bound may be larger, and one
-person may be many users (subordinate uids, subuid(5)).
+All users share the descriptors of the daemon. The bound of a program may be larger, and one person
+may be many users (subordinate uids, subuid(5)).
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ import os
 import resource
 
 _ONE_IN = 3
-"""One user may use up the daemon's descriptors divided by this. Inodes use as many."""
+"""One user may use the daemon's descriptors divided by this. Inodes use as many."""
 
 _ALL_PERCENT = 50
-"""What all users together may use, of the daemon's descriptors.
+"""The part of the daemon's descriptors that all users together may use.
 
-Inodes use a third at the most, so a sixth is left: for root, for the user who mounted, for
-control sockets and what is open for a moment.
+Inodes use at most a third, so a sixth is left for root, for the user who mounted, for control
+sockets and for files that are open for a moment.
 """
 
 
@@ -27,7 +27,7 @@ class Shares:
     def __init__(self, *, handle_descriptors: int = 1, limit: int | None = None) -> None:
         """*handle_descriptors*: how many descriptors an open file may come to use.
 
-        *limit*: how many descriptors there are, RLIMIT_NOFILE if not given.
+        *limit*: how many descriptors there are; RLIMIT_NOFILE if it is None.
         """
         if limit is None:
             limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
@@ -41,7 +41,7 @@ class Shares:
         return f"<Shares {self._all} of {self._most_of_all} open by {len(self._open)} users>"
 
     def take(self, uid: int) -> None:
-        """*uid* opens one more. Raises `OSError`, EMFILE, if that is too many."""
+        """Count one more for *uid*. Raises `OSError`, EMFILE, if that is too many."""
         if uid in self._free:
             return
         count = self._open.get(uid, 0)
@@ -51,7 +51,7 @@ class Shares:
         self._all += 1
 
     def give_back(self, uid: int) -> None:
-        """*uid* has one less open."""
+        """Count one less for *uid*."""
         if uid in self._free:
             return
         self._all -= 1

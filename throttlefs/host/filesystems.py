@@ -1,4 +1,4 @@
-"""What kind of filesystem a file lies on, found out without asking that filesystem.
+"""Finds the kind of filesystem that a file lies on, without asking that filesystem.
 
 statfs(2) asks the server of a network filesystem, or the daemon of a FUSE one, and waits for it.
 The kernel's table of mounts (proc(5)) answers at once.
@@ -18,7 +18,7 @@ _LOCAL: Final = frozenset(
 )
 """Filesystems that have the data on this machine's own disks or in its memory.
 
-They ask nobody else, and none of them has a ``flush`` in its ``file_operations``.
+They ask no server, and none of them has a ``flush`` in its ``file_operations``.
 """
 
 _IN_MEMORY: Final = frozenset({"devtmpfs", "ramfs", "tmpfs"})
@@ -27,7 +27,7 @@ _MOUNT_ID: Final = re.compile(rb"^mnt_id:\s*(\d+)$", re.MULTILINE)
 
 
 def filesystem_type(fd: int) -> str:
-    """The type of the filesystem that *fd* is open on, as mount(8) calls it.
+    """The type of the filesystem that *fd* is open on, as in mount(8).
 
     Empty if the mount is not in this process's table: it belongs to another namespace, or was
     detached. Raises `OSError` if the tables cannot be read. Takes some 40 us, and 1 us more for
@@ -42,27 +42,27 @@ def filesystem_type(fd: int) -> str:
 
 
 def _type_in(mountinfo: bytes, mount_id: bytes) -> str:
-    """The type of the mount *mount_id*; empty if it is not there."""
+    """The type of the mount *mount_id*; empty if there is none."""
     # The first " - " stands before the type: the kernel escapes spaces in the fields before it.
     found = re.search(rb"^%s [^\n]*? - (\S+)" % mount_id, mountinfo, re.MULTILINE)
     return found[1].decode("ascii", "replace") if found else ""
 
 
 def is_local(name: str) -> bool:
-    """Whether a filesystem of that type has its data on this machine, and asks nobody else."""
+    """Whether a filesystem of that type has its data on this machine, and asks no server."""
     return name in _LOCAL
 
 
 def is_in_memory(name: str) -> bool:
-    """Whether a filesystem of that type has its data in memory alone."""
+    """Whether a filesystem of that type has its data in memory only."""
     return name in _IN_MEMORY
 
 
 def closes_silently(fd: int) -> bool:
-    """Whether close(2) of *fd* can report no error: on a filesystem of this machine's own.
+    """Whether close(2) of *fd* cannot report an error: on a local filesystem.
 
-    NFS, CIFS and FUSE write back at close, and say then what went wrong. So may what lies below
-    an overlay.
+    NFS, CIFS and FUSE write back at close, and report errors then. So may the filesystem below an
+    overlay.
     """
     try:
         return is_local(filesystem_type(fd))

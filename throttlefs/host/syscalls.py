@@ -101,10 +101,10 @@ def _check(result: int) -> None:
 
 
 def open_on_same_filesystem(name: bytes, flags: int, dir_fd: int) -> int:
-    """open(2), relative to *dir_fd*, of what lies on the same filesystem (openat2(2)).
+    """open(2), relative to *dir_fd*, of a file on the same filesystem (openat2(2)).
 
-    Raises `OSError`, EXDEV for what lies on another. Where openat2 is forbidden (a container's
-    seccomp filter may not know it) this is open(2), whatever the filesystem.
+    Raises `OSError`, EXDEV if the file is on another one. If openat2 is forbidden (the seccomp
+    filter of a container may not know it), this is open(2) on any filesystem.
     """
     global _has_openat2
     if _has_openat2:
@@ -155,8 +155,8 @@ def renameat2(old_dir: int, old: bytes, new_dir: int, new: bytes, flags: int) ->
 def utimens(path: bytes, atime_ns: int | None, mtime_ns: int | None) -> None:
     """Set *path*'s times in ns since the epoch (utimensat(2)).
 
-    None leaves a time as it is. `NOW` sets it to the present, which needs no more than write
-    permission if both are `NOW`.
+    None leaves a time as it is. `NOW` sets it to the present; if both are `NOW`, that needs only
+    write permission.
     """
     times = _TimespecPair()
     for spec, value in zip(times, (atime_ns, mtime_ns), strict=True):
@@ -180,7 +180,7 @@ def mount(source: bytes, target: bytes, fstype: bytes) -> None:
 
 
 def birth_ns(fd: int) -> int | None:
-    """When the file was made, in ns since the epoch (statx(2)); None where nobody knows."""
+    """When the file was made, in ns since the epoch (statx(2)); None if that is unknown."""
     found = _Statx()
     if _statx is None or _statx(fd, b"", _AT_EMPTY_PATH, _STATX_BTIME, ctypes.byref(found)):
         return None
