@@ -46,6 +46,7 @@ class FailingFile(pyfuse3.Operations):
         entry = pyfuse3.EntryAttributes()
         entry.st_ino = inode
         entry.st_mode = (stat.S_IFDIR | 0o755) if inode == pyfuse3.ROOT_INODE else 0o100644
+        entry.st_uid, entry.st_gid = os.getuid(), os.getgid()
         entry.st_size = len(self._data.get(inode, b""))
         entry.attr_timeout = entry.entry_timeout = 0
         return entry

@@ -11,10 +11,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
 from throttlefs.host import runtime
 from throttlefs.host.mountinfo import MountEntry, mounted_at
 
 THROTTLEFS = [sys.executable, "-m", "throttlefs"]
+
+IS_ROOT = os.geteuid() == 0
+
+
+def needs_root(what: str) -> pytest.MarkDecorator:
+    """Skip the test for ordinary users; *what* only root can do is what they read."""
+    return pytest.mark.skipif(not IS_ROOT, reason=f"only root can {what}")
 
 
 def run_throttlefs(
@@ -81,7 +90,7 @@ def clear_away(path: Path) -> None:
 
 def detach(path: Path) -> None:
     """Unmount *path* lazily; without root this works for FUSE mounts of one's own."""
-    command = ["umount", "-l"] if os.geteuid() == 0 else ["fusermount3", "-u", "-z"]
+    command = ["umount", "-l"] if IS_ROOT else ["fusermount3", "-u", "-z"]
     subprocess.run([*command, str(path)], check=True)
 
 

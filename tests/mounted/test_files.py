@@ -16,7 +16,7 @@ from typing import BinaryIO
 import pytest
 
 from tests.failing_fs import failing_filesystem
-from tests.support import Mounted, MountFactory, wait_for
+from tests.support import Mounted, MountFactory, needs_root, wait_for
 
 MIB = 1 << 20
 
@@ -160,6 +160,7 @@ def test_shared_mmap_needs_auto_cache(make_mount: MountFactory) -> None:
     assert (mounted.source / "f").read_bytes()[100:105] == b"hello"
 
 
+@needs_root("mount a small filesystem")
 def test_a_full_disk_says_enospc_and_the_mount_lives_on(
     make_mount: MountFactory, tmp_path: Path
 ) -> None:
@@ -186,6 +187,7 @@ def fill(file: BinaryIO) -> None:
         file.write(bytes(65536))
 
 
+@needs_root("mount a filesystem read-only")
 def test_a_read_only_src_says_erofs(make_mount: MountFactory, tmp_path: Path) -> None:
     source = tmp_path / "src"
     source.mkdir()

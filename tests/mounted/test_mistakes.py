@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import THROTTLEFS, Mounted, clear_away, fails, run_throttlefs
+from tests.support import THROTTLEFS, Mounted, clear_away, fails, needs_root, run_throttlefs
 from throttlefs.host.mountinfo import mounted_at
 
 
@@ -110,6 +110,7 @@ def run_in_namespace(script: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@needs_root("hide /dev/fuse")
 def test_without_dev_fuse(directories: tuple[Path, Path], tmp_path: Path) -> None:
     """A /dev without fuse: the message says what to load."""
     source, target = directories

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import MountFactory
+from tests.support import MountFactory, needs_root
 
 CACHES = ["writeback", "none", "writethrough", "directsync", "unsafe"]
 
@@ -56,6 +56,7 @@ def test_data_is_right(make_mount: MountFactory, engine: str, cache: str) -> Non
     assert "internal error" not in mounted.log
 
 
+@needs_root("mount a filesystem")
 def test_a_filesystem_in_memory(make_mount: MountFactory, tmp_path: Path) -> None:
     """tmpfs knows neither RWF_NOWAIT nor, on older kernels, O_DIRECT."""
     source = tmp_path / "src"
@@ -70,6 +71,7 @@ def test_a_filesystem_in_memory(make_mount: MountFactory, tmp_path: Path) -> Non
         subprocess.run(["umount", source], check=True)
 
 
+@needs_root("forbid io_uring")
 def test_where_io_uring_is_forbidden_threads_take_over(make_mount: MountFactory) -> None:
     sysctl = Path("/proc/sys/kernel/io_uring_disabled")
     if not sysctl.exists():

@@ -14,7 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import Mounted, MountFactory
+from tests.pace import goes_at, takes, takes_less_than
+from tests.qmp import RawClient, socket_of
+from tests.support import Mounted, MountFactory, needs_root, wait_for
 
 KIB, MIB = 1 << 10, 1 << 20
 SECONDS = 2.0
@@ -91,40 +93,38 @@ def test_fio_gets_the_limit(
     path = image(mounted)
     direction = "read" if "read" in rw else "write"
     one = block_size if unit == "bytes" else 1
-    for _ in range(3):
-        result = fio(path, rw, block_size, depth)
-        done, seconds = result[direction][unit], result[direction]["seconds"]
-        ratio = (done - one) / (limit * seconds)
-        assert ratio < 1 + TOLERANCE, f"{ratio:.3f} of {options}"
-        # A busy machine takes the CPU away from the daemon, and with it some of the rate.
-        if ratio > 1 - TOLERANCE:
-            return
-    raise AssertionError(f"{ratio:.3f} of {options}")
+
+    def rate() -> float:
+        result = fio(path, rw, block_size, depth)[direction]
+        return (result[unit] - one) / result["seconds"]
+
+    goes_at(limit, rate, TOLERANCE)
 
 
 def test_a_total_is_shared_by_reads_and_writes(make_mount: MountFactory) -> None:
-    mounted = make_mount("bps=8M")
-    result = fio(image(mounted), "randrw", 32 * KIB, 8)
-    total = sum(result[direction]["bytes"] for direction in ("read", "write"))
-    seconds = max(result[direction]["seconds"] for direction in ("read", "write"))
-    assert total / seconds == pytest.approx(8 * MIB, rel=TOLERANCE)
+    path = image(make_mount("bps=8M"))
+
+    def total() -> float:
+        result = fio(path, "randrw", 32 * KIB, 8)
+        moved = sum(result[direction]["bytes"] for direction in ("read", "write"))
+        return moved / max(result[direction]["seconds"] for direction in ("read", "write"))
+
+    goes_at(8 * MIB, total, TOLERANCE)
 
 
 def test_a_read_limit_leaves_writes_alone(make_mount: MountFactory) -> None:
     mounted = make_mount("bps_rd=1M")
     path = image(mounted)
     reader = subprocess.Popen(
-        ["dd", f"if={path}", "of=/dev/null", "bs=64k", "count=48", "iflag=direct"],
+        ["dd", f"if={path}", "of=/dev/null", "bs=64k", "count=640", "iflag=direct"],
         stderr=subprocess.DEVNULL,
     )
-    time.sleep(0.2)
-    began = time.monotonic()
     with open(path, "r+b", buffering=0) as file:
         for _ in range(64):
             file.write(bytes(64 * KIB))
-    assert time.monotonic() - began < 1.0
-    assert reader.poll() is None, "the reader is still held up"
-    assert reader.wait(30) == 0
+    assert reader.poll() is None, "the reader is held up for 40 s"
+    reader.terminate()
+    reader.wait(30)
 
 
 @pytest.mark.parametrize(("options", "mebibytes"), [("bps=4M", 8), ("bps_wr=10M", 20)])
@@ -133,81 +133,66 @@ def test_dd_takes_as_long_as_the_limit_says(
 ) -> None:
     mounted = make_mount(options)
     path = image(mounted)
-    began = time.monotonic()
-    subprocess.run(
-        ["dd", "if=/dev/zero", f"of={path}", "bs=256k", f"count={mebibytes * 4}", "conv=notrunc"],
-        check=True,
-        capture_output=True,
-    )
-    assert time.monotonic() - began == pytest.approx(2.0, rel=0.2), "2 s, less one block, plus dd"
+    command = ["dd", "if=/dev/zero", f"of={path}", "bs=256k", f"count={mebibytes * 4}"]
+    command += ["conv=notrunc"]
+    takes(2.0, lambda: subprocess.run(command, check=True, capture_output=True))
 
 
 def test_a_request_larger_than_a_second_goes_through(make_mount: MountFactory) -> None:
     """512 KiB at 256 KiB/s: the first goes at once, the second when that is paid, after 2 s."""
     mounted = make_mount("bps=256K")
     path = image(mounted)
-    buffer = memoryview(bytearray(MIB))
+    buffer = bytes(512 * KIB)
     with open(path, "r+b", buffering=0) as file:
         began = time.monotonic()
-        os.pwrite(file.fileno(), buffer[: 512 * KIB], 0)
-        first = time.monotonic() - began
-        os.pwrite(file.fileno(), buffer[: 512 * KIB], 0)
-        second = time.monotonic() - began
-    assert first < 1.0
-    assert second == pytest.approx(2.0, rel=0.25)
+        os.pwrite(file.fileno(), buffer, 0)
+        assert time.monotonic() - began < 1.8
+        takes(2.0, lambda: os.pwrite(file.fileno(), buffer, 0), rel=0.25)
 
 
 def test_two_images_have_a_limit_each(make_mount: MountFactory) -> None:
     mounted = make_mount("bps=4M")
     paths = [image(mounted, name) for name in ("a", "b")]
-    began = time.monotonic()
+    takes(2.0, lambda: write_at_once(paths, 64))
+
+
+def write_at_once(paths: list[Path], blocks: int) -> None:
+    """So many blocks of 128 KiB to each, side by side."""
     writers = [
         subprocess.Popen(
-            ["dd", "if=/dev/zero", f"of={path}", "bs=128k", "count=64", "conv=notrunc"],
+            ["dd", "if=/dev/zero", f"of={path}", "bs=128k", f"count={blocks}", "conv=notrunc"],
             stderr=subprocess.DEVNULL,
         )
         for path in paths
     ]
-    assert [writer.wait(30) for writer in writers] == [0, 0]
-    assert time.monotonic() - began == pytest.approx(2.0, rel=0.2)
+    assert [writer.wait(60) for writer in writers] == [0, 0]
 
 
 def test_hard_links_share_one_limit(make_mount: MountFactory) -> None:
     mounted = make_mount("bps=4M")
     image(mounted, "a")
     os.link(mounted.path / "a", mounted.path / "b")
-    began = time.monotonic()
-    writers = [
-        subprocess.Popen(
-            [
-                "dd",
-                "if=/dev/zero",
-                f"of={mounted.path / name}",
-                "bs=128k",
-                "count=32",
-                "conv=notrunc",
-            ],
-            stderr=subprocess.DEVNULL,
-        )
-        for name in "ab"
-    ]
-    assert [writer.wait(30) for writer in writers] == [0, 0]
-    assert time.monotonic() - began == pytest.approx(2.0, rel=0.2)
+    takes(2.0, lambda: write_at_once([mounted.path / name for name in "ab"], 32))
 
 
+@needs_root("make the kernel forget a file")
 @pytest.mark.parametrize("loophole", ["close", "rename"])
 def test_debt_has_no_loophole(make_mount: MountFactory, loophole: str) -> None:
     """Closing, forgetting or renaming the image does not forgive what it owes."""
     mounted = make_mount("bps=1M,attr_timeout=0,entry_timeout=0")
     path = image(mounted)
-    began = time.monotonic()
-    for turn in range(5):
-        with open(path, "r+b", buffering=0) as file:
-            file.write(bytes(512 * KIB))
-        if loophole == "rename":
-            path = path.rename(mounted.path / f"disk{turn}")
-        Path("/proc/sys/vm/drop_caches").write_text("2")
-    assert time.monotonic() - began == pytest.approx(2.0, rel=0.2), "4 of 5 pay 0.5 s each"
+
+    def write() -> None:
+        nonlocal path
+        for turn in range(5):
+            with open(path, "r+b", buffering=0) as file:
+                file.write(bytes(512 * KIB))
+            if loophole == "rename":
+                path = path.rename(mounted.path / f"disk{turn}")
+            Path("/proc/sys/vm/drop_caches").write_text("2")
+
+    write()
+    takes(2.5, write)
 
 
 def test_reading_a_small_file_owes_no_more_than_its_size(make_mount: MountFactory) -> None:
@@ -217,7 +202,7 @@ def test_reading_a_small_file_owes_no_more_than_its_size(make_mount: MountFactor
     began = time.monotonic()
     for _ in range(5):
         assert len((mounted.path / "f").read_bytes()) == 1000
-    assert time.monotonic() - began < 2.0
+    assert time.monotonic() - began < 10, "5 times 128 KiB would take 51 s, less the first"
 
 
 def test_metadata_and_fsync_are_free(make_mount: MountFactory) -> None:
@@ -229,7 +214,13 @@ def test_metadata_and_fsync_are_free(make_mount: MountFactory) -> None:
             os.fsync(file.fileno())
             os.ftruncate(file.fileno(), 1000)
             os.utime(path)
-    assert time.monotonic() - began < 3.0
+    assert time.monotonic() - began < 15, "60 requests would take half a minute"
+
+
+def waiting(client: RawClient) -> int:
+    """How many writes of the image ``slow`` wait."""
+    images = client.run("x-throttlefs-query")["return"]["images"]
+    return sum(image["waiting"]["write"] for image in images if image["device"] == "slow")
 
 
 def test_a_throttled_image_does_not_hold_up_its_neighbour(make_mount: MountFactory) -> None:
@@ -245,18 +236,16 @@ def test_a_throttled_image_does_not_hold_up_its_neighbour(make_mount: MountFacto
             "--iodepth=64",
             "--ioengine=libaio",
             "--direct=1",
-            "--runtime=3",
+            "--runtime=60",
             "--time_based",
         ],
         stdout=subprocess.DEVNULL,
         cwd=mounted.path.parent,
     )
-    time.sleep(0.8)
-    with open(other, "r+b", buffering=0) as file:
+    with RawClient(socket_of(mounted.entry)) as client, open(other, "r+b", buffering=0) as file:
         for _ in range(5):
-            began = time.monotonic()
-            file.write(bytes(4 * KIB))
-            assert time.monotonic() - began < 0.5
-            time.sleep(0.05)
+            # With so much before it a write would wait for 2 s or more.
+            wait_for(lambda: waiting(client) > 32)
+            takes_less_than(1.0, lambda: file.write(bytes(4 * KIB)))
     flood.terminate()
     flood.wait(30)
