@@ -370,8 +370,8 @@ def test_a_stale_socket_is_replaced_and_a_live_one_is_not(
 @pytest.mark.parametrize(
     ("value", "status", "message"),
     [
-        ("x.sock", 2, "--qmp x.sock is not unix:PATH"),
-        ("unix:", 2, "--qmp unix: is not unix:PATH"),
+        ("x.sock", 2, "--qmp: 'x.sock' is not unix:PATH"),
+        ("unix:", 2, "--qmp: 'unix:' has no path"),
         ("unix:/nope/x.sock", 1, "cannot make the socket /nope/x.sock: No such file or directory"),
         ("unix:/" + "x" * 200, 1, "is longer than 107 bytes"),
         ("unix:/tmp/" + "x" * 95, 1, "x is too long; choose a shorter one"),

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import Mounted, MountFactory, wait_for
+from tests.support import Mounted, MountFactory, needs_root, wait_for
 from tests.trust.daemon_counts import count
 
 NAMES = [b"a", b"b", b"c", b"d\xff", "ä".encode(), b"x" * 255]
@@ -153,6 +153,7 @@ class Names:
         )
 
 
+@needs_root("read whatever its mode is")
 @pytest.mark.parametrize("seed", range(4))
 def test_random_operations_on_names(pair: Pair, seed: int) -> None:
     names = Names(seed)
