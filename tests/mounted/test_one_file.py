@@ -176,3 +176,28 @@ def test_what_cannot_be_mounted(tmp_path: Path, disk: Path, slow: Path) -> None:
         for word in words:
             assert word in result.stderr
         assert mounted_at(os.fsencode(paths[1])) is None
+
+
+@pytest.mark.parametrize("by", ["rename", "unlink"])
+def test_a_source_that_is_replaced_is_not_written_to_in_silence(
+    make_mount: MountFactory, tmp_path: Path, by: str
+) -> None:
+    """As ``qemu-img convert ... new.img && mv new.img disk.img`` does."""
+    source, target = tmp_path / "disk.img", tmp_path / "slow.img"
+    source.write_bytes(b"old")
+    target.touch()
+    mounted = make_mount(source=source, target=target)
+    assert target.read_bytes() == b"old"
+    if by == "rename":
+        (tmp_path / "new.img").write_bytes(b"new")
+        os.rename(tmp_path / "new.img", source)
+    else:
+        os.unlink(source)
+    for flags in (os.O_RDONLY, os.O_RDWR):
+        with pytest.raises(OSError, match="Stale"):
+            os.open(target, flags)
+    assert mounted.log.count("was replaced or removed") == 1
+    assert str(source) in mounted.log
+    if by == "rename":
+        assert source.read_bytes() == b"new"
+    mounted.umount()

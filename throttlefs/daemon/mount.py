@@ -151,6 +151,10 @@ class _Mount:
             self._pool.run,
             cache=cache,
             auto_cache=options.auto_cache,
+            noatime=options.noatime,
+            nodiratime=options.nodiratime,
+            source=request.paths.source,
+            covers_source=request.paths.source == request.paths.target,
             max_inflight=options.max_inflight,
             on_init=self._handshake_began,
         )

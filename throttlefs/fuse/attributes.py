@@ -12,6 +12,7 @@ import pyfuse3
 from . import wire
 
 _BLOCK = 512  # what st_blocks counts (stat(2))
+_SET_ID = stat.S_ISUID | stat.S_ISGID
 _NANO = 1_000_000_000
 _MASK_64 = (1 << 64) - 1
 _MASK_32 = (1 << 32) - 1
@@ -87,7 +88,8 @@ class WireAttributes:
             rdev = 0
             blocks = size // _BLOCK  # all blocks, so that nobody takes it for sparse
         entry_s, entry_ns = self._entry_valid
-        attr_s, attr_ns = self._attr_valid
+        # A write takes setuid and setgid away in SRC; a program must not run with what was.
+        attr_s, attr_ns = (0, 0) if _may_lose_set_id(mode) else self._attr_valid
         atime, mtime, ctime = st.st_atime_ns, st.st_mtime_ns, st.st_ctime_ns
         packed = wire.ENTRY_OUT.pack(
             number,
@@ -124,6 +126,14 @@ class WireAttributes:
         return WireEntry(_NO_INODE, 0, _NOTHING)
 
 
+def _may_lose_set_id(mode: int) -> bool:
+    """Whether it is a file that runs with another user's or group's rights, until it is written to.
+
+    A directory keeps its setgid bit.
+    """
+    return bool(mode & _SET_ID) and stat.S_ISREG(mode)
+
+
 _NOTHING = bytes(wire.ENTRY_OUT.size)
 
 
@@ -142,7 +152,7 @@ class Pyfuse3Attributes:
         """See `Attributes.entry`."""
         entry = pyfuse3.EntryAttributes()
         entry.st_ino = pyfuse3.InodeT(number)
-        entry.attr_timeout = self._presentation.attr_timeout
+        entry.attr_timeout = 0 if _may_lose_set_id(st.st_mode) else self._presentation.attr_timeout
         entry.entry_timeout = self._presentation.entry_timeout
         entry.st_mode = pyfuse3.ModeT(st.st_mode)
         entry.st_nlink = st.st_nlink

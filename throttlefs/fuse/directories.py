@@ -99,6 +99,7 @@ class DirectoryOperations(TreeOperations):
 
     _listings: dict[int, _OpenDirectory]
     _shares: Shares
+    _nodiratime: bool
 
     async def opendir(
         self, inode: pyfuse3.InodeT, ctx: pyfuse3.RequestContext
@@ -116,7 +117,13 @@ class DirectoryOperations(TreeOperations):
 
     async def _open_directory(self, inode: Inode) -> int:
         if self._devices.is_local(inode.key[0]):
-            return self._inodes.open_path(b".", self._inodes.fd(inode), _LIST_FLAGS)
+            dir_fd = self._inodes.fd(inode)
+            if self._nodiratime:
+                try:
+                    return self._inodes.open_path(b".", dir_fd, _LIST_FLAGS | os.O_NOATIME)
+                except PermissionError:
+                    pass  # only the owner may ask for that
+            return self._inodes.open_path(b".", dir_fd, _LIST_FLAGS)
         with self._inodes.pinned(inode) as path_fd:
             return await self._retried(lambda: os.open(b".", _LIST_FLAGS, dir_fd=path_fd))
 

@@ -154,6 +154,10 @@ class InodeOperations:
         """The descriptor of the open handle *fh*."""
         raise NotImplementedError
 
+    def file_renamed(self, key: FileKey, is_directory: bool) -> None:
+        """The file *key*, or the directory, has a new name: limits by path may be others."""
+        raise NotImplementedError
+
     def file_removed(self, key: FileKey) -> None:
         """The last name of the file *key* is gone, and nobody has it open."""
         raise NotImplementedError

@@ -13,6 +13,7 @@ from time import monotonic_ns
 import pyfuse3
 
 from throttlefs.backing import BackingFile, Engine
+from throttlefs.host import syscalls
 from throttlefs.host.files import FileKey
 from throttlefs.policy.governor import Governor
 from throttlefs.settings.cachemode import CacheMode
@@ -26,7 +27,7 @@ from .contents import ContentOperations
 from .handle import Handle
 from .inode import Inode
 from .inode_operations import RunInThread
-from .inodes import InodeTable
+from .inodes import PATH_FLAGS, InodeTable
 from .limit_attributes import LimitAttributes
 from .shares import Shares
 
@@ -51,7 +52,11 @@ class Operations(ContentOperations):
         *,
         cache: CacheMode,
         auto_cache: bool,
+        noatime: bool,
+        nodiratime: bool,
         max_inflight: int,
+        source: str,
+        covers_source: bool,
         on_init: Callable[[], None],
     ) -> None:
         super().__init__(inodes, attributes, limit_attributes, in_thread, max_inflight)
@@ -62,12 +67,27 @@ class Operations(ContentOperations):
         self._engine = engine
         self._cache = cache
         self._auto_cache = auto_cache
+        self._noatime = noatime
+        self._nodiratime = nodiratime
+        self._source = os.fsencode(source)
+        self._source_directory = -1  # where SRC has its name, if it is one file
+        if inodes.is_one_file and not covers_source:
+            directory = os.path.dirname(self._source)
+            self._source_directory = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._said_replaced = False
         self._on_init = on_init
         self._closer = Closer(in_thread)
 
     def init(self) -> None:
         """FUSE_INIT has arrived: the kernel is about to send requests."""
         self._on_init()
+
+    def close(self) -> None:
+        """Give up what the handlers hold beside open files."""
+        super().close()
+        if self._source_directory >= 0:
+            os.close(self._source_directory)
+            self._source_directory = -1
 
     def handle_fd(self, fh: int) -> int:
         """The descriptor of the open handle *fh*."""
@@ -81,6 +101,19 @@ class Operations(ContentOperations):
             "held-bytes": self._inflight,
             "spilled-bytes": self._spill.held,
         }
+
+    def file_renamed(self, key: FileKey, is_directory: bool) -> None:
+        """Hold an open image, or those in a directory, to the limits of the new path."""
+        governor, path_of = self._governor, self._inodes.path_of
+        if not is_directory:
+            path = path_of(key)
+            if path is not None:
+                governor.renamed(key, path)
+            return
+        for image, known in list(governor.paths.items()):
+            path = path_of(image)
+            if path is not None and path != known:
+                governor.renamed(image, path)
 
     def file_removed(self, key: FileKey) -> None:
         """What was said of the file and counted is not for the next one of its number."""
@@ -114,23 +147,63 @@ class Operations(ContentOperations):
         """
         if not flags & os.O_TRUNC and self._devices.is_local(inode.key[0]):
             try:
-                fd = self._inodes.open_path(path, -1, flags | os.O_NONBLOCK)
+                fd = self._open_now(path, flags)
             except BlockingIOError:
                 pass
             else:
                 # io_uring would answer EAGAIN instead of waiting for the disk.
                 fcntl.fcntl(fd, fcntl.F_SETFL, flags)
                 return fd
-        return await self._retried(os.open, path, flags)
+        return await self._retried(_open_file, path, flags)
+
+    def _open_now(self, path: bytes, flags: int) -> int:
+        try:
+            return self._inodes.open_path(path, -1, flags | os.O_NONBLOCK)
+        except PermissionError:
+            if not flags & os.O_NOATIME:
+                raise
+        return self._inodes.open_path(path, -1, (flags & ~os.O_NOATIME) | os.O_NONBLOCK)
 
     def _check_contents(self, inode: Inode, path_fd: int) -> None:
         """Open nothing but images: a FIFO would hold up the loop, a device might do anything.
 
         The kernel asks for none, but it may have seen another file of this number.
         """
-        mode = os.fstat(path_fd).st_mode
-        if not stat.S_ISREG(mode) and not (inode is self._inodes.root and stat.S_ISBLK(mode)):
+        st = os.fstat(path_fd)
+        is_root = inode is self._inodes.root
+        if not stat.S_ISREG(st.st_mode) and not (is_root and stat.S_ISBLK(st.st_mode)):
             raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        if is_root and self._is_replaced(st):
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    def _is_replaced(self, st: os.stat_result) -> bool:
+        """Whether SRC, which is one file of status *st*, has lost its name or given it to another.
+
+        What is written to it would be lost with its last descriptor. The log says so, once.
+        """
+        if st.st_nlink and not self._source_is_another():
+            return False
+        if not self._said_replaced:
+            self._said_replaced = True
+            log.error(
+                "SRC %s was replaced or removed: it cannot be opened any more (ESTALE), and what is"
+                " written by programs that have it open goes to the old file; unmount, and mount"
+                " the new one",
+                os.fsdecode(self._source),
+            )
+        return True
+
+    def _source_is_another(self) -> bool:
+        """Whether another file, or none, has SRC's name. Never asks the mount itself."""
+        if self._source_directory < 0 or not self._devices.is_local(self._inodes.root.key[0]):
+            return False
+        name = os.path.basename(self._source)
+        try:
+            found, st = _open_and_stat_here(name, self._source_directory)
+        except OSError as exc:
+            return exc.errno == errno.ENOENT
+        os.close(found)
+        return (st.st_dev, st.st_ino) != self._inodes.root.key
 
     async def create(
         self,
@@ -186,7 +259,8 @@ class Operations(ContentOperations):
             raise
 
     def _backing_flags(self, flags: int) -> int:
-        return (flags & ~_NOT_PASSED_ON) | os.O_CLOEXEC | self._cache.open_flags
+        flags = (flags & ~_NOT_PASSED_ON) | os.O_CLOEXEC | self._cache.open_flags
+        return flags | os.O_NOATIME if self._noatime else flags
 
     def _opened(self, inode: Inode, fd: int, flags: int, uid: int) -> OpenFile:
         try:
@@ -232,6 +306,29 @@ class Operations(ContentOperations):
         await self._closer.close(handle.file, is_local)
         if not handle.inode.handle_fds:
             self._governor.release(handle.inode.key)
+
+
+def _open_and_stat_here(name: bytes, dir_fd: int) -> tuple[int, os.stat_result]:
+    """A descriptor (O_PATH) of *name* in *dir_fd* and its status, on that filesystem alone.
+
+    Raises `OSError`, EXDEV if something is mounted on it.
+    """
+    fd = syscalls.open_on_same_filesystem(name, PATH_FLAGS, dir_fd)
+    try:
+        return fd, os.fstat(fd)
+    except BaseException:
+        os.close(fd)
+        raise
+
+
+def _open_file(path: bytes, flags: int) -> int:
+    """open(2); without O_NOATIME where only the file's owner may ask for that."""
+    try:
+        return os.open(path, flags)
+    except PermissionError:
+        if not flags & os.O_NOATIME:
+            raise
+    return os.open(path, flags & ~os.O_NOATIME)
 
 
 def _unmake(name: bytes, dir_fd: int, key: FileKey) -> None:

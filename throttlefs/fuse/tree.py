@@ -6,6 +6,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable
+from typing import NamedTuple
 
 import pyfuse3
 
@@ -161,17 +162,18 @@ class TreeOperations(InodeOperations):
         old, new = self._inodes.get(parent_inode_old), self._inodes.get(parent_inode_new)
         with self._inodes.pinned(old) as old_fd, self._inodes.pinned(new) as new_fd:
 
-            def work() -> tuple[FileKey | None, FileKey | None]:
+            def work() -> tuple[_Named | None, _Named | None]:
                 with privileges.acting_for(ctx.uid, ctx.gid):
                     syscalls.renameat2(old_fd, name_old, new_fd, name_new, int(flags))
                 exchanged = flags & syscalls.RENAME_EXCHANGE
-                return _key(name_new, new_fd), _key(name_old, old_fd) if exchanged else None
+                return _named(name_new, new_fd), _named(name_old, old_fd) if exchanged else None
 
             await self._keep_hold(new, new_fd, name_new)
             moved, exchanged = await self._in_thread(work)
-        for key, parent, name in ((moved, new, name_new), (exchanged, old, name_old)):
-            if key is not None:
-                self._inodes.renamed(key, parent, name)
+        for named, parent, name in ((moved, new, name_new), (exchanged, old, name_old)):
+            if named is not None:
+                self._inodes.renamed(named.key, parent, name)
+                self.file_renamed(named.key, named.is_directory)
 
 
 def _opened_if_room(name: bytes, dir_fd: int) -> tuple[int, os.stat_result] | None:
@@ -184,10 +186,17 @@ def _opened_if_room(name: bytes, dir_fd: int) -> tuple[int, os.stat_result] | No
         raise
 
 
-def _key(name: bytes, dir_fd: int) -> FileKey | None:
+class _Named(NamedTuple):
+    """Which file has a name."""
+
+    key: FileKey
+    is_directory: bool
+
+
+def _named(name: bytes, dir_fd: int) -> _Named | None:
     """Which file has *name* in *dir_fd* now; None if none has."""
     try:
         st = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
     except OSError:
         return None  # gone again already; a later lookup will tell
-    return st.st_dev, st.st_ino
+    return _Named((st.st_dev, st.st_ino), stat.S_ISDIR(st.st_mode))

@@ -1,8 +1,12 @@
 """Applies ``-o``, the config file and live changes to the throttle.
 
 An image follows the mount's default. The first table of the file that matches its path overrides
-the default, and a live change overrides both. The table is looked up when the image is first met,
-and again on reload, which restores exactly what ``-o`` and the file say.
+the default, and a live change overrides both. The table is looked up at each open, when a file is
+renamed through the mount, and on reload, which restores exactly what ``-o`` and the file say.
+
+A file that is open by several names (hard links, or a rename in SRC) is held to the table that
+comes first in the file, whichever name it matches. So the order of opening decides nothing: an
+administrator puts the stricter tables first.
 """
 
 from __future__ import annotations
@@ -29,22 +33,35 @@ class Governor:
         self.throttle = throttle
         self.policy = policy
         self.paths: dict[FileKey, bytes] = {}
+        self._other_paths: dict[FileKey, set[bytes]] = {}  # more names of files that are open
         self._changed: set[FileKey] = set()  # images that a live change has an override for
+        self._open: set[FileKey] = set()
         self._released = 0  # since paths were last cleared out
         self._apply_groups()
         throttle.set_default(policy.default)
 
     def image(self, key: FileKey, path: bytes) -> Image:
-        """The image of the file *key*, opened at *path*. Its table is looked up the first time."""
-        new = not self.throttle.knows(key)
+        """The image of the file *key*, opened at *path*."""
+        before = self.paths.get(key) if self.throttle.knows(key) else None
         image = self.throttle.image(key)
-        if new:
-            self._apply_rule(image, path)
+        if before is not None and before != path and key in self._open:
+            self._other_paths.setdefault(key, set()).add(before)
+        self._open.add(key)
         self.paths[key] = path
+        self._apply_rule(image)
         return image
+
+    def renamed(self, key: FileKey, path: bytes) -> None:
+        """The file *key* has the name *path* now, and no longer the one it was known by."""
+        if key not in self.paths or not self.throttle.knows(key):
+            return
+        self.paths[key] = path
+        self._apply_rule(self.throttle.image(key))
 
     def release(self, key: FileKey) -> None:
         """Release an image that nobody has open. Its debt is remembered until it is paid."""
+        self._open.discard(key)
+        self._other_paths.pop(key, None)
         if key in self._changed:
             return
         self.throttle.forget(key, keep_settings=False)
@@ -93,11 +110,15 @@ class Governor:
                 path = current_path(key) or self.paths.get(key)
                 if path is not None:
                     self.paths[key] = path
-                    self._apply_rule(image, path)
+                    self._apply_rule(image)
             self._remove_groups(old_groups - policy.groups.keys())
 
-    def _apply_rule(self, image: Image, path: bytes) -> None:
-        override = self.policy.override_for(path)
+    def _apply_rule(self, image: Image) -> None:
+        """Override the default for *image* as its table says, unless a live change does."""
+        key: FileKey = image.key  # type: ignore[assignment]
+        if key in self._changed:
+            return
+        override = self.policy.override_for(self.paths[key], *self._other_paths.get(key, ()))
         if override != image.override:
             self.throttle.set_override(image, override)
 

@@ -51,9 +51,12 @@ class Policy:
     """All groups that the file or ``-o`` name, by name."""
     config: Config = NO_CONFIG
 
-    def override_for(self, path: bytes) -> Override:
-        """The table's override for the image at *path*, relative to the mount, in any encoding."""
-        rule = self.config.rule_for(path)
+    def override_for(self, *paths: bytes) -> Override:
+        """The table's override for the image with the names *paths*, relative to the mount.
+
+        The names may be in any encoding. The table that comes first in the file decides.
+        """
+        rule = self.config.rule_for(*paths)
         if rule is None:
             return NO_OVERRIDE
         limits = rule.limits

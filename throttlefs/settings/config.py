@@ -102,8 +102,13 @@ class Config:
     def __post_init__(self) -> None:
         object.__setattr__(self, "_globs", GlobSet([rule.glob for rule in self.images]))
 
-    def rule_for(self, path: bytes) -> ImageRule | None:
-        """The first rule that matches *path*, which is relative to the mount, in any encoding.
+    def rule_for(self, *paths: bytes) -> ImageRule | None:
+        """The first rule that matches any of *paths*, the names of one file."""
+        numbers = [number for path in paths if (number := self._number_for(path)) is not None]
+        return self.images[min(numbers)] if numbers else None
+
+    def _number_for(self, path: bytes) -> int | None:
+        """Which rule is the first that matches *path*, relative to the mount, in any encoding.
 
         If *path* is longer than PATH_MAX, only the directories within its first PATH_MAX bytes and
         the name of the file count. So nobody can make a path that takes long to match.
@@ -112,8 +117,7 @@ class Config:
         if len(path) > _PATH_MAX:
             directories, slash, _ = path[:_PATH_MAX].rpartition(b"/")
             path = directories + slash + path.rpartition(b"/")[2]
-        number = self._globs.first(path.decode("utf-8", "surrogateescape"))
-        return None if number is None else self.images[number]
+        return self._globs.first(path.decode("utf-8", "surrogateescape"))
 
 
 NO_CONFIG: Final = Config()

@@ -153,3 +153,66 @@ def test_paths_of_dropped_images_are_not_kept(clock: Clock) -> None:
         g.release((0, number))
         clock.now += 10**6
     assert len(g.paths) < 500
+
+
+PARTS = """
+[[image]]
+path = "slow*"
+bps = "20K"
+
+[[image]]
+path = "fast*"
+bps = "200M"
+"""
+
+SLOW, FAST = Limits(bps=20 << 10), Limits(bps=200 << 20)
+
+
+def test_a_rename_changes_the_table_and_keeps_the_debt(clock: Clock) -> None:
+    """The ordinary "download to x.part, rename" used to keep the limits of the first name."""
+    g = governor(clock, "", PARTS)
+    image = g.image((0, 1), b"fast.img")
+    assert image.meter.limits == FAST
+    assert image.try_admit(READ, 1 << 20)
+    g.renamed((0, 1), b"slow.img")
+    assert image.meter.limits == SLOW
+    assert not image.try_admit(READ, 1)
+    g.renamed((0, 1), b"other.img")
+    assert image.meter.limits == Limits()
+    g.renamed((0, 2), b"slow.img")  # of a file that nobody has open
+    assert not g.throttle.knows((0, 2))
+
+
+def test_of_several_names_the_first_table_decides_in_whatever_order_they_come(
+    clock: Clock,
+) -> None:
+    for names in ([b"fast.img", b"slow.img"], [b"slow.img", b"fast.img"]):
+        g = governor(clock, "", PARTS)
+        for name in names:
+            image = g.image((0, 1), name)
+        assert image.meter.limits == SLOW
+        g.release((0, 1))
+        assert g.image((0, 1), b"fast.img").meter.limits == FAST, "nobody has the other name open"
+
+
+def test_the_next_file_of_a_number_has_its_own_limits(clock: Clock) -> None:
+    """What was deleted and still owes must not hand its limits on."""
+    g = governor(clock, "", PARTS)
+    image = g.image((0, 1), b"slow1")
+    assert image.try_admit(READ, 1 << 20)
+    g.removed((0, 1))
+    assert g.throttle.knows((0, 1)), "it still owes"
+    new = g.image((0, 1), b"fast1")
+    assert new.meter.limits == FAST
+
+
+def test_a_live_change_outlasts_opening_and_renaming(clock: Clock) -> None:
+    g = governor(clock, "", PARTS)
+    image = g.image((0, 1), b"slow1")
+    g.throttle.set_override(image, Override(Limits(bps=7)))
+    g.changed((0, 1))
+    g.image((0, 1), b"slow1")
+    g.renamed((0, 1), b"fast1")
+    assert image.meter.limits == Limits(bps=7)
+    g.removed((0, 1))
+    assert g.image((0, 1), b"fast1").meter.limits == FAST

@@ -1,0 +1,112 @@
+"""Times and set-id bits of SRC's files, as a program on the mount and one in SRC see them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support import Mounted, MountFactory, clear_away
+
+LONG_AGO = 10**18
+
+
+@pytest.fixture
+def reachable() -> Iterator[Path]:
+    """A directory that every user may enter."""
+    directory = Path(tempfile.mkdtemp(prefix="throttlefs-", dir="/tmp"))
+    directory.chmod(0o755)
+    yield directory
+    clear_away(directory / "mnt")
+    shutil.rmtree(directory)
+
+
+def access_time(mounted: Mounted, name: str) -> int:
+    return os.stat(mounted.source / name).st_atime_ns
+
+
+@pytest.mark.parametrize("options", ["noatime", "noatime,cache=none", "noatime,engine=threads"])
+def test_noatime_leaves_the_access_times_of_src(make_mount: MountFactory, options: str) -> None:
+    mounted = make_mount(options)
+    (mounted.source / "d").mkdir()
+    (mounted.source / "f").write_bytes(bytes(10_000))
+    for name in ("f", "d"):
+        os.utime(mounted.source / name, ns=(LONG_AGO, LONG_AGO))
+    assert (mounted.path / "f").read_bytes() == bytes(10_000)
+    assert os.listdir(mounted.path / "d") == []
+    assert access_time(mounted, "f") == access_time(mounted, "d") == LONG_AGO
+
+
+def test_nodiratime_is_for_directories_alone(make_mount: MountFactory) -> None:
+    mounted = make_mount("nodiratime")
+    (mounted.source / "d").mkdir()
+    (mounted.source / "f").write_bytes(b"x")
+    for name in ("f", "d"):
+        os.utime(mounted.source / name, ns=(LONG_AGO, LONG_AGO))
+    (mounted.source / "control").write_bytes(b"x")
+    os.utime(mounted.source / "control", ns=(LONG_AGO, LONG_AGO))
+    (mounted.source / "control").read_bytes()
+    (mounted.path / "f").read_bytes()
+    os.listdir(mounted.path / "d")
+    assert access_time(mounted, "d") == LONG_AGO
+    moves = access_time(mounted, "control") != LONG_AGO  # unless SRC itself has noatime
+    assert (access_time(mounted, "f") != LONG_AGO) == moves
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts with suid")
+def test_a_setuid_program_that_was_written_to_runs_with_no_ones_rights(
+    make_mount: MountFactory, reachable: Path
+) -> None:
+    """The kernel used to remember the bit for attr_timeout (xfstests generic/355)."""
+    mounted = make_mount(
+        "allow_other,suid,attr_timeout=60", source=reachable / "src", target=reachable / "mnt"
+    )
+    program = mounted.source / "whoami"
+    shutil.copy(shutil.which("id") or "/usr/bin/id", program)
+    os.chmod(program, 0o4777)
+    shown = mounted.path / "whoami"
+
+    def run() -> str:
+        return subprocess.run(
+            ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", shown, "-u"],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+
+    assert run() == "0"
+    append = ["/bin/sh", "-c", 'printf more >> "$0"', shown]
+    subprocess.run(
+        ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", *append], check=True
+    )
+    assert os.stat(program).st_mode & 0o7777 == 0o777
+    assert run() == "65534"
+
+
+def test_a_renamed_file_is_held_to_the_limits_of_its_new_name(
+    make_mount: MountFactory, tmp_path: Path
+) -> None:
+    """Downloaded as ``x.part`` and renamed, kept open all the while; its directory, too."""
+    config = tmp_path / "limits.toml"
+    config.write_text(
+        '[[image]]\npath = "**/*.img"\nbps = "5M"\n[[image]]\npath = "old/**"\niops = 7\n'
+    )
+    mounted = make_mount("", "--config", str(config))
+    (mounted.path / "d").mkdir()
+
+    def limit(name: str, attribute: str) -> bytes:
+        return os.getxattr(mounted.path / name, f"user.throttlefs.{attribute}")
+
+    with open(mounted.path / "d/disk.part", "wb"):
+        assert limit("d/disk.part", "bps") == b"0"
+        os.rename(mounted.path / "d/disk.part", mounted.path / "d/disk.img")
+        assert limit("d/disk.img", "bps") == b"5M"
+        os.rename(mounted.path / "d/disk.img", mounted.path / "d/disk")
+        assert limit("d/disk", "bps") == b"0"
+        os.rename(mounted.path / "d", mounted.path / "old")
+        assert limit("old/disk", "iops") == b"7"
