@@ -1,7 +1,7 @@
-"""Reading and writing the image behind; knows no limits and no FUSE.
+"""Reads and writes the image behind; knows no limits and no FUSE.
 
-`create_engine` chooses how blocking I/O is done, `BackingFile` is an open image, `write_flags` is
-how a write asks to be durable or to append, and `BlockingPool` runs everything else that may block.
+`create_engine` chooses how blocking I/O is done. `BackingFile` is an open image. `write_flags` says
+whether a write must be durable or append. `BlockingPool` runs everything else that may block.
 """
 
 from throttlefs.settings.cachemode import CacheMode

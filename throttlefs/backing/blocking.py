@@ -1,9 +1,9 @@
 """Whole reads and writes by plain system calls, which may block the calling thread.
 
-read(2) and write(2) may do only a part of what they are asked for. These functions go on until
-all is done, the file ends, or an error comes. They raise an error as `OSError`; but a write that
-fails after its first part returns the number of bytes written, as write(2) does. Whoever goes on
-from there meets the error again.
+read(2) and write(2) may transfer only a part. These functions go on until all is done, the file
+ends, or an error comes. They raise an error as `OSError`. But a write that fails after its first
+part returns the number of bytes written, as write(2) does. A write that goes on from there gets the
+error.
 """
 
 from __future__ import annotations

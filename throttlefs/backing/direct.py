@@ -13,20 +13,20 @@ from .write_flags import APPEND, reopened, write_from_with_flags, write_with_fla
 
 
 class DirectIo:
-    """Reads and writes that pass the page cache by, through *fd*, which has O_DIRECT set.
+    """Reads and writes past the page cache, through *fd*, which has O_DIRECT set.
 
     - A read is widened to whole blocks, into memory that is aligned.
     - An aligned write is copied to memory that is aligned, if its own is not.
-    - An append goes to the real end of the file, which nobody knows beforehand, and takes the
-      same way as an unaligned write. RWF_APPEND with O_DIRECT is refused where the end is not
-      aligned, and XFS lets several that are under way at once go to one place (of 400 of 4 KiB
-      by io_uring 32 were left, Linux 6.18).
-    - An unaligned write would need its first and last block read, changed and written back,
-      and the file cut to size if that was its last one. The page cache does all this. So such
-      a write goes through a second descriptor, without O_DIRECT, and is written back before
-      anything else may be written (`WriteGate`): no dirty page is ever left in the way of
-      O_DIRECT. Virtual machines do not write like this, unless their sectors are smaller than
-      the disk's.
+    - An append goes to the real end of the file, which is not known beforehand, and takes the same
+      way as an unaligned write. The kernel refuses RWF_APPEND with O_DIRECT if the end is not
+      aligned, and XFS puts several appends that are under way at once into one place (of 400
+      appends of 4 KiB by io_uring 32 were left, Linux 6.18).
+    - An unaligned write would need its first and last block read, changed and written back, and the
+      file cut to size if that was its last one. The page cache does all this. So such a write goes
+      through a second descriptor, without O_DIRECT, and is written back before anything else may be
+      written (`WriteGate`). So no dirty page ever gets in the way of O_DIRECT. Virtual machines do
+      not write like this, unless their sectors are smaller than the disk's.
+
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class DirectIo:
         self._engine = engine
         self._block_mask = alignment.offset - 1
         self._memory_alignment = alignment.memory
-        # A slot is aligned to a page; no disk is known that wants more.
+        # A slot is aligned to a page; no known disk demands more.
         self._slot_size = SLOT_SIZE if alignment.memory <= mmap.PAGESIZE else 0
         self._gate = gate_of(*identity)
         self._cached_fd = -1
@@ -103,7 +103,7 @@ class DirectIo:
         else:
             written = await engine.write(fd, offset, data)
         if flags & APPEND:
-            await engine.write_back(fd, 0, 0)  # all of the file: where it went is not told
+            await engine.write_back(fd, 0, 0)  # all of it: the place of the append is unknown
         else:
             await engine.write_back(fd, offset, written)
         return written

@@ -1,4 +1,4 @@
-"""What the two engines have in common, and the choice between them."""
+"""The interface of the two engines, and the choice between them."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ EngineChoice = Literal["auto", "uring", "threads"]
 class Engine(Protocol):
     """Does I/O that may block without blocking the event loop.
 
-    An operation is not cancelled: a cancelled task goes on once the kernel is done with its
+    An operation cannot be cancelled: a cancelled task goes on when the kernel is done with its
     request, and `trio.Cancelled` comes at its next checkpoint. So when a call has returned or
     raised, its memory may be used again and its descriptor closed.
 
     All operations raise `OSError` with the errno of the system call. EINTR and EAGAIN are
     retried.
 
-    *offload* says that the kernel would copy much memory between the page cache and ours, and
-    that another core should do it.
+    *offload* says that the kernel copies much memory between the page cache and ours, and that
+    another core should do it.
     """
 
     name: str
@@ -54,8 +54,8 @@ class Engine(Protocol):
     async def write_back(self, fd: int, offset: int, size: int) -> None:
         """Write dirty pages of the range to the disk and wait: sync_file_range(2).
 
-        Leaves nothing dirty behind, but is no fsync: neither metadata nor the disk's own cache
-        is flushed.
+        It leaves nothing dirty behind. It is no fsync: it flushes neither metadata nor the disk's
+        own cache.
         """
 
     async def fsync(self, fd: int, datasync: bool) -> None:
@@ -64,7 +64,7 @@ class Engine(Protocol):
     async def call(
         self, function: Callable[[Unpack[Arguments]], Result], *args: *Arguments
     ) -> Result:
-        """``function(*args)`` in a thread, for what may block and is done seldom."""
+        """``function(*args)`` in a thread, for rare calls that may block."""
 
     def fileno(self) -> int:
         """A descriptor that becomes readable when `poll` has something to do.
@@ -74,19 +74,19 @@ class Engine(Protocol):
         """
 
     def before_sleep(self) -> None:
-        """Have the kernel begin with everything that was asked for."""
+        """Let the kernel begin with all requests."""
 
     def poll(self) -> None:
         """Wake the tasks whose I/O is done; costs a few 100 ns when there are none.
 
-        To be called where the event loop would not get to it for long.
+        Call it where the event loop would not do so for long.
         """
 
     async def run(self) -> None:
         """Do what the engine does in the background, until cancelled.
 
-        Must run, once and in a nursery around everything that does I/O, for operations to
-        make progress.
+        Without it no operation makes progress. Run it once, in a nursery around everything that
+        does I/O.
         """
 
     def close(self) -> None:
@@ -100,8 +100,8 @@ class EngineUnavailableError(Exception):
 def create_engine(choice: EngineChoice, log: logging.Logger) -> Engine:
     """Make the engine called *choice*; ``auto`` is io_uring where it works, else threads.
 
-    Call it in the process and thread that will do the I/O: an io_uring belongs to one thread
-    and does not survive a fork. It tells *log* what was chosen and why.
+    Call it in the process and thread that will do the I/O: an io_uring belongs to one thread and
+    does not survive a fork. *log* gets what was chosen and why.
 
     Raises `EngineUnavailableError` if ``uring`` was asked for and cannot work.
     """

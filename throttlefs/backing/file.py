@@ -1,11 +1,11 @@
-"""One open file of the image behind: which way each read and write takes.
+"""One open file of the image behind: chooses the way of each read and write.
 
 ===================  =====================================================================
 read_now, write_now  at once on the event loop, where that does not block: the page cache
 read, write          through the engine, for all that may wait
 ===================  =====================================================================
 
-The quicker way is chosen once for each file as far as possible, and learned otherwise.
+As far as possible the quicker way is chosen once for each file; otherwise it is learned.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ INLINE_READ_MAX = 1 << 20
 INLINE_WRITE_MAX = 1 << 20
 """Bytes: a larger read or write goes to the engine. A request of FUSE is not larger.
 
-To copy its 1 MiB takes 50 to 100 us on the loop. To have another core do it costs a third more
-CPU in all: 3,600 reads a second on the loop, 3,400 on another core (cached, queue depth 4,
-through a mount, two cores of which the client needs one).
+Copying 1 MiB takes 50 to 100 us on the loop. On another core it costs a third more CPU in all:
+3,600 reads a second on the loop, 3,400 on another core (cached, queue depth 4, through a mount, two
+cores of which the client needs one).
 """
 
 OFFLOAD_MIN = 128 << 10
@@ -61,28 +61,28 @@ Whether writes come side by side shows only while the engine has one.
 """
 
 MISSES_TO_PAUSE = 4
-"""After so many reads in a row that were not in the page cache it is not asked again ..."""
+"""After so many reads in a row that missed the page cache, it is not tried again ..."""
 
 PAUSE_READS = 32
-"""... for so many reads. A question in vain costs 2 us, and readahead begins before the refusal."""
+"""... for so many reads. A vain try costs 2 us, and readahead begins before the refusal."""
 
 _CLEARED_MAX = 16 << 10
-"""Bytes: to clear a buffer of this size costs less than the call that makes one uncleared."""
+"""Bytes: clearing a buffer of this size costs less than the call that makes one uncleared."""
 
 _PAGE_MASK = mmap.PAGESIZE - 1
 
 _without_direct: set[int] = set()
-"""Filesystems of which the log has already said that they refuse O_DIRECT."""
+"""Filesystems that refuse O_DIRECT, as the log has already said."""
 
 
 class BackingFile:
-    """An open descriptor of an image, to be read and written by many tasks at once.
+    """An open descriptor of an image, which many tasks may read and write at once.
 
-    It takes *fd* over: `close` closes it. If the constructor raises, *fd* is still the caller's
-    to close. *fd* must have been opened with the `open_flags` of *cache*; O_DIRECT is added here.
-    Where the filesystem refuses it, the page cache is used and the log says so, once. O_APPEND is
-    taken away: with it no write could go to its offset, and each write may say that it appends.
-    Without saying anything a write appends if *fd* had O_APPEND.
+    It owns *fd*: `close` closes it. If the constructor raises, the caller must close *fd*. *fd*
+    must have been opened with the `open_flags` of *cache*; O_DIRECT is added here. If the
+    filesystem refuses that, the page cache is used and the log says so, once. O_APPEND is taken
+    away, because with it no write could go to its offset. Each write may ask to append; a write
+    without flags appends if *fd* had O_APPEND.
 
     All operations raise `OSError` with the errno of the system call.
     """
@@ -109,11 +109,11 @@ class BackingFile:
         self._inline_write_max = 0 if waits or flags & os.O_DSYNC else INLINE_WRITE_MAX
         self._usable_flags = APPEND | DURABLE
         if cache.ignores_fsync or filesystem.in_memory:
-            self._usable_flags = APPEND  # nothing is to be durable, or nothing can be
+            self._usable_flags = APPEND  # no write has to be durable, or none can be
         elif flags & os.O_DSYNC:
             self._usable_flags = APPEND | os.RWF_SYNC
         self._is_device = stat.S_ISBLK(status.mode)
-        # A file in memory never makes anybody wait, nor does it know RWF_NOWAIT.
+        # A file in memory never blocks, and it does not know RWF_NOWAIT.
         self._read_flags = 0 if filesystem.in_memory else os.RWF_NOWAIT
         self._misses = 0  # latest reads in a row that were not in the page cache
         self._pause = 0  # reads to come for which it is not asked
@@ -125,7 +125,7 @@ class BackingFile:
         self._writes_till_probe = PROBE_EVERY
 
     def read_now(self, offset: int, size: int, room: memoryview | None = None) -> Data | None:
-        """Read from the page cache, without waiting; None: not all of it is there, use `read`.
+        """Read from the page cache without waiting; None: not all of it is there, so use `read`.
 
         The result is shorter than *size* only at the end of the file. If *room* is given, which
         must have *size* bytes, the data go there, and *room* is returned if it was filled.
@@ -174,7 +174,7 @@ class BackingFile:
         return await self._engine.read(self.fd, offset, size, offload=size >= OFFLOAD_MIN)
 
     def write_now(self, offset: int, data: Data, flags: int | None = None) -> int | None:
-        """Write to the page cache where that is quick; None: it is not, use `write`.
+        """Write to the page cache if that is quick; None: it is not, so use `write`.
 
         Returns the number of bytes written, as `write` does; for *flags* see there.
         """
@@ -186,7 +186,7 @@ class BackingFile:
         if flags:
             if flags & DURABLE:
                 return None
-            offset = os.fstat(self.fd).st_size  # where it will go, if nobody else is quicker
+            offset = os.fstat(self.fd).st_size  # where it will go, if no other process is quicker
         if size >= OFFLOAD_WRITE_MIN and self._comes_side_by_side():
             return None
         if (offset | size) & self._edge_mask and not self._edges_are_cached(offset, size):
@@ -198,7 +198,7 @@ class BackingFile:
         return written
 
     def _comes_side_by_side(self) -> bool:
-        """Whether the engine has another write, or should get this one to find out."""
+        """Whether the engine has another write, or should get this one as a probe."""
         if self._writes_under_way:
             return True
         self._writes_till_probe -= 1
@@ -210,26 +210,26 @@ class BackingFile:
     def _edges_are_cached(self, offset: int, size: int) -> bool:
         """Whether the pages of which a write changes only a part are in the page cache.
 
-        If not, the kernel reads them first: 100 us on a fast disk, 10 ms on a slow one. The
-        question costs 1 us a page.
+        If not, the kernel reads them first: 100 us on a fast disk, 10 ms on a slow one. Asking
+        costs 1 us a page.
         """
         end = offset + size
         edges = [place for place in (offset, end) if place & _PAGE_MASK]
         try:
             for edge in edges:
-                # One byte, as it is the page that matters; none if the file ends before it.
+                # One byte is enough, for the page matters; none if the file ends before it.
                 os.preadv(self.fd, (bytearray(1),), edge & ~_PAGE_MASK, self._read_flags)
-        except OSError:  # EAGAIN, or EOPNOTSUPP: nobody knows
+        except OSError:  # EAGAIN, or EOPNOTSUPP: it cannot be known
             return False
         return True
 
     async def write(self, offset: int, data: Data, flags: int | None = None) -> int:
         """Write all of *data*; returns its length.
 
-        *flags* are those of pwritev2(2) for this write; `write_flags` makes them of open(2)'s.
-        With RWF_APPEND it goes to the end of the file, wherever that is by then, and *offset* does
-        not matter. With RWF_DSYNC or RWF_SYNC it is durable when this returns, except in cache
-        mode ``unsafe``. None: what the descriptor was opened with.
+        *flags* are those of pwritev2(2) for this write; `write_flags` makes them from open(2)'s.
+        With RWF_APPEND the write goes to the end that the file has then, and *offset* does not
+        matter. With RWF_DSYNC or RWF_SYNC it is durable when this returns, except in cache mode
+        ``unsafe``. None: as the descriptor was opened.
 
         After an error in the middle (ENOSPC, EFBIG) it returns the number of bytes written; the
         write that goes on from there raises the error.
@@ -254,9 +254,9 @@ class BackingFile:
     def close_may_block(self) -> bool:
         """Whether `close` may have to wait; then call it in a thread.
 
-        A server below may be told of it. ext4, XFS and btrfs write a file back that was cut to
-        nothing and written anew, and give up what was allocated ahead: only where there was a
-        writer. The last descriptor of an unlinked file frees its blocks.
+        It may have to tell a server. After writes, ext4, XFS and btrfs free blocks that they
+        allocated ahead, and write a file back that was truncated to nothing and written again. The
+        last close of an unlinked file frees its blocks.
         """
         filesystem = self._filesystem
         if filesystem.may_block or (self._may_write and not filesystem.in_memory):
@@ -266,8 +266,8 @@ class BackingFile:
     def close(self) -> None:
         """Close the descriptors; see `close_may_block`. No operation may be under way.
 
-        Raises `OSError` if the filesystem reports at last that a write failed; they are closed
-        all the same (close(2), NOTES).
+        Raises `OSError` if the filesystem reports only now that a write failed; the descriptors are
+        closed all the same (close(2), NOTES).
         """
         try:
             if self._direct is not None:

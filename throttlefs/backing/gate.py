@@ -1,8 +1,8 @@
 """Keeps writes through the page cache apart from all other writes of their inode.
 
-Unaligned writes and appends pass through the page cache in the middle of O_DIRECT ones. The kernel
-promises nothing when both touch the same page at once (open(2), NOTES). XFS and ext4 do not let
-an unaligned O_DIRECT write run beside others either.
+Unaligned writes and appends go through the page cache, between writes with O_DIRECT. The kernel
+promises nothing if both touch the same page at once (open(2), NOTES). XFS and ext4 too keep an
+unaligned O_DIRECT write apart from others.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from throttlefs import waiting
 
 
 class WriteGate:
-    """Lets in any number of writes, or one that is to be alone; in order of arrival.
+    """Lets in any number of writes, or one that must be alone, in order of arrival.
 
-    A write that has come in, by `enter` or `try_enter`, leaves by `leave` with the same argument,
-    also when it failed.
+    A write that has entered, by `enter` or `try_enter`, must call `leave` with the same argument,
+    even if it failed.
     """
 
     __slots__ = ("__weakref__", "_inside", "_someone_alone", "_waiting")
@@ -30,14 +30,14 @@ class WriteGate:
         self._waiting: deque[tuple[Task | waiting.Waiter, bool]] = deque()
 
     def try_enter(self, *, alone: bool) -> bool:
-        """Enter if the write may begin at once; otherwise `enter` has to be awaited."""
+        """Enter if the write may begin at once; otherwise await `enter`."""
         if self._waiting or not self._may_enter(alone):
             return False
         self._admit(alone)
         return True
 
     async def enter(self, *, alone: bool) -> None:
-        """Wait until the write may begin. No checkpoint if it may at once."""
+        """Wait until the write may begin. There is no checkpoint if it may begin at once."""
         if self.try_enter(alone=alone):
             return
         waiter = (waiting.current(), alone)
@@ -45,13 +45,13 @@ class WriteGate:
 
         def give_up(_: RaiseCancelT) -> Abort:
             self._waiting.remove(waiter)
-            self._open()  # those behind it may have waited for it alone
+            self._open()  # writes behind it may have waited for it only
             return Abort.SUCCEEDED
 
         await waiting.wait(give_up)
 
     def leave(self, *, alone: bool) -> None:
-        """The write is over."""
+        """Note that the write is over."""
         self._inside -= 1
         if alone:
             self._someone_alone = False

@@ -1,4 +1,4 @@
-"""Flags of one write: durable when it returns, or at the end of the file (pwritev2(2))."""
+"""Flags of one write, to be durable when it returns, or to append (pwritev2(2))."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ APPEND: Final = os.RWF_APPEND
 def write_flags(open_flags: int) -> int:
     """The flags for one write that correspond to open(2)'s *open_flags* of the file.
 
-    FUSE gives each write's own, changed by fcntl(2) or pwritev2(2) as they may be
+    FUSE gives the flags of each write, which fcntl(2) or pwritev2(2) may have changed
     (``fuse_write_in.flags``).
     """
     flags = APPEND if open_flags & os.O_APPEND else 0
@@ -59,14 +59,14 @@ async def write_from_with_flags(
 def reopened(fd: int, more_flags: int = 0) -> int:
     """A second descriptor of the open file *fd*, without O_DIRECT and with *more_flags*.
 
-    It has an open file description of its own. May block; raises `OSError`.
+    It has its own open file description. May block. Raises `OSError`.
     """
     flags = fcntl.fcntl(fd, fcntl.F_GETFL) & (os.O_ACCMODE | os.O_DSYNC)
     return os.open(f"/proc/self/fd/{fd}", flags | more_flags | os.O_CLOEXEC)
 
 
 def _write_without_flags(fd: int, offset: int, data: Data, flags: int) -> int:
-    """Do what *flags* ask for by other system calls."""
+    """Make a write durable by other system calls, as *flags* ask."""
     own = reopened(fd, os.O_APPEND) if flags & APPEND else -1
     try:
         written = blocking.write(fd if own < 0 else own, offset, data)

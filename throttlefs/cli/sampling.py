@@ -1,4 +1,4 @@
-"""What images did in an interval: the difference of two answers of the control socket."""
+"""Computes what images did in an interval from two answers of the control socket."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Activity:
     waiting: int
     """Requests that wait at the end of the interval."""
     waiting_most: int
-    """The most that ever waited."""
+    """The most that ever waited at a time."""
     wait: tuple[int, ...]
     service: tuple[int, ...]
 
@@ -33,7 +33,7 @@ class Activity:
         return quantile_ns(self.wait, fraction)
 
     def service_quantile(self, fraction: float) -> float | None:
-        """The same of the time in the file behind."""
+        """The time (ns) in the file behind that *fraction* of the requests did not exceed."""
         return quantile_ns(self.service, fraction)
 
 
@@ -86,7 +86,7 @@ class Row:
         return quantile_ns(both, fraction)
 
     def rate(self, limit: str) -> float:
-        """What counts for the rate *limit*: bytes or requests a second."""
+        """The bytes or requests a second that count for the rate *limit*."""
         sides = {"d": (self.read,), "r": (self.write,)}.get(limit[-1], (self.read, self.write))
         if limit.startswith("bps"):
             return sum(side.bytes for side in sides) / self.seconds
@@ -114,7 +114,7 @@ class Sampler:
 def rows(now: Answer, before: Answer | None = None) -> list[Row]:
     """What each image did between two answers, or since the mount began.
 
-    Rates mean little then: `Row.seconds` is 1.
+    Since the mount began, rates mean little: `Row.seconds` is 1.
     """
     seconds = 1.0 if before is None else (now["clock-ns"] - before["clock-ns"]) / 1e9
     earlier = {} if before is None else {image["device"]: image for image in before["images"]}
@@ -171,7 +171,7 @@ _NOTHING: Final[Mapping[str, Any]] = {}
 
 def _activity(now: Mapping[str, Any], before: Mapping[str, Any]) -> Activity:
     def added(name: str) -> int:
-        # The image may have been dropped in between, and begun again.
+        # The image may have been dropped in between, so its counters began again.
         return max(0, int(now[name]) - int(before.get(name, 0)))
 
     return Activity(

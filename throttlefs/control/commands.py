@@ -1,6 +1,6 @@
 """QEMU's own commands, with QEMU's arguments and results.
 
-After ``qapi/block-core.json`` and ``qapi/block.json`` of QEMU 7.2. An image is a drive whose
+They follow ``qapi/block-core.json`` and ``qapi/block.json`` of QEMU 7.2. An image is a drive whose
 ``device`` is its path in the mount. `throttlefs.control.extensions` has the rest.
 """
 
@@ -36,12 +36,12 @@ _THROTTLE_SIGNATURE: Final = {
 }
 
 _AT_A_TIME: Final = 25
-"""Images that are described before others get a turn: some 1 ms."""
+"""How many images are described before other tasks get a turn: some 1 ms."""
 
 
 @dataclass(frozen=True, slots=True)
 class MountFacts:
-    """What never changes while a mount lives."""
+    """Facts that never change while a mount lives."""
 
     source: str
     target: str
@@ -57,7 +57,7 @@ class CommandTable:
         self.add("query-commands", self._query_commands)
 
     def add(self, name: str, handler: Handler, signature: Signature | None = None) -> None:
-        """Have *handler* carry out *name*."""
+        """Let *handler* carry out *name*."""
         self._commands[name] = (handler, signature or {})
 
     async def run(self, name: str, arguments: Arguments) -> object:
@@ -175,7 +175,7 @@ class QemuCommands:
 
 
 def _throttle_change(limits: list[tuple[str, Any]], group: str | None, device: str) -> Change:
-    """What the arguments of ``block_set_io_throttle`` come to, as in QEMU.
+    """The change that the arguments of ``block_set_io_throttle`` make, as in QEMU.
 
     They are all the limits that the drive has from now on. Without any limit the drive leaves its
     group. A group with the drive's own name means that it is in no group.

@@ -1,13 +1,12 @@
-"""QEMU's Machine Protocol as text: what arrives and what is answered, without any I/O.
+"""QEMU's Machine Protocol as text: takes messages apart and makes answers, without any I/O.
 
-After QEMU's ``docs/interop/qmp-spec.rst``. The server greets; the client negotiates with
+It follows QEMU's ``docs/interop/qmp-spec.rst``. The server greets; the client negotiates with
 ``qmp_capabilities`` and then sends commands, each one JSON object. A command need not end in a
-newline (``qemu.qmp`` sends none) and may span several lines, so that commands are told apart by
-their brackets. What is no JSON is answered with an error and skipped to the end of its line.
+newline (``qemu.qmp`` sends none) and may span several lines, so commands are told apart by their
+brackets. Input that is not JSON gets an error and is skipped to the end of its line.
 
-Bounds: a command is at most `MAX_REQUEST` bytes, `MAX_DEPTH` deep and of `MAX_TOKENS` tokens, so
-that nobody makes the mount wait for its parser. Text is looked at once, in the pieces in which it
-arrives.
+A command has at most `MAX_REQUEST` bytes, `MAX_DEPTH` levels and `MAX_TOKENS` tokens, so that
+nobody makes the mount wait for its parser. Text is read once, in the pieces in which it arrives.
 """
 
 from __future__ import annotations
@@ -30,10 +29,10 @@ MAX_REQUEST: Final = 1 << 20
 
 MAX_DEPTH: Final = 64
 MAX_TOKENS: Final = 20_000
-_LONGEST_WORD: Final = 400  # a number of so many digits is no sensible one
+_LONGEST_WORD: Final = 400  # characters; no sensible number is longer
 
 QEMU_VERSION: Final = {"major": 7, "minor": 2, "micro": 0}
-"""The QEMU whose commands and results these are modelled on; clients look at it."""
+"""The version of QEMU that this server follows; clients look at it."""
 
 
 class QmpError(ThrottlefsError):
@@ -45,7 +44,7 @@ class QmpError(ThrottlefsError):
 
 
 class DeviceNotFoundError(QmpError):
-    """No image goes by that name; the text is QEMU's, with a reason if there is one to give."""
+    """No image has that name; the text is QEMU's, with the reason if there is one."""
 
     def __init__(self, device: str, reason: str = "") -> None:
         super().__init__(
@@ -73,8 +72,8 @@ _IN_STRING: Final = re.compile(rb"(?:[^\"\\\x00-\x1f]|\\[^\x00-\x1f])*")
 class Framer:
     """Takes a client's stream apart into commands.
 
-    `feed` it what arrives; it yields the text of each value that is complete, and a `QmpError`
-    for each piece that cannot be one. Raises `TooLongError` and is of no use after that.
+    `feed` takes the bytes that arrive. It yields the text of each complete value, and a `QmpError`
+    for each piece that cannot be one. It raises `TooLongError`, after which the object is useless.
     """
 
     def __init__(self) -> None:
@@ -154,7 +153,7 @@ class Framer:
             self._scanned += 1
         elif _PUNCTUATION.match(text, at):
             if character == b"{" and self._depth and self._is_misplaced(at):
-                # Half a command, then the next one.
+                # This is half a command, and then the next one.
                 error = self._malformed("a command has no end")
                 self._skipping = False
                 self._scanned = self._start = at
@@ -215,7 +214,7 @@ class Request:
 
 
 class BadRequestError(QmpError):
-    """What arrived is no command; `id` is its id if it had one."""
+    """The message is no command; `id` is its id if it had one."""
 
     def __init__(self, message: str, request_id: Any = None, has_id: bool = False) -> None:
         super().__init__(message)
@@ -277,7 +276,7 @@ _STRICT: Final[dict[str, Any]] = {"parse_constant": _refuse, "parse_float": _fin
 
 
 def shown(name: str, longest: int = 80) -> str:
-    """What a client has written, for a message: printable and not too long."""
+    """Text of a client for a message: printable and not too long."""
     text = name if len(name) <= longest else f"{name[:longest]}..."
     return printable(text)
 
@@ -288,7 +287,7 @@ def shown(name: str, longest: int = 80) -> str:
 def encode(message: object) -> bytes:
     """*message* as a line for the client; ASCII, whatever is in it.
 
-    A fraction becomes a number with decimals; of a rate it is exact.
+    A fraction becomes a number with decimals, which is exact for a rate.
     """
     return json.dumps(message, default=_number).encode("ascii") + b"\r\n"
 

@@ -1,10 +1,11 @@
-"""The figures of a mount in Prometheus' text format, for ``-o metrics=HOST:PORT``.
+"""Makes the figures of a mount in Prometheus' text format, for ``-o metrics=HOST:PORT``.
 
 The format is that of https://prometheus.io/docs/instrumenting/exposition_formats/, version 0.0.4.
-prometheus-client writes it as well, but takes 0.6 ms for an image, and all that time the mount's
-I/O waits: what follows takes a tenth of that. The tests read it with prometheus-client's parser.
+prometheus-client writes it as well, but takes 0.6 ms for an image, and the mount's I/O waits
+meanwhile. This module takes a tenth of that. The tests read the text with prometheus-client's
+parser.
 
-`throttlefs.daemon.metrics_server` hands it out.
+`throttlefs.daemon.metrics_server` sends it.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ _OCTAVES: Final = range(10, 36, 2)
 """The histograms' bounds: 2^10 ns (1 us) to 2^34 ns (17 s), each four times the last."""
 
 _TURN_NS: Final = 200_000
-"""How long text is made before others get a turn; the limiter makes up for 2 ms at most."""
+"""How long text is made before others get a turn; the limiter makes up for at most 2 ms."""
 
 
 class MountMetrics:
@@ -43,7 +44,7 @@ class MountMetrics:
         )
 
     async def text(self) -> bytes:
-        """Everything. The mount's I/O gets its turns in between."""
+        """The whole text. The mount's I/O gets its turns in between."""
         known = [
             (image, f'image="{_escaped(image.device)}"')
             for image in self._images.known()
@@ -80,7 +81,7 @@ _NOTHING: Final = ImageStatistics((0, 0), b"")
 
 
 def _escaped(value: str) -> str:
-    """*value* as it stands between the quotes of a label."""
+    """*value* escaped for the quotes of a label."""
     plain = value.encode("utf-8", "replace").decode("utf-8")
     return plain.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
 
@@ -135,7 +136,7 @@ def _histogram(
         total = sum(counts)
         below = before = 0
         for end, bound in _BOUNDS:
-            if below < total:  # most lie in a few buckets
+            if below < total:  # most counts are in a few buckets
                 below += sum(counts[before:end])
                 before = end
             yield f"{name}_bucket{{{labels},{bound}}} {below}\n"

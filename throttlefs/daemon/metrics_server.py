@@ -1,13 +1,13 @@
-"""The HTTP around the metrics of a mount: ``GET /metrics``, spoken in the mount's trio loop.
+"""Serves the metrics of a mount by HTTP: ``GET /metrics``, in the mount's trio loop.
 
-In a thread of its own every scrape would fight the mount for Python's lock. So it is a task among
-the others, and takes as little as it can, however many clients ask however often:
+In a thread of its own every scrape would fight the mount for Python's lock. So the server is a task
+among the others. It takes little time, however many clients ask, and however often:
 
-- the text is made for all who wait for it at once, at most once a second and for a fifth of the
-  time; who asks in between waits for the next, so that no figure is old;
-- clients beyond `MOST_CLIENTS` wait in the kernel's queue; when somebody is there, the client that
-  has kept us waiting longest is dropped, once it has had its time;
-- one piece of an answer is sent at a time, to whichever client.
+- the text is made for all waiting clients at once, at most once a second and in a fifth of the
+  time; a client that asks in between waits for the next text, so that no figure is old;
+- clients beyond `MOST_CLIENTS` wait in the kernel's queue; then the client that has kept us waiting
+  longest is dropped, once its time is over;
+- only one piece of an answer is sent at a time.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ _PATIENCE_S: Final = 2.0
 """How long a client may at least take for both while others wait for its place."""
 
 _BETWEEN_S: Final = 1.0
-"""From one text to the next."""
+"""Seconds from one text to the next."""
 
 _IDLE_SHARE: Final = 4
-"""For how many times the time that a text took none is made afterwards."""
+"""After a text, none is made for this many times the time that it took."""
 
 _PIECE: Final = 128 << 10
 """Bytes sent at a time: some 30 us."""
@@ -49,7 +49,7 @@ MakeText = Callable[[], Awaitable[bytes]]
 
 
 class SharedText:
-    """One text at a time, for all who wait for it."""
+    """Makes one text at a time, for all clients that wait for it."""
 
     def __init__(self, make_text: MakeText) -> None:
         self._make = make_text
@@ -58,12 +58,12 @@ class SharedText:
         self._not_before = float("-inf")
 
     async def get(self) -> bytes:
-        """A text that is begun after this call. Raises what making it raised."""
+        """A text that is begun after this call. Raises the exception of making it."""
         if self._next is None:
             self._next = _Text()
         text = self._next
         async with text.lock:
-            if text.done is None:  # the first makes it; if that one is cancelled, another does
+            if text.done is None:  # the first client makes it; if it is cancelled, another one does
                 async with self._making:
                     await trio.sleep_until(self._not_before)
                     if self._next is text:
@@ -82,7 +82,7 @@ class SharedText:
 
 
 class _Text:
-    """A text that is to be made."""
+    """A text that will be made."""
 
     def __init__(self) -> None:
         self.lock = trio.Lock()
@@ -95,11 +95,11 @@ class _Client:
     def __init__(self) -> None:
         self.scope = trio.CancelScope()
         self.waited_for: float | None = None
-        """Since when (trio's clock) it has kept us waiting; None while it waits for us."""
+        """Since when (trio's clock) the client has kept us waiting; None while it waits for us."""
 
     @contextmanager
     def turn(self) -> Iterator[trio.CancelScope]:
-        """For as long as it is the client that has to do something; ends in time."""
+        """A block in which we wait for the client, for a bounded time."""
         self.waited_for = trio.current_time()
         with trio.move_on_after(_WITHIN_S) as scope:
             yield scope
@@ -177,7 +177,7 @@ class MetricsServer:
                 await left.wait()
                 return
             slowest.scope.cancel()
-        # Those whose text is being made keep nobody waiting for long.
+        # Clients whose text is being made keep nobody waiting for long.
         with trio.move_on_after(_PATIENCE_S):
             await left.wait()
 
@@ -193,7 +193,7 @@ class MetricsServer:
                     await self._send(stream.socket, head)
                     await self._send(stream.socket, body)
         except (trio.BrokenResourceError, OSError):
-            pass  # it has gone
+            pass  # the client has gone
         except Exception:
             log.error("internal error in the metrics; the client is dropped", exc_info=True)
         finally:

@@ -1,1 +1,1 @@
-"""The filesystem as the kernel sees it: pyfuse3, the session loop, inodes, the handlers."""
+"""The filesystem for the kernel: the channel, the session loop, inodes, the handlers."""

@@ -1,12 +1,12 @@
-"""The session loop: takes requests from the kernel and runs those handlers that wait.
+"""The session loop: takes requests from the kernel and runs the handlers that wait.
 
-A trio task for each request would cost more than the request itself. Here a handler that waits
-(for its limit, its I/O, a thread) is a coroutine, a `Work`. It waits by `throttlefs.waiting`, and
-this loop runs it on when that is over.
+A trio task for each request would cost more than the request itself. Here a handler that waits (for
+its limit, its I/O, a thread) is a coroutine, a `Work`. It waits through `throttlefs.waiting`, and
+this loop resumes it when the wait is over.
 
-All that can wake the loop is in one epoll set: the FUSE descriptor and each `Source`. trio sees
-the loop as a single task that waits for that set. In a rush of requests the loop does not even
-ask trio, for up to `pacing.MAX_TURN_NS` at a time; `Pacing` decides.
+One epoll set holds everything that can wake the loop: the FUSE descriptor and each `Source`. For
+trio the loop is a single task that waits for that set. While many requests come, the loop sleeps
+without trio, for up to `pacing.MAX_TURN_NS` at a time; `Pacing` decides.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ _EVENTS = 8
 """Room for the descriptors in the epoll set; more would be allocated for each call."""
 
 _TIDY_AFTER_S = 1.0
-"""How long nothing happens before memory is given back."""
+"""Seconds without any event after which memory is given back."""
 
 _LOOK_AT_CPUS_S = 5.0
-"""How often the loop asks how many CPUs it may use."""
+"""Seconds between two looks at how many CPUs the loop may use."""
 
 _WIND_DOWN_S = 10.0
 
@@ -47,7 +47,7 @@ class Source(Protocol):
         """A descriptor that becomes readable when `poll` has something to do."""
 
     def poll(self) -> None:
-        """Wake the handlers that can go on; next to nothing to do if there are none."""
+        """Wake the handlers that can go on; costs next to nothing if there are none."""
 
     def before_sleep(self) -> None:
         """Called when the loop has nothing left to do."""
@@ -66,9 +66,9 @@ class TimedSource(Source, Protocol):
 class SessionLoop:
     """Serves a mount until the kernel ends it.
 
-    *sources* are looked at between any two requests, the *limiter* among them. While *has_room*
-    says no, no further request is taken. *on_end* is called once the kernel has ended the
-    session: what still waits then waits for nothing.
+    The loop polls the *limiter* and all *sources* between any two requests. While *has_room* says
+    no, it takes no further request. It calls *on_end* when the kernel has ended the session:
+    requests that still wait then wait for nothing.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class SessionLoop:
         self._watching = False  # whether the FUSE descriptor is in the epoll set
         self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         for fd in (self._bell, *(source.fileno() for source in sources)):
-            # Edge-triggered: nobody has to read these descriptors to quieten them.
+            # They are edge-triggered, so nobody has to read these descriptors.
             self._epoll.register(fd, select.EPOLLIN | select.EPOLLET)
         self._ready: deque[Work] = deque()
         self._waiting: set[Work] = set()
@@ -118,7 +118,7 @@ class SessionLoop:
         self._run(Work(self._make_ready, coroutine, reply))
 
     def _make_ready(self, work: Work) -> None:
-        """Let *work* be run; from the thread of the loop."""
+        """Let *work* be run; call this in the thread of the loop."""
         self._ready.append(work)
         if self._asleep:
             os.eventfd_write(self._bell, 1)
@@ -145,7 +145,7 @@ class SessionLoop:
     # -- the loop --------------------------------------------------------------------------
 
     async def serve(self, channel: Channel) -> None:
-        """Serve *channel* until the kernel has ended it and all that waited has ended too."""
+        """Serve *channel* until the kernel has ended it and all waiting handlers have ended too."""
         self._epoll.register(channel.fd, 0)
         try:
             async with trio.open_nursery() as nursery:
@@ -187,7 +187,7 @@ class SessionLoop:
         self._pacing.turn_was_given(time.monotonic_ns())
 
     async def _look_at_cpus(self) -> None:
-        """Notice when the CPUs change that the process may use."""
+        """Notice when the number of usable CPUs changes."""
         while True:
             await trio.sleep(_LOOK_AT_CPUS_S)
             cpus = self._cpus()
@@ -221,7 +221,7 @@ class SessionLoop:
         pacing.woke(now_ns())
 
     def _nap(self) -> bool:
-        """Sleep for up to 1 ms without trio, for whose 20 us per wake-up two requests can be had.
+        """Sleep for up to 1 ms without trio, whose wake-up takes 20 us, as long as two requests.
 
         Whether there was an event.
         """
@@ -230,8 +230,8 @@ class SessionLoop:
     def _look(self, until: int) -> bool:
         """Look for an event until the instant *until*; whether there was one."""
         poll, now_ns = self._epoll.poll, time.monotonic_ns
-        # If nothing waits here, the client is to cause the event, and its thread may be waiting
-        # for this very CPU: of iops=3000 at queue depth 1, 2 % came 200 us late for that.
+        # If nothing waits here, the client causes the next event, and its thread may be waiting for
+        # this very CPU: with iops=3000 at queue depth 1, 2 % of requests came 200 us late for that.
         is_the_clients_turn = not self._waiting
         while now_ns() < until:
             if poll(0, _EVENTS):
@@ -241,7 +241,7 @@ class SessionLoop:
         return False
 
     async def _sleep_in_trio(self, channel: Channel) -> bool:
-        """Whether there was an event."""
+        """Returns whether there was an event."""
         self._asleep = True
         try:
             if self._tidy:
@@ -261,7 +261,7 @@ class SessionLoop:
         return True
 
     def _wind_down(self) -> None:
-        """Cancelled: end every handler that can be, and see the others to their end."""
+        """After a cancellation, end all handlers that can be ended, and wait for the others."""
         deadline = time.monotonic() + _WIND_DOWN_S
         for work in list(self._waiting):
             if work.abort is not None and work.abort(_never) is trio.lowlevel.Abort.SUCCEEDED:

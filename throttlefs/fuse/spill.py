@@ -1,8 +1,8 @@
-"""Data of waiting writes that found no room in memory: they wait in an unnamed file.
+"""Keeps the data of waiting writes in an unnamed file, if they have no room in memory.
 
 The kernel hands requests over in one queue. If the daemon stopped taking them while the waiting
-writes of one image fill its memory, everybody's requests would wait behind. So it goes on taking
-them, and writes down what is more than an image's share.
+writes of one image fill its memory, all other requests would wait behind. So it goes on taking
+them, and writes data beyond an image's share to the file.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from .inode_operations import RunInThread
 log = logging.getLogger("throttlefs")
 
 _SLOT = 1 << 20
-"""Bytes from one write's place to the next: no request of the kernel's is usually larger."""
+"""Bytes from one write's place to the next; requests of the kernel are usually not larger."""
 
 _DIRECTORIES = ("/var/tmp", tempfile.gettempdir())
-"""/var/tmp comes first: /tmp may lie in memory."""
+"""/var/tmp comes first, because /tmp may be in memory."""
 
 
 class Spill:
@@ -39,7 +39,7 @@ class Spill:
         """Bytes of data that wait in the file."""
 
     async def put(self, data: Data) -> int:
-        """Write *data* down; returns its place. Raises `OSError`, ENOSPC above all."""
+        """Write *data* to the file; returns its place. Raises `OSError`, mostly ENOSPC."""
         slots = -(-len(data) // _SLOT)
         if slots <= 1 and self._free:
             place = self._free.pop()
@@ -54,7 +54,7 @@ class Spill:
         return place
 
     async def take(self, place: int, size: int) -> bytes:
-        """Read back the *size* bytes at *place*, which is free then. Raises `OSError`."""
+        """Read the *size* bytes at *place*, and free the place. Raises `OSError`."""
         data: bytes = await self._in_thread(self._read, place, size)
         self.drop(place, size)
         if self._unused_fd >= 0:
@@ -63,12 +63,12 @@ class Spill:
         return data
 
     def drop(self, place: int, size: int) -> None:
-        """Nobody needs the *size* bytes at *place* any more."""
+        """Free the *size* bytes at *place*."""
         self.held -= size
         self._give_back(place, size)
 
     def close(self) -> None:
-        """Give up the file; to be called when no write waits any more."""
+        """Close the file, when no write waits any more."""
         for fd in (self._fd, self._unused_fd):
             if fd >= 0:
                 os.close(fd)
@@ -77,7 +77,7 @@ class Spill:
     def _give_back(self, place: int, size: int) -> None:
         self._free.extend(range(place, place + max(size, 1), _SLOT))
         if len(self._free) * _SLOT == self._end:
-            # Nobody uses the file: closing it gives its space back, but may take long.
+            # Nobody uses the file. Closing it frees its space, but may take long.
             self._free.clear()
             self._end = 0
             if self._unused_fd < 0:
@@ -105,7 +105,7 @@ class Spill:
 
 
 def _open_unnamed() -> int:
-    """An unnamed file for this user alone. Raises `OSError`."""
+    """An unnamed file that only this user can read. Raises `OSError`."""
     for directory in _DIRECTORIES:
         try:
             return os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_EXCL | os.O_CLOEXEC, 0o600)

@@ -1,1 +1,1 @@
-"""What is asked of the system: mounts, paths, the runtime directory, unmounting, fusectl."""
+"""Everything about the system: mounts, paths, the runtime directory, unmounting, fusectl."""

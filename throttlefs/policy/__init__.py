@@ -1,1 +1,1 @@
-"""Who is held to what: the policy of a mount, applied to its limiter and changed in flight."""
+"""The policy of a mount: what each image is held to, applied to the limiter, changed in flight."""

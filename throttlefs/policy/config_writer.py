@@ -1,4 +1,4 @@
-"""Writes a configuration file that says what is in force; `settings.config` reads it."""
+"""Writes the limits in force as a configuration file, which `settings.config` reads."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def write_config(
     overrides: Iterable[tuple[bytes, Override]],
     rules: Iterable[ImageRule],
 ) -> str:
-    """The text of a file that says all this.
+    """The text of a configuration file with these limits.
 
     *overrides* are those of single images, by path. They come before *rules*, which match later.
     """
@@ -43,7 +43,7 @@ def write_config(
     ]
     written: set[str] = set()
     for pattern, override in by_pattern:
-        # The first of equal ones decides, and a file must not have the others.
+        # The first of equal patterns decides, and a file must not have the others.
         if pattern not in written:
             written.add(pattern)
             lines = _override(override.limits, override.group, override.weight)
@@ -61,7 +61,7 @@ def write_config(
 def _override(limits: Limits | None, group: str | None, weight: int | None) -> list[str]:
     lines = []
     if limits is not None:
-        # A table that is to say "no limits" has to name one.
+        # A table for "no limits" must name a limit.
         lines += _limits(limits) or ["bps = 0"]
     lines += _name("group", group)
     if weight is not None:
@@ -83,11 +83,11 @@ def _name(key: str, name: str | None) -> list[str]:
 
 
 def _pattern(path: bytes) -> str:
-    """A pattern that matches *path*: alone, if it is UTF-8."""
+    """A pattern that matches *path*, and nothing else if that is UTF-8."""
     text = path.decode("utf-8", "surrogateescape")
     return _UNDECODABLE.sub("?", _SPECIAL.sub(r"\\\1", text))
 
 
 def _string(text: str) -> str:
-    # JSON's escapes are TOML's too, but for DEL.
+    # JSON's escapes are TOML's too, except for DEL.
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

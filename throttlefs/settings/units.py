@@ -34,17 +34,17 @@ REQUESTS_BASE: Final = 1000
 
 _SUFFIXES: Final = "KMGT"
 _NUMBER: Final = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)([KMGTkmgt]?)")
-_LONGEST: Final = 64  # characters; no sensible number is longer, and int() minds thousands
+_LONGEST: Final = 64  # characters; no sensible number is longer, and int() refuses thousands
 _LARGEST_TEXT: Final = {BYTES_BASE: "10^15 (about 909T)", REQUESTS_BASE: "10^15 (1000T)"}
 _PLAIN_REQUESTS: Final = 1_000_000  # from here on people read 1.5M more easily than the digits
 
 
 class UnitError(ValueError):
-    """A size or number that cannot be used; the message is one line and says why."""
+    """A size or number that cannot be used; the message is one line that says why."""
 
 
 def printable(text: str) -> str:
-    """*text* on one line, with nothing in it that a terminal would act on."""
+    """*text* on one line, without characters that a terminal would act on."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
@@ -66,8 +66,8 @@ def parse_bytes(value: str | int | float) -> int:
 
     A fraction of a byte is rounded to the nearest one, halves up.
 
-    Raises `UnitError` for what is no such number, is negative or over `MAX_VALUE`, and for what
-    is not 0 but would be rounded to it.
+    Raises `UnitError` if the value is no such number, is negative or over `MAX_VALUE`, or is not 0
+    but would be rounded to 0.
     """
     exact = _parse(value, BYTES_BASE)
     rounded = math.floor(exact + Fraction(1, 2))
@@ -79,8 +79,8 @@ def parse_bytes(value: str | int | float) -> int:
 def parse_byte_rate(value: str | int | float) -> Rate:
     """Bytes a second from "3000", "10k", "1.5M", "0.5" or a number; powers of 1024.
 
-    Raises `UnitError` for what is no such number, is negative or over `MAX_VALUE`, and for what
-    is below `SMALLEST_RATE` but not 0, which means no limit.
+    Raises `UnitError` if the value is no such number, is negative or over `MAX_VALUE`, or is below
+    `SMALLEST_RATE` but not 0, which means no limit.
     """
     return _parse_rate(value, BYTES_BASE)
 
@@ -205,7 +205,7 @@ def format_request_rate(value: float) -> str:
 
 def _rounded(value: float, base: int, units: tuple[str, ...]) -> str:
     position, shown = 0, f"{value:.0f}"
-    # What is shown decides: 1023.97 KiB rounds to 1024.0 KiB, which is 1 MiB.
+    # The rounded number decides: 1023.97 KiB rounds to 1024.0 KiB, which is 1 MiB.
     while float(shown) >= base and position < len(units) - 1:
         value /= base
         position, shown = position + 1, f"{value:.1f}"

@@ -27,7 +27,7 @@ MICRO = 1_000_000
 """Micro-units in a unit: the steps of a rate."""
 
 FEMTO = 1_000_000_000_000_000
-"""Femto-units in a unit: what a cost is counted in."""
+"""Femto-units in a unit: the steps of a cost."""
 
 
 class Bucket:
@@ -85,14 +85,14 @@ class Bucket:
         self.paid = paid + (cost if cost > self.fixed else self.fixed)
 
     def refund(self, nbytes: int, done: int) -> None:
-        """Take back what a request of *nbytes* was charged beyond the *done* bytes it moved."""
+        """Charge a request that went as *nbytes* for only the *done* bytes that it moved."""
         per_byte, fixed = self.per_byte, self.fixed
         charged, owed = nbytes * per_byte, done * per_byte
         if charged > fixed:
             self.paid -= charged - (owed if owed > fixed else fixed)
 
     def longest(self, nbytes: int, now: int) -> int:
-        """How long (ns) the largest of recent requests takes, one of *nbytes* at *now* included."""
+        """How long (ns) the largest of recent requests takes, with one of *nbytes* at *now*."""
         cost = nbytes * self.per_byte
         if cost < self.fixed:  # noqa: PLR1730
             cost = self.fixed
@@ -102,7 +102,7 @@ class Bucket:
         return recent.at(now) // self.rate
 
     def level(self, now: int) -> int:
-        """What is not paid for yet, in femto-units; negative after idleness."""
+        """The level: the femto-units that are not yet paid for; negative after idleness."""
         return self.paid - now * self.rate
 
     def owed_until(self) -> int:
@@ -110,7 +110,7 @@ class Bucket:
         return -(-self.paid // self.rate)
 
     def change(self, rate: int, fixed: int, per_byte: int, credit: int, now: int) -> None:
-        """Go on with other figures: the level, in units, stays what it is.
+        """Go on with other figures; the level, in units, stays the same.
 
         A burst's credit grows at once. It shrinks only as the level falls: requests that were
         within the old credit when they went do not block the bucket under the new one.

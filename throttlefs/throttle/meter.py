@@ -47,10 +47,10 @@ def _figures(limits: Limits) -> dict[str, Figures]:
 class Meter:
     """The buckets of one set of limits, and what they owe across changes of it.
 
-    ``buckets[direction]`` are those that a request of that direction has to pass: all of them
-    must be due, and all of them are charged. ``several[direction]`` says that they come from more
-    than one limit. A limit that is lifted is remembered, with its rate, until it is paid for.
-    Otherwise a change from one limit to another and back would be a way round both.
+    ``buckets[direction]`` are those that a request of that direction has to pass: all of them must
+    be due, and all of them are charged. ``several[direction]`` says that they come from more than
+    one limit. A limit that is lifted is remembered, with its rate, until it is paid for. Otherwise
+    a change from one limit to another and back would evade both.
 
     ``totals`` and ``own_limits[direction]`` set the pace in the long run: the limits on both
     directions together, and those on one direction alone, without burst rates.
