@@ -7,7 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import TypeVar, TypeVarTuple, Unpack, cast
 
 import trio
@@ -15,11 +15,20 @@ from trio.lowlevel import Abort, RaiseCancelT, Task, TrioToken
 
 from throttlefs import waiting
 
+from .fair_queue import FairQueue
+
 Result = TypeVar("Result")
 Arguments = TypeVarTuple("Arguments")
 
 METADATA_THREADS = 8
 """Threads for metadata, of which little is under way at a time."""
+
+METADATA_THREADS_AT_MOST = 64
+"""So many when others are stuck; a thread costs 8 MiB of address space and some 50 KiB."""
+
+STUCK_AFTER = 0.1
+"""s: a call that takes longer waits for a server, a lease or a very busy disk. Most take less than
+1 ms."""
 
 
 class _Job:
@@ -43,8 +52,10 @@ class _Job:
 class BlockingPool:
     """Runs functions that block in threads of its own.
 
-    Threads are started as they are needed, up to *limit*, and kept; more calls than that wait
-    their turn in order. The threads are called *name* in ``top -H`` and tracebacks.
+    Threads are started as they are needed, up to *limit*, and kept. When calls wait, further
+    threads stand in for those that have been stuck for *stuck_after* seconds, *at_most* in all;
+    they end when nothing waits any more. Who may have how many is `FairQueue`'s. The threads are
+    called *name* in ``top -H`` and tracebacks.
 
     A call costs half of ``trio.to_thread.run_sync``, which starts with a capacity limiter,
     a context copy and a checkpoint and ends with a message per call; here the results of many
@@ -52,7 +63,13 @@ class BlockingPool:
     """
 
     def __init__(
-        self, limit: int = METADATA_THREADS, name: str = "blocking", event_fd: int = -1
+        self,
+        limit: int = METADATA_THREADS,
+        name: str = "blocking",
+        event_fd: int = -1,
+        *,
+        at_most: int = METADATA_THREADS_AT_MOST,
+        stuck_after: float = STUCK_AFTER,
     ) -> None:
         """*event_fd* is an eventfd of the caller's, to be used for `fileno`.
 
@@ -60,10 +77,16 @@ class BlockingPool:
         """
         self._limit = limit
         self._name = name
-        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        # The loop alone decides what may begin, so this needs no lock.
+        self._queue: FairQueue[_Job] = FairQueue(limit, max(limit, at_most), stuck_after)
+        self._begun: SimpleQueue[_Job | None] = SimpleQueue()  # None: a thread is to end
         self._done: deque[_Job] = deque()
-        self._threads: list[threading.Thread] = []
-        self._under_way = 0  # jobs handed over and not yet delivered
+        self._threads: list[threading.Thread] = []  # some of them may have ended
+        self._started = 0  # threads, ever
+        self._live = 0  # threads that were not told to end
+        self._alarm = _Alarm(f"{name} alarm", self._look)
+        self._look_is_due = False
+        self._token: TrioToken | None = None  # of the latest call
         self._closed = False
         self._owns_event_fd = event_fd < 0
         if self._owns_event_fd:
@@ -74,24 +97,34 @@ class BlockingPool:
         self,
         function: Callable[[Unpack[Arguments]], Result],
         *args: *Arguments,
+        owner: int | None = None,
     ) -> Result:
         """``function(*args)`` in a thread; its result, or its exception.
 
-        Cancellation waits for it, as with `Engine`. Raises `RuntimeError` after `close`.
+        *owner* is the user for whom it is; None: for the daemon itself. Cancellation waits for
+        it, as with `Engine`. Raises `RuntimeError` after `close`.
         """
         if self._closed:
             raise RuntimeError("the pool of threads is closed")
         # A session loop watches `fileno`; a trio task is reached by its loop's token.
-        token = None if waiting.running else trio.lowlevel.current_trio_token()
+        self._token = token = None if waiting.running else trio.lowlevel.current_trio_token()
         job = _Job(lambda: function(*args), waiting.current(), token)
-        self._under_way += 1
-        if self._under_way > len(self._threads) < self._limit:
-            self._start_thread()
-        self._jobs.put(job)
+        self._queue.put(job, owner)
+        self._begin()
         await waiting.wait(_not_before_it_is_done)
         if job.error is not None:
             raise job.error
         return cast(Result, job.result)
+
+    def _begin(self) -> None:
+        """Hand to the threads what may begin."""
+        queue, now = self._queue, time.monotonic()
+        while (job := queue.take(now)) is not None:
+            if queue.running > self._live:
+                self._start_thread()
+            self._begun.put(job)
+        if queue.any_waiting:
+            self._alarm.set(queue.next_look(now))
 
     def fileno(self) -> int:
         """A descriptor that becomes readable when calls of a session loop's handlers are done."""
@@ -101,54 +134,116 @@ class BlockingPool:
         """Nothing to do: the threads are at work already."""
 
     def poll(self) -> None:
-        """Wake the tasks whose calls are done."""
+        """Wake the tasks whose calls are done, and begin what waited for that."""
         done = self._done
+        if not done and not self._look_is_due:
+            return
+        if self._look_is_due:
+            self._look_is_due = False
+            self._alarm.set_to = None
+        queue = self._queue
         while done:
-            self._under_way -= 1
-            waiting.wake(done.popleft().waiter)
+            job = done.popleft()
+            queue.done(job)
+            waiting.wake(job.waiter)
+        if queue.any_waiting:
+            self._begin()
+        while self._live > max(self._limit, queue.running) and not self._closed:
+            self._live -= 1
+            self._begun.put(None)
 
     def close(self, timeout: float = 0.0) -> bool:
-        """Let the threads end when they have done what was handed to them.
+        """Let the threads end when they have done what was asked for.
 
         Waits for that for *timeout* seconds at most; returns whether all have ended.
         """
         self._closed = True
-        for _ in self._threads:
-            self._jobs.put(None)
+        for job in self._queue.take_all():
+            self._begun.put(job)
+        for _ in range(self._live):
+            self._begun.put(None)
         deadline = time.monotonic() + timeout
-        for thread in self._threads:
+        threads = [*self._threads, *self._alarm.end()]
+        for thread in threads:
             thread.join(max(0.0, deadline - time.monotonic()))
         self.poll()
-        ended = not any(thread.is_alive() for thread in self._threads)
+        ended = not any(thread.is_alive() for thread in threads)
         if ended and self._owns_event_fd:
             os.close(self._event_fd)
         return ended
 
     def _start_thread(self) -> None:
         thread = threading.Thread(
-            target=self._work, name=f"{self._name}-{len(self._threads)}", daemon=True
+            target=self._work, name=f"{self._name}-{self._started}", daemon=True
         )
-        self._threads.append(thread)
+        self._threads = [*filter(threading.Thread.is_alive, self._threads), thread]
+        self._started += 1
+        self._live += 1
         thread.start()
 
     def _work(self) -> None:
-        jobs, done = self._jobs, self._done
-        while (job := jobs.get()) is not None:
+        begun, done = self._begun, self._done
+        while (job := begun.get()) is not None:
             try:
                 job.result = job.call()
             except BaseException as error:
                 job.error = error
+            token = job.token
             done.append(job)
-            if job.token is None:
-                os.eventfd_write(self._event_fd, 1)
-                del job
-                continue
-            try:
-                # Any number of these before the loop comes round are one call of `poll`.
-                job.token.run_sync_soon(self.poll, idempotent=True)
-            except trio.RunFinishedError:
-                pass  # nobody is left who could wait for it
             del job  # or an idle thread keeps the last call's buffers alive
+            self._tell(token)
+
+    def _look(self) -> None:
+        """A call has been running for so long that another one may begin; from any thread."""
+        self._look_is_due = True
+        self._tell(self._token)
+
+    def _tell(self, token: TrioToken | None) -> None:
+        """Have the loop call `poll`; from any thread."""
+        if token is None:
+            os.eventfd_write(self._event_fd, 1)
+            return
+        try:
+            # Any number of these before the loop comes round are one call of `poll`.
+            token.run_sync_soon(self.poll, idempotent=True)
+        except trio.RunFinishedError:
+            pass  # nobody is left who could wait for it
+
+
+class _Alarm:
+    """Calls *ring* in a thread of its own at the instant that was set last."""
+
+    def __init__(self, name: str, ring: Callable[[], None]) -> None:
+        self._name = name
+        self._ring = ring
+        self._instants: SimpleQueue[float | None] = SimpleQueue()
+        self.set_to: float | None = None
+        """To be cleared when it has rung."""
+        self._thread: threading.Thread | None = None
+
+    def set(self, instant: float | None) -> None:
+        """Ring at *instant* (s, time.monotonic) and not before; None: whenever it was set to."""
+        if instant is None or instant == self.set_to:
+            return
+        self.set_to = instant
+        self._instants.put(instant)
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._watch, name=self._name, daemon=True)
+            self._thread.start()
+
+    def end(self) -> list[threading.Thread]:
+        """Ring no more; returns the thread that is about to end, if there is one."""
+        self._instants.put(None)
+        return [] if self._thread is None else [self._thread]
+
+    def _watch(self) -> None:
+        instant = self._instants.get()
+        while instant is not None:
+            try:
+                instant = self._instants.get(timeout=max(0.0, instant - time.monotonic()))
+            except Empty:
+                self._ring()
+                instant = self._instants.get()
 
 
 def _not_before_it_is_done(_: RaiseCancelT) -> Abort:

@@ -25,7 +25,7 @@ class ThreadEngine:
     name = "threads"
 
     def __init__(self, threads: int = IO_THREADS) -> None:
-        self._pool = BlockingPool(threads, "backing")
+        self._pool = BlockingPool(threads, "backing", at_most=threads)
         self.poll = self._pool.poll
         self.fileno = self._pool.fileno
         self.before_sleep = self._pool.before_sleep

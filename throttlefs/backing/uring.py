@@ -79,7 +79,7 @@ class UringEngine:
         if not addresses_are_known():
             raise RingUnavailableError("this Python does not tell the addresses of its objects")
         self._ring = Ring(entries)
-        self._pool = BlockingPool(CALL_THREADS, "backing", self._ring.event_fd)
+        self._pool = BlockingPool(CALL_THREADS, "calls", self._ring.event_fd)
         self._calls = 0  # in the pool
         self._requests: dict[int, _Request] = {}
         self._last_number = 0

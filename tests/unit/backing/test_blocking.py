@@ -1,4 +1,4 @@
-"""Whole transfers by plain system calls, threads for what blocks, and the engines' short writes."""
+"""Whole transfers by plain system calls, and the engines' short writes."""
 
 from __future__ import annotations
 
@@ -7,14 +7,11 @@ import os
 import random
 import subprocess
 import sys
-import threading
-import time
 from pathlib import Path
 
 import pytest
-import trio
 
-from throttlefs.backing import BlockingPool, blocking
+from throttlefs.backing import blocking
 from throttlefs.backing.buffers import address_of, new_bytes
 
 # In a process of its own: a limit on the size of files is for life, and so is being told by
@@ -164,135 +161,3 @@ def test_write_error_in_the_middle(
         blocking.write(fd, 1000, data, flags)
     assert caught.value.errno == errno.ENOSPC
     os.close(fd)
-
-
-# -- threads for what blocks --------------------------------------------------------------
-
-
-def test_pool_returns_results_and_raises_errors() -> None:
-    def fail(text: str) -> None:
-        raise ValueError(text)
-
-    async def main() -> None:
-        pool = BlockingPool()
-        assert await pool.run(divmod, 17, 5) == (3, 2)
-        assert await pool.run(threading.get_ident) != threading.get_ident()
-        with pytest.raises(ValueError, match="oh"):
-            await pool.run(fail, "oh")
-        with pytest.raises(SystemExit):
-            await pool.run(sys.exit, 3)  # not even this ends the thread
-        assert await pool.run(divmod, 7, 5) == (1, 2)
-        pool.close()
-
-    trio.run(main)
-
-
-def test_pool_has_a_limit_and_keeps_order() -> None:
-    order, at_once = [], []
-
-    def work(number: int) -> int:
-        order.append(number)
-        at_once.append(sum(t.name.startswith("few-") for t in threading.enumerate()))
-        time.sleep(0.005)
-        return number
-
-    async def main() -> None:
-        pool = BlockingPool(3, "few")
-        results = [-1] * 30
-
-        async def client(number: int) -> None:
-            results[number] = await pool.run(work, number)
-
-        async with trio.open_nursery() as nursery:
-            for number in range(30):
-                nursery.start_soon(client, number)
-                await trio.lowlevel.checkpoint()
-        assert results == list(range(30))
-        assert order == sorted(order) or max(abs(a - b) for a, b in enumerate(order)) < 3
-        assert max(at_once) == 3
-        assert {t.name for t in threading.enumerate()} >= {"few-0", "few-1", "few-2"}
-        pool.close(10)
-        assert not any(t.name.startswith("few-") for t in threading.enumerate())
-
-    trio.run(main)
-
-
-def test_pool_starts_no_more_threads_than_it_needs() -> None:
-    async def main() -> None:
-        before = threading.active_count()
-        pool = BlockingPool(8)
-        for _ in range(20):
-            await pool.run(os.getpid)
-        assert threading.active_count() == before + 1
-        pool.close(10)
-
-    trio.run(main)
-
-
-def test_pool_cancellation_waits_for_the_call() -> None:
-    async def main() -> None:
-        pool, ended = BlockingPool(), []
-
-        def work() -> str:
-            time.sleep(0.05)
-            ended.append(True)
-            return "done"
-
-        with trio.move_on_after(0.01):
-            assert await pool.run(work) == "done"  # its outcome is not lost
-            assert ended
-            await trio.lowlevel.checkpoint()
-            pytest.fail("was not cancelled")
-        pool.close()
-
-    trio.run(main)
-
-
-def test_pool_forgets_what_it_was_given() -> None:
-    """An idle thread must not keep a megabyte alive until its next call."""
-    import gc
-    import weakref
-
-    class Payload:
-        pass
-
-    async def main() -> None:
-        pool, payload = BlockingPool(), Payload()
-        gone = weakref.ref(payload)
-        await pool.run(id, payload)
-        del payload
-        with trio.move_on_after(5):
-            while gone() is not None:
-                gc.collect()
-                await trio.sleep(0.001)
-        assert gone() is None
-        pool.close()
-
-    trio.run(main)
-
-
-def test_pool_after_close() -> None:
-    async def main() -> None:
-        pool = BlockingPool()
-        pool.close()
-        with pytest.raises(RuntimeError, match="closed"):
-            await pool.run(os.getpid)
-
-    trio.run(main)
-
-
-def test_pool_close_lets_calls_finish() -> None:
-    async def main() -> None:
-        pool, results = BlockingPool(2), []
-
-        async def client(number: int) -> None:
-            results.append(await pool.run(lambda: time.sleep(0.01) or number))
-
-        async with trio.open_nursery() as nursery:
-            for number in range(6):
-                nursery.start_soon(client, number)
-            await trio.sleep(0.005)
-            pool.close(10)
-        assert sorted(results) == list(range(6))
-
-    trio.run(main)
