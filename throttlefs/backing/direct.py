@@ -24,9 +24,8 @@ class DirectIo:
     - An unaligned write would need its first and last block read, changed and written back, and the
       file cut to size if that was its last one. The page cache does all this. So such a write goes
       through a second descriptor, without O_DIRECT, and is written back before anything else may be
-      written (`WriteGate`). So no dirty page ever gets in the way of O_DIRECT. Virtual machines do
-      not write like this, unless their sectors are smaller than the disk's.
-
+      written (`WriteGate`). No dirty page ever gets in the way of O_DIRECT. Virtual machines do not
+      write like this, unless their sectors are smaller than the disk's.
     """
 
     def __init__(
