@@ -77,6 +77,7 @@ def serve_mount(request: MountRequest, ready: Callable[[], None]) -> int:
     check_environment(request.options)
     policy = read_policy(request.options)
     memory.keep_buffers()
+    memory.collect_in_steps()
     privileges.lay_down()
     os.umask(0)  # modes come from the callers, with their own umask
     max_descriptors = raise_descriptor_limit()

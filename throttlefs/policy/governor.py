@@ -148,13 +148,11 @@ class Governor:
 def _parents_first(groups: Mapping[str, GroupPolicy]) -> list[str]:
     """The names of *groups*, each after its parent."""
     ordered: dict[str, None] = {}
-
-    def add(name: str) -> None:
-        parent = groups[name].parent
-        if parent is not None and parent not in ordered:
-            add(parent)
-        ordered[name] = None
-
     for name in groups:
-        add(name)
+        path: list[str] = []
+        above: str | None = name
+        while above is not None and above not in ordered:
+            path.append(above)
+            above = groups[above].parent
+        ordered.update(dict.fromkeys(reversed(path)))
     return list(ordered)

@@ -280,6 +280,7 @@ class _Transaction:
             with self._throttle.changes():  # nothing goes between two steps
                 for step in self._steps:
                     step()
+        self._steps.clear()  # they hold us
 
     def image(self, image: Image, change: Change) -> None:
         """Change what holds for *image* from now on, whatever the default becomes."""

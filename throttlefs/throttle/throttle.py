@@ -85,6 +85,7 @@ class Throttle:
             del self._images[image.key]
             if image.parent is not None:
                 self._scheduler.change_parent(image, None, now)
+            image.path = ()  # it held the image itself, which nothing else does any more
             return
         if not image.listed:  # it is listed once, however often it is closed
             image.listed = True

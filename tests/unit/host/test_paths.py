@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,13 +21,26 @@ def refusal(source: str, target: str) -> str:
     return str(caught.value)
 
 
+def furnish(place: Path) -> None:
+    (place / "images").mkdir()
+    (place / "images" / "disk.img").touch()
+    (place / "mnt").mkdir()
+
+
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    (tmp_path / "images").mkdir()
-    (tmp_path / "images" / "disk.img").touch()
-    (tmp_path / "mnt").mkdir()
+    furnish(tmp_path)
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def public_place() -> Iterator[Path]:
+    """One that other users may pass, which they may not pytest's own."""
+    with tempfile.TemporaryDirectory() as directory:
+        os.chmod(directory, 0o755)
+        furnish(Path(directory))
+        yield Path(directory)
 
 
 @pytest.mark.parametrize(
@@ -72,10 +87,8 @@ def refusal_to(uid: int, source: Path, target: Path) -> str:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="takes another user's part, as root alone can")
-def test_how_to_get_at_a_src_that_may_not_be_read(place: Path) -> None:
-    for directory in (place, *place.parents):
-        if not os.stat(directory).st_mode & 0o001:
-            os.chmod(directory, 0o711)  # pytest's own, which others may not pass
+def test_how_to_get_at_a_src_that_may_not_be_read(public_place: Path) -> None:
+    place = public_place
     image = place / "images" / "disk.img"
     mine = place / "mine.img"
     mine.touch()
