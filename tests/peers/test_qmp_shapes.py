@@ -7,16 +7,10 @@ is installed it is asked as well, so that what is written down stays true.
 from __future__ import annotations
 
 import re
-import shutil
-import subprocess
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import pytest
-
 from tests.qmp import RawClient, socket_of
-from tests.support import MountFactory, wait_for
+from tests.support import MountFactory
 from throttlefs.settings.limits import RATES
 
 LIMITS = dict.fromkeys(RATES, 0) | {"bps": 1 << 20}
@@ -236,26 +230,6 @@ def test_the_answers_of_a_mount(make_mount: MountFactory) -> None:
     ):
         assert shape(answers(client, "disk.img")) == SHAPES
         assert mistakes(client) == MISTAKES
-
-
-@pytest.fixture
-def qemu(tmp_path: Path) -> Iterator[str]:
-    program = shutil.which("qemu-system-x86_64")
-    assert program is not None, "install the package qemu-system-x86"
-    image, path = tmp_path / "disk.img", tmp_path / "qemu.sock"
-    image.write_bytes(bytes(1 << 20))
-    arguments = [
-        *("-display", "none", "-nodefaults", "-machine", "none"),
-        *("-qmp", f"unix:{path},server=on,wait=off"),
-        *("-drive", f"if=none,id=drive0,file={image},format=raw"),
-    ]
-    with subprocess.Popen([program, *arguments]) as process:
-        try:
-            wait_for(path.exists)
-            yield str(path)
-        finally:
-            process.terminate()
-            process.wait(20)
 
 
 def test_the_answers_of_qemu(qemu: str) -> None:

@@ -14,6 +14,7 @@ from throttlefs.stats import Statistics
 from .commands import CommandTable, MountFacts, QemuCommands
 from .extensions import ExtensionCommands
 from .images import Images
+from .objects import ObjectCommands
 from .server import ControlServer
 
 BY_COMMAND = "host-qmp-quit"
@@ -40,6 +41,7 @@ class Control:
         """Whether a client has ended the mount."""
         table = CommandTable()
         QemuCommands(facts, self.images, self.tuner, self._quit).register(table)
+        ObjectCommands(governor, self.tuner).register(table)
         ExtensionCommands(facts, self.images, governor, self.tuner, reload, counts).register(table)
         self.server = ControlServer(table.run)
 

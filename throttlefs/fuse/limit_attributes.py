@@ -13,7 +13,13 @@ import stat
 from typing import Final
 
 from throttlefs.policy.tuning import Change, State, Tuner, TuningError, limits_of
-from throttlefs.settings.limits import Limits, canonical_name, format_limit
+from throttlefs.settings.limits import (
+    DEFAULT_WEIGHT,
+    LIMIT_NAMES,
+    Limits,
+    format_limit,
+    option_key,
+)
 from throttlefs.throttle import NO_GROUP
 
 from .inode import Inode
@@ -21,7 +27,7 @@ from .inodes import InodeTable
 
 LIMIT_PREFIX: Final = b"user.throttlefs."
 
-_UNSET: Final = {"group": NO_GROUP, "weight": "100"}
+_UNSET: Final = {"group": NO_GROUP, "weight": str(DEFAULT_WEIGHT)}
 """What removing an attribute comes to; a limit is lifted."""
 
 
@@ -42,10 +48,9 @@ class LimitAttributes:
         self._check_kind(inode)
         key = _key(name)
         state = self._state(inode)
-        limit = canonical_name(key)
-        if limit is not None:
-            value = limits_of(state).get(limit, getattr(_DEFAULTS, limit))
-            return format_limit(limit, value).encode()
+        if key in LIMIT_NAMES:
+            value = limits_of(state).get(key, getattr(_DEFAULTS, key))
+            return format_limit(key, value).encode()
         if key not in _UNSET or key not in state:
             raise _error(errno.ENODATA)
         return str(state[key]).encode()
@@ -67,12 +72,9 @@ class LimitAttributes:
     def remove(self, inode: Inode, name: bytes, uid: int) -> None:
         """Lift one limit, leave the group, or take the usual weight."""
         key = _key(name)
-        if canonical_name(key) is None and key not in _UNSET:
+        if key not in LIMIT_NAMES and key not in _UNSET:
             raise _error(errno.ENODATA)
-        if canonical_name(key) is not None and key.endswith("_length"):
-            value = "1"
-        else:
-            value = _UNSET.get(key, "0")
+        value = "1" if key.endswith("_max_length") else _UNSET.get(key, "0")
         self.set(inode, name, value.encode(), uid)
 
     def _check_kind(self, inode: Inode) -> None:
@@ -96,7 +98,7 @@ _DEFAULTS: Final = Limits()
 
 
 def _key(name: bytes) -> str:
-    return os.fsdecode(name.removeprefix(LIMIT_PREFIX))
+    return option_key(os.fsdecode(name.removeprefix(LIMIT_PREFIX)))
 
 
 def _error(number: int) -> OSError:

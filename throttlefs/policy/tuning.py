@@ -21,9 +21,9 @@ from throttlefs.settings.limits import (
     RATES,
     Limits,
     LimitsError,
-    canonical_name,
     check_group_name,
     check_weight,
+    option_key,
     parse_limit,
 )
 from throttlefs.settings.options import why_not_in_flight
@@ -79,18 +79,17 @@ class Change:
         known = ("weight", "parent") if of_group else ("weight", "group")
         try:
             for name, value in values:
-                canonical = canonical_name(name)
-                key = canonical or name
+                key = option_key(name)
                 if key in limits or key in others:
                     raise TuningError(f"{name} is given twice")
-                if canonical is not None:
-                    limits[canonical] = parse_limit(name, value)
-                elif name not in known:
+                if key in LIMIT_NAMES:
+                    limits[key] = parse_limit(name, value)
+                elif key not in known:
                     raise TuningError(_why_unknown(name, known, of_group))
-                elif name == "weight":
-                    others[name] = check_weight(name, value)
+                elif key == "weight":
+                    others[key] = check_weight(name, value)
                 else:
-                    others[name] = NO_GROUP if value == NO_GROUP else check_group_name(name, value)
+                    others[key] = NO_GROUP if value == NO_GROUP else check_group_name(name, value)
         except LimitsError as exc:
             raise TuningError(str(exc)) from None
         return cls(limits, off=off, **others)

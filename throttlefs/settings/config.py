@@ -41,6 +41,7 @@ from .limits import (
     canonical_name,
     check_group_name,
     check_weight,
+    option_key,
 )
 from .units import quoted
 
@@ -255,7 +256,7 @@ class _Table:
         self._where = where
         self._values = values
         for key in values:
-            if key not in known and canonical_name(key) is None:
+            if option_key(key) not in known and canonical_name(key) is None:
                 raise ConfigError(
                     f"{where}: " + suggest.unknown("key", key, (*known, *suggest.LIMIT_CANDIDATES))
                 )
@@ -280,9 +281,15 @@ class _Table:
 
     def group(self, key: str, groups: Iterable[str]) -> str | None:
         """The name of an existing group, "" for explicitly none, None if the key is missing."""
-        name = self._values.get(key)
-        if name is None or name == "":
-            return name
+        written = [name for name in self._values if option_key(name) == key]
+        if not written:
+            return None
+        key, *others = written
+        if others:
+            raise self.error(others[0], f"{key} is the same: give one of them")
+        name = self._values[key]
+        if name == "":
+            return ""
         if not isinstance(name, str):
             raise self.error(key, f"{quoted(name)} is not the name of a group")
         if name not in groups:

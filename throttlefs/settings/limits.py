@@ -46,12 +46,17 @@ _CANONICAL: Final = {name: name for name in LIMIT_NAMES} | {
     for suffix in ("", "_max", "_max_length")
 }
 
-QEMU_DASHED_NAMES: Final = tuple(
-    (_QEMU_LONG_NAMES[rate] + suffix).replace("_", "-")
+_QEMU_NAMES: Final = {
+    rate + suffix: (_QEMU_LONG_NAMES[rate] + suffix).replace("_", "-")
     for suffix in ("", "_max", "_max_length")
     for rate in RATES
-)
+}
+
+QEMU_DASHED_NAMES: Final = tuple(_QEMU_NAMES.values())
 """The names of QEMU's ``throttle-group`` limits ("bps-read-max") that differ from ours."""
+
+QEMU_GROUP_NAME: Final = "throttling.group"
+"""What QEMU's ``-drive`` calls the group of an image."""
 
 DEFAULT_WEIGHT: Final = 100
 MAX_WEIGHT: Final = 10_000
@@ -104,6 +109,20 @@ def canonical_name(name: str) -> str | None:
     """
     prefix = "throttling." if name.startswith("throttling.") else "x-"
     return _CANONICAL.get(name.removeprefix(prefix).replace("-", "_"))
+
+
+def qemu_name(canonical: str) -> str:
+    """What QEMU's ``ThrottleLimits`` calls the limit *canonical*: "bps-read-max", "iops-size"."""
+    return _QEMU_NAMES.get(canonical) or canonical.replace("_", "-")
+
+
+def option_key(name: str) -> str:
+    """The one key of all synonyms of *name*.
+
+    That is the canonical name of a limit, "group" for QEMU's ``throttling.group``, and *name*
+    itself for anything else.
+    """
+    return canonical_name(name) or ("group" if name == QEMU_GROUP_NAME else name)
 
 
 def parse_limit(name: str, value: str | int | float) -> Rate:

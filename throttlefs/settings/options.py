@@ -18,6 +18,7 @@ from .limits import (
     LimitsError,
     canonical_name,
     format_limit,
+    option_key,
     parse_limit,
 )
 from .mountflags import FLAG_NAMES, MountFlags, drops_value, for_libfuse, is_comment, why_refused
@@ -187,7 +188,7 @@ def why_not_in_flight(name: str) -> str | None:
 
 def _is_mount_option(name: str) -> bool:
     """Whether *name* is an option of ``-o`` other than a limit."""
-    return name in VALUES or name in SWITCHES or name in FLAG_NAMES
+    return option_key(name) in VALUES or name in SWITCHES or name in FLAG_NAMES
 
 
 def ascii_name(name: str) -> str:
@@ -232,10 +233,11 @@ class _Items:
             raise OptionError(error.option, error.message) from None
 
     def _add_value(self, name: str, value: str) -> None:
-        if name in VALUES:
-            parse, example = VALUES[name]
+        key = option_key(name)
+        if key in VALUES:
+            parse, example = VALUES[key]
             _need(name, value, example)
-            self._fields[name] = parse(name, value)
+            self._fields[key] = parse(name, value)
         elif drops_value(name):
             if name in FLAG_NAMES:
                 self._flags.add(name)
@@ -249,8 +251,8 @@ class _Items:
             self._fields[name] = True
         elif name in FLAG_NAMES:
             self._flags.add(name)
-        elif name in VALUES:
-            _need(name, "", VALUES[name][1])
+        elif option_key(name) in VALUES:
+            _need(name, "", VALUES[option_key(name)][1])
         elif not (is_comment(name) or drops_value(name)):
             raise _unknown(name)
 

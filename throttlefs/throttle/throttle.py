@@ -235,7 +235,10 @@ class Throttle:
         if name == self.default.group:
             raise GroupInUseError(name, "it is the mount's default")
         if group.members:
-            raise GroupInUseError(name, f"it has {len(group.members)} members")
+            count = len(group.members)
+            raise GroupInUseError(
+                name, "it has 1 member" if count == 1 else f"it has {count} members"
+            )
         for image in self._images.values():
             if image.override.group == name:
                 raise GroupInUseError(name, "an image is told to be in it")

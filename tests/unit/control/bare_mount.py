@@ -12,6 +12,7 @@ import trio
 from throttlefs.control.commands import CommandTable, MountFacts, QemuCommands
 from throttlefs.control.extensions import ExtensionCommands
 from throttlefs.control.images import Images
+from throttlefs.control.objects import ObjectCommands
 from throttlefs.errors import ThrottlefsError
 from throttlefs.fuse.inodes import InodeTable
 from throttlefs.policy.governor import Governor
@@ -65,6 +66,7 @@ class Mount:
         self.reload_error: ThrottlefsError | None = None
         self.table = CommandTable()
         QemuCommands(facts, images, tuner, self._end).register(self.table)
+        ObjectCommands(self.governor, tuner).register(self.table)
         self.counts: dict[str, int | None] = {"inodes": 1, "handles": 0}
         ExtensionCommands(
             facts, images, self.governor, tuner, self._reload, lambda: self.counts

@@ -67,6 +67,8 @@ def test_off_leaves_the_group_as_well(mount: Mount) -> None:
     [
         ({"values": {"bsp": 1}}, "unknown limit 'bsp'; did you mean 'bps'?"),
         ({"values": {"bps": 1, "bps-total": 2}}, "bps-total is given twice"),
+        ({"values": {"group": "", "throttling.group": ""}}, "throttling.group is given twice"),
+        ({"values": {"throttling.group": 5}}, "throttling.group: '5' is not the name of a group"),
         ({"values": {"weight": 0}}, "weight: '0' is not a whole number from 1 to 10000"),
         ({"values": {"iops": 5, "bps": "x"}}, "bps: 'x' is not a number; write e.g. 3000, 10K or"),
         ({"values": {"group": "tenat"}}, "there is no group 'tenat'; did you mean 'tenant'?"),
@@ -147,7 +149,7 @@ def test_groups_are_made_changed_nested_and_removed(mount: Mount) -> None:
     assert cycle == "group 'tenant' cannot have the parent 'db': it is below it"
     mount.set_image("a.img", group="db")
     in_use = mount.error("x-throttlefs-remove-group", group__name="db")
-    assert in_use == "group 'db' is in use: it has 1 members"
+    assert in_use == "group 'db' is in use: it has 1 member"
     mount.set_image("a.img", group="")
     mount.run("x-throttlefs-remove-group", group__name="db")
     assert [g["name"] for g in mount.run("x-throttlefs-query")["groups"]] == ["tenant"]

@@ -140,6 +140,11 @@ def test_every_command_is_listed(mount: Mount) -> None:
         "query-block",
         "query-blockstats",
         "block_set_io_throttle",
+        "object-add",
+        "object-del",
+        "qom-list",
+        "qom-get",
+        "qom-set",
         "quit",
     }
     assert all(name.startswith("x-throttlefs-") for name in names if "throttlefs" in name)

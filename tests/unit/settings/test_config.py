@@ -81,6 +81,11 @@ def test_a_whole_file():
     )
 
 
+def test_qemus_name_of_the_group():
+    config = parse("[group.db]\n[defaults]\n'throttling.group' = 'db'\n'throttling.bps-total' = 5")
+    assert config.defaults == Defaults(Limits(bps=5), "db")
+
+
 def test_nothing_said():
     assert parse("") == parse("# nothing\n[defaults]\n") == NO_CONFIG
     assert parse("image = []") == NO_CONFIG
@@ -172,6 +177,12 @@ def test_paths_need_not_be_utf8():
             "did you mean 'guests'?",
         ),
         ("[[image]]\npath = 'a'\ngroup = 5", "group: '5' is not the name of a group"),
+        ("[defaults]\n'throttling.group' = 'db'", "throttling.group: there is no group 'db'"),
+        (
+            "[defaults]\n'throttling.group' = ''\ngroup = ''",
+            "[defaults]: group: throttling.group is the same: give one of them",
+        ),
+        ("[group.a]\n'throttling.group' = 'b'", "[group.a]: unknown key 'throttling.group'"),
         ("[group.a]\nparent = 'zzz'", "[group.a]: parent: there is no group 'zzz'; add a table"),
         ("[group.a]\nparent = ['b']", "parent: \"['b']\" is not the name of a group"),
         ("[group.a]\nparent = 'a'", "[group.a]: parent: a group cannot be above itself: a -> a"),

@@ -87,6 +87,14 @@ def test_values():
     )
 
 
+def test_qemus_name_of_the_group():
+    options = parse("throttling.group=db,throttling.bps-total=1M")
+    assert options == parse("group=db,bps=1M")
+    assert str(options) == "bps=1M,group=db"
+    assert parse("group=a,throttling.group=b") == parse("throttling.group=a,group=b")
+    assert parse("group=a,throttling.group=b").group == "b", "the later wins"
+
+
 def test_a_limit_of_nothing_is_something_said():
     assert parse("bps=0").limits == parse().limits
     assert parse("bps=0").limits_given
@@ -237,6 +245,13 @@ def test_escapes():
         ("group=", "group", "group needs a value"),
         ("group=a\nb", "group", "cannot name a group"),
         ("group=" + "x" * 256, "group", "cannot name a group"),
+        ("throttling.group=", "throttling.group", "throttling.group needs a value"),
+        ("throttling.group", "throttling.group", "throttling.group needs a value"),
+        (
+            "throttling.group=a\nb",
+            "throttling.group",
+            "throttling.group: 'a\\nb' cannot name a group",
+        ),
         ("config=", "config", "config needs a value"),
         ("attr_timeout=-1", "attr_timeout", "'-1' is not a number of seconds"),
         ("attr_timeout=nan", "attr_timeout", "not a number of seconds"),
