@@ -19,6 +19,7 @@ class Handle:
         "image",
         "in_full",
         "inode",
+        "may_write",
         "note_read",
         "note_write",
         "read_now",
@@ -36,12 +37,14 @@ class Handle:
         file: BackingFile,
         statistics: ImageStatistics,
         in_full: bool,
+        may_write: bool,
         uid: int,
     ) -> None:
         self.inode = inode
         self.uid = uid  # who opened it
         self.fd = fd
         self.in_full = in_full
+        self.may_write = may_write
         self.image = image
         self.file = file
         self.statistics = statistics

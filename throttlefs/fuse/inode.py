@@ -21,6 +21,7 @@ class Inode:
         "parent",
         "pins",
         "recently_used",
+        "writers",
     )
 
     def __init__(self, number: int, key: FileKey, parent: Inode | None, name: bytes) -> None:
@@ -34,6 +35,7 @@ class Inode:
         self.pins = 0  # how many threads use its descriptor now
         self.handle_fds: list[int] = []  # descriptors of open handles; any can serve as fd
         self.recently_used = False
+        self.writers = 0  # handles that may write
 
     @property
     def path(self) -> bytes:

@@ -274,8 +274,10 @@ class Operations(ContentOperations):
         # Of AIO, which has to be O_DIRECT, the kernel makes a short write EIO; so say what the
         # error is (QEMU stops a guest at ENOSPC). As XFS and ext4 have it with O_DIRECT.
         in_full = flags & (os.O_DIRECT | os.O_APPEND) == os.O_DIRECT
-        self._handles[fd] = Handle(inode, fd, image, file, statistics, in_full, uid)
+        may_write = flags & os.O_ACCMODE != os.O_RDONLY
+        self._handles[fd] = Handle(inode, fd, image, file, statistics, in_full, may_write, uid)
         inode.handle_fds.append(fd)
+        inode.writers += may_write
         # The page cache of the mount would absorb what is to be limited, unless asked for.
         open_flags = 0 if self._auto_cache else wire.FOPEN_DIRECT_IO
         if self._devices.learn(inode.key[0], fd):
@@ -297,15 +299,20 @@ class Operations(ContentOperations):
     async def release(self, fh: pyfuse3.FileHandleT) -> None:
         """The last close of a handle. Its image's debt outlives it."""
         handle = self._handles.pop(fh)
+        inode = handle.inode
         self._shares.give_back(handle.uid)
-        handle.inode.handle_fds.remove(handle.fd)
-        self._statistics.closed(handle.inode.key)
-        is_local = self._devices.is_local(handle.inode.key[0])
-        if not handle.inode.handle_fds:
-            self._inodes.hold_by(handle.inode, handle.fd, may_open=is_local)
-        await self._closer.close(handle.file, is_local)
-        if not handle.inode.handle_fds:
-            self._governor.release(handle.inode.key)
+        inode.handle_fds.remove(handle.fd)
+        self._statistics.closed(inode.key)
+        is_local = self._devices.is_local(inode.key[0])
+        if not inode.handle_fds:
+            self._inodes.hold_by(inode, handle.fd, may_open=is_local)
+        if is_local and not inode.writers and not handle.file.close_may_block():
+            handle.file.close()
+        else:
+            inode.writers -= handle.may_write
+            await self._closer.close(handle.file, is_local)
+        if not inode.handle_fds:
+            self._governor.release(inode.key)
 
 
 def _open_and_stat_here(name: bytes, dir_fd: int) -> tuple[int, os.stat_result]:
