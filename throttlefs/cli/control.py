@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import sys
 import time
 from typing import Any
 
@@ -70,6 +69,7 @@ def show(path: str, as_json: bool, as_toml: bool) -> None:
     from throttlefs.control.locate import locate
 
     from .presentation import mount_text, print_status
+    from .text import print_utf8
 
     if as_json and as_toml:
         raise UsageError("--json and --toml: give one of them")
@@ -79,9 +79,7 @@ def show(path: str, as_json: bool, as_toml: bool) -> None:
     arguments = {} if found.device is None else {"device": found.device}
     with found.session() as client:
         if as_toml:
-            # A file of TOML is UTF-8, whatever the locale.
-            sys.stdout.flush()
-            sys.stdout.buffer.write(client.run("x-throttlefs-query-config")["toml"].encode())
+            print_utf8(client.run("x-throttlefs-query-config")["toml"])  # as all TOML is
             return
         status = client.run("x-throttlefs-query", **arguments)
     if as_json:

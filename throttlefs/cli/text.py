@@ -28,6 +28,16 @@ def write_anything(*streams: TextIO | None) -> None:
             reconfigure(errors="backslashreplace")
 
 
+def print_utf8(text: str) -> None:
+    """Print *text* in UTF-8, whatever the encoding of stdout."""
+    binary = getattr(sys.stdout, "buffer", None)
+    if binary is None:  # no file
+        sys.stdout.write(text)
+    else:
+        sys.stdout.flush()
+        binary.write(text.encode())
+
+
 def in_utf8(text: str) -> str:
     """*text* with its undecoded bytes (surrogateescape) decoded as UTF-8, as far as possible.
 

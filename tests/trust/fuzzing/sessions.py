@@ -44,7 +44,9 @@ class World(Mount):
         super().__init__(source)
         images = Images(self.inodes, self.governor, self.statistics)
         self.attributes = LimitAttributes(self.inodes, Tuner(self.governor, images.is_open))
-        self.inode, _ = self.inodes.lookup(self.inodes.root, b"a.img")
+        root = self.inodes.root
+        fd = self.inodes.open_now(root, b"a.img")
+        self.inode = self.inodes.adopt(root, b"a.img", fd, os.fstat(fd))
         self.image, _ = self.open("a.img")
         self.open("ruled.img")
 
