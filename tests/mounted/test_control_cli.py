@@ -239,6 +239,17 @@ def test_list_has_the_mounts(mount: Mounted) -> None:
     assert f"{mount.source} on {mount.path}" not in shown("list").splitlines()
 
 
+def test_list_marks_a_dead_mount(mount: Mounted, make_mount: MountFactory, tmp_path: Path) -> None:
+    other = make_mount(target=tmp_path / "other")
+    os.kill(mount.pid, signal.SIGKILL)
+    wait_for(lambda: not os.path.exists(f"/proc/{mount.pid}/fd"))
+    lines = shown("list").splitlines()
+    assert f"{mount.source} on {mount.path} (dead: clear it away with throttlefs umount)" in lines
+    assert f"{other.source} on {other.path}" in lines
+    dead = {one["target"]: one["dead"] for one in json.loads(shown("list", "--json"))}
+    assert (dead[str(mount.path)], dead[str(other.path)]) == (True, False)
+
+
 def test_a_path_with_any_name(make_mount: MountFactory, tmp_path: Path) -> None:
     mounted = make_mount("bps=4M", target=tmp_path / "m \\ü\n")
     for name in (b"\xff\xfe", b"a b%41\n", "ü".encode()):

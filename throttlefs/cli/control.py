@@ -18,8 +18,8 @@ from .hints import LimitsCommand
 class MountPath(click.Path):
     """A path on a mount, taken as it stands.
 
-    click's own asks the file system for it, and so the mount: whoever wants to lift the limits of
-    one that has no room for another request would wait until it has.
+    click's own type asks the file system about it, and so the mount. If the mount has no room for
+    another request, the command would wait, and nobody could lift the limits.
     """
 
     def convert(
@@ -57,8 +57,8 @@ _INTERVAL = _Interval(min=0.1, max=3600)
 def show(path: str, as_json: bool, as_toml: bool) -> None:
     """Show what holds at PATH: a mount point, or a file in the mount.
 
-    On a narrow terminal long names lose their middle and columns are left out. What is no
-    terminal gets them all, a line a row, and --json has names whole.
+    On a narrow terminal long names lose their middle, and the least important columns are left
+    out. In a pipe each row is one line with all columns. --json has whole names.
 
     \b
     Examples:
@@ -99,12 +99,12 @@ def show(path: str, as_json: bool, as_toml: bool) -> None:
 def set_limits(
     path: str, words: tuple[str, ...], every: bool, group: str | None, create: bool
 ) -> None:
-    """Change the limits at PATH, all that is given or nothing; prints what has changed.
+    """Change the limits at PATH and print what has changed. One mistake, and nothing changes.
 
-    PATH is a file in a mount or, for the default of all files, a mount point. What already waits
-    is held to the new limits at once. NAME is any limit of throttlefs mount -o, group, weight or,
-    with --group, parent. NAME=0 lifts one limit, off all of them (a group's by leaving it). With
-    group=NAME the limits are the group's, as in QEMU, and make the group if there is none.
+    PATH is a file in a mount, or a mount point for the default of all files. The new limits hold
+    at once, also for requests that already wait. NAME is any limit of throttlefs mount -o, group,
+    weight or, with --group, parent. NAME=0 lifts one limit; off lifts all of them, and leaves the
+    group. With group=NAME the limits are the group's, as in QEMU; they make it if there is none.
 
     \b
     Examples:
@@ -127,7 +127,7 @@ def set_limits(
     if create and group is None:
         raise UsageError("--create makes a group: say with --group which")
     try:
-        # The daemon checks this as well; but what is wrong in any case is a wrong command line.
+        # The daemon checks this as well. What no daemon would take is a wrong command line.
         Change.parse(values.items(), off=off, of_group=group is not None)
     except TuningError as exc:
         raise UsageError(str(exc)) from None
@@ -163,7 +163,7 @@ def set_limits(
 def stats(path: str, as_json: bool, interval: float | None, count: int | None) -> None:
     """Show the counters of the image at PATH, or of all images if it is a mount point.
 
-    Waits are those in the limiter, those of 0 included; service is the time in the file behind.
+    A wait is the time in the limiter, 0 for most requests. Service is the time in the file behind.
 
     \b
     Examples:
@@ -196,17 +196,21 @@ def stats(path: str, as_json: bool, interval: float | None, count: int | None) -
 @click.command(name="list", short_help="List your mounts.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def list_mounts(as_json: bool) -> None:
-    """List this user's mounts; root sees everybody's."""
-    from throttlefs.control.locate import own_mounts
+    """List this user's mounts; root sees everybody's. A mount whose daemon has died is marked."""
+    from throttlefs.control.locate import is_dead, own_mounts
 
     from .presentation import mount_text
 
-    mounts = [(os.fsdecode(mount.source), os.fsdecode(mount.point)) for mount in own_mounts()]
+    mounts = [
+        (os.fsdecode(mount.source), os.fsdecode(mount.point), is_dead(mount))
+        for mount in own_mounts()
+    ]
     if as_json:
-        _print_json([{"source": source, "target": target} for source, target in mounts])
+        _print_json([dict(zip(("source", "target", "dead"), one, strict=True)) for one in mounts])
         return
-    for source, target in mounts:
-        print(mount_text(source, target))
+    for source, target, dead in mounts:
+        cure = " (dead: clear it away with throttlefs umount)" if dead else ""
+        print(mount_text(source, target) + cure)
 
 
 @click.command(short_help="Watch images live.")
@@ -218,10 +222,10 @@ def list_mounts(as_json: bool) -> None:
 def top(path: str | None, interval: float, count: int | None) -> None:
     """Watch the images of the mount at PATH, or of all your mounts, live.
 
-    A row per image: its rate, how much of its tightest limit it uses, requests a second, how many
-    wait, and how long they did. Keys: r, i, w, t and n sort by rate, requests, waiting, time
-    waited and name; space pauses; q quits. Without a terminal, or on a dumb one, it prints plain
-    text.
+    Each image has a row: its rate, how much of its tightest limit it uses, requests a second, how
+    many wait, and how long requests waited. Keys: r, i, w, t and n sort by rate, requests,
+    waiting, time waited and name; space pauses; q quits. Without a terminal, or on a dumb one, it
+    prints plain text.
     """
     from throttlefs.control.locate import Located, locate, own_mounts
 

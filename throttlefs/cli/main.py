@@ -94,7 +94,7 @@ Examples:
 
 
 class _MountCommand(MountOptionsCommand):
-    """``mount``, whose help is made when asked for, since it reads the tables of options."""
+    """``mount``. Its help reads the tables of options, so it is made when asked for."""
 
     def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         self.help = _mount_help()
@@ -174,7 +174,7 @@ def mount(
     log_path = None if log_file is None else os.path.abspath(log_file)
     set_up_logging(foreground, log_path, verbose)
 
-    # Late, because pyfuse3 and trio take most of the start-up time that a typo need not cost.
+    # Late: pyfuse3 and trio take most of the start-up time, and a typo need not wait for them.
     from throttlefs.daemon.background import DaemonDiedError, run_in_background
     from throttlefs.daemon.environment import check_environment
     from throttlefs.daemon.mount import MountRequest, serve_mount
@@ -259,10 +259,10 @@ def main() -> NoReturn:
 
 
 def _start_whole() -> None:
-    """Mend what whoever started us may have left us with.
+    """Mend what the program that started us may have left behind.
 
-    Closed streams, which Python gives as None; SIGCHLD ignored, which makes every wait for a child
-    of ours fail (waitpid(2)); a locale that has not all characters.
+    That is closed streams, for which Python has None; SIGCHLD ignored, which makes each wait for a
+    child fail (waitpid(2)); and a locale that lacks characters.
     """
     for number in open_standard():
         name = ("stdin", "stdout", "stderr")[number]
@@ -273,7 +273,7 @@ def _start_whole() -> None:
 
 
 def _drop_output() -> None:
-    """Let what is still to be written to stdout go nowhere, or Python would complain at its end."""
+    """Send the rest of stdout nowhere, or Python would complain when it ends."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
