@@ -343,7 +343,6 @@ def test_libfuse_refuses_what_is_withheld(libfuse_takes):
     # The test above would pass if libfuse took anything at all.
     assert not libfuse_takes(["nonempty"])
     assert not libfuse_takes(["relatime"])
-    assert not libfuse_takes(["nodiratime"])
 
 
 _FLAGS = st.sampled_from([*mountflags.FLAG_NAMES, "nonempty", "auto_cache"])
