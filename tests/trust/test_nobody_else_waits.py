@@ -304,3 +304,28 @@ def test_waiting_writes_beyond_what_memory_may_hold_keep_nobody(
             assert file.read(MIB) == bytes([number % 251]) * MIB
     wait_for(lambda: count(mounted).spilled_bytes == count(mounted).held_bytes == 0)
     mounted.umount()
+
+
+def test_one_user_whose_calls_block_leaves_threads_for_others(make_mount: MountFactory) -> None:
+    """Eight truncates of leased files used to fill the pool of eight threads."""
+    mounted = make_mount("allow_other")
+    os.chmod(mounted.source, 0o777)
+    names = [f"leased{number}" for number in range(20)]
+    for name in (*names, "other"):
+        (mounted.source / name).write_bytes(b"x")
+        os.chmod(mounted.source / name, 0o666)
+    with contextlib.ExitStack() as stack:
+        for name in names:
+            stack.enter_context(lease(mounted.source / name))
+        threads = [
+            in_background(lambda name=name: os.open(mounted.path / name, os.O_WRONLY | os.O_TRUNC))
+            for name in names
+        ]
+        for number in range(3):
+            is_served(mounted, "other")
+            done = in_background(lambda: (mounted.path / f"new{number}").write_bytes(b"x"))  # noqa: B023
+            done[0].join(20)
+            assert done[1], "making a file waits, too"
+    for thread, opened in threads:
+        thread.join(60)
+        os.close(opened[0])

@@ -26,13 +26,13 @@ class Closer:
         self._queue: list[Callable[[], None]] = []
         self._is_at_work = False
 
-    async def close(self, file: BackingFile, is_local: bool) -> None:
+    async def close(self, file: BackingFile, is_local: bool, uid: int) -> None:
         """Close *file*; returns at once if another call closes it together with its own.
 
         A file that is not on a local filesystem gets a thread of its own, which may hang.
         """
         if not is_local:
-            await self._in_thread(_close_all, [file.close])
+            await self._in_thread(_close_all, [file.close], owner=uid)
             return
         self._queue.append(file.close)
         if self._is_at_work:

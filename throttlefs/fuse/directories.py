@@ -108,14 +108,14 @@ class DirectoryOperations(TreeOperations):
         found = self._inodes.get(inode)
         self._shares.take(ctx.uid)
         try:
-            fd = await self._open_directory(found)
+            fd = await self._open_directory(found, ctx.uid)
         except BaseException:
             self._shares.give_back(ctx.uid)
             raise
         self._listings[fd] = _OpenDirectory(found, fd, ctx.uid)
         return pyfuse3.FileHandleT(fd)
 
-    async def _open_directory(self, inode: Inode) -> int:
+    async def _open_directory(self, inode: Inode, uid: int) -> int:
         if self._devices.is_local(inode.key[0]):
             dir_fd = self._inodes.fd(inode)
             if self._nodiratime:
@@ -125,7 +125,7 @@ class DirectoryOperations(TreeOperations):
                     pass  # only the owner may ask for that
             return self._inodes.open_path(b".", dir_fd, _LIST_FLAGS)
         with self._inodes.pinned(inode) as path_fd:
-            return await self._retried(lambda: os.open(b".", _LIST_FLAGS, dir_fd=path_fd))
+            return await self._retried(uid, lambda: os.open(b".", _LIST_FLAGS, dir_fd=path_fd))
 
     async def readdir(
         self, fh: pyfuse3.FileHandleT, start_id: int, token: pyfuse3.ReaddirToken
@@ -141,7 +141,9 @@ class DirectoryOperations(TreeOperations):
         offset = start_id
         count = 0
         while True:
-            seen_ns, found = await self._in_thread(directory.look, offset, directory.per_reply)
+            seen_ns, found = await self._in_thread(
+                directory.look, offset, directory.per_reply, owner=directory.uid
+            )
             if not found:
                 return listing
             for place, (entry, st) in enumerate(found):
@@ -181,7 +183,9 @@ class DirectoryOperations(TreeOperations):
 
     async def fsyncdir(self, fh: pyfuse3.FileHandleT, datasync: bool) -> None:
         """Make the names in the directory durable."""
-        await self._in_thread(os.fdatasync if datasync else os.fsync, self._listings[fh].fd)
+        directory = self._listings[fh]
+        sync = os.fdatasync if datasync else os.fsync
+        await self._in_thread(sync, directory.fd, owner=directory.uid)
 
     async def releasedir(self, fh: pyfuse3.FileHandleT) -> None:
         """Close the directory."""
@@ -190,4 +194,4 @@ class DirectoryOperations(TreeOperations):
         if self._devices.is_local(listing.inode.key[0]):
             os.close(listing.fd)
         else:
-            await self._in_thread(os.close, listing.fd)
+            await self._in_thread(os.close, listing.fd, owner=listing.uid)

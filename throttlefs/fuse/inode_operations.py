@@ -31,8 +31,13 @@ from .limit_attributes import LIMIT_PREFIX, LimitAttributes
 class RunInThread(Protocol):
     """Runs a function that may block and returns what it returns."""
 
-    def __call__(self, fn: Callable[..., Any], /, *args: Any) -> Awaitable[Any]:
-        """Await the result of ``fn(*args)``; an exception of its passes through."""
+    def __call__(
+        self, fn: Callable[..., Any], /, *args: Any, owner: int | None = None
+    ) -> Awaitable[Any]:
+        """Await the result of ``fn(*args)``; its exceptions pass through.
+
+        *owner*: the user for whom it is, who cannot take all threads; None for the daemon itself.
+        """
 
 
 T = TypeVar("T")
@@ -168,10 +173,10 @@ class InodeOperations:
         self, parent_inode: pyfuse3.InodeT, name: bytes, ctx: pyfuse3.RequestContext
     ) -> Entry:
         """Find *name*; ENOENT is never cached, so that new files of SRC show at once."""
-        inode, st = await self._find(self._inodes.get(parent_inode), name)
+        inode, st = await self._find(self._inodes.get(parent_inode), name, ctx.uid)
         return self._attributes.entry(inode.number, st)
 
-    async def _find(self, parent: Inode, name: bytes) -> tuple[Inode, os.stat_result]:
+    async def _find(self, parent: Inode, name: bytes, uid: int) -> tuple[Inode, os.stat_result]:
         """The file *name* in *parent*, with one more lookup by the kernel. Raises `OSError`."""
         if self._devices.is_local(parent.key[0]):
             fd = self._inodes.open_now(parent, name)
@@ -179,7 +184,7 @@ class InodeOperations:
                 return self._adopt(parent, name, fd, os.fstat(fd))
         # It, or the directory, lies on another filesystem, which may not answer.
         with self._inodes.pinned(parent) as dir_fd:
-            fd, st = await self._retried(open_and_stat, name, dir_fd)
+            fd, st = await self._retried(uid, open_and_stat, name, dir_fd)
         return self._adopt(parent, name, fd, st)
 
     def _adopt(
@@ -188,21 +193,21 @@ class InodeOperations:
         self._devices.learn(st.st_dev, fd)
         return self._inodes.adopt(parent, name, fd, st), st
 
-    async def _retried(self, call: Callable[..., T], *args: object) -> T:
+    async def _retried(self, uid: int, call: Callable[..., T], *args: object) -> T:
         """``call(*args)`` in a thread, twice if descriptors were short and some can be closed."""
         try:
-            return cast(T, await self._in_thread(call, *args))
+            return cast(T, await self._in_thread(call, *args, owner=uid))
         except OSError as exc:
             if not self._inodes.makes_room(exc):
                 raise
-        return cast(T, await self._in_thread(call, *args))
+        return cast(T, await self._in_thread(call, *args, owner=uid))
 
-    async def _ask(self, inode: Inode, question: Callable[[int], T]) -> T:
+    async def _ask(self, inode: Inode, question: Callable[[int], T], uid: int) -> T:
         """What *question* finds out, given a descriptor: at once on a local filesystem."""
         if self._devices.is_local(inode.key[0]):
             return question(self._inodes.fd(inode))
         with self._inodes.pinned(inode) as fd:
-            return cast(T, await self._in_thread(question, fd))
+            return cast(T, await self._in_thread(question, fd, owner=uid))
 
     async def forget(self, inode_list: Sequence[tuple[pyfuse3.InodeT, int]]) -> None:
         """Close what the kernel no longer refers to."""
@@ -237,18 +242,19 @@ class InodeOperations:
         if self._devices.is_local(found.key[0]):
             st = os.fstat(self._inodes.fd(found))
         else:
-            st = await self._ask(found, os.fstat)
+            st = await self._ask(found, os.fstat, ctx.uid)
             self._devices.learn(st.st_dev, self._inodes.fd(found))
         return self._attributes.entry(found.number, st)
 
     async def readlink(self, inode: pyfuse3.InodeT, ctx: pyfuse3.RequestContext) -> bytes:
         """A symlink's target, as it stands."""
-        return await self._ask(self._inodes.get(inode), lambda fd: os.readlink(b"", dir_fd=fd))
+        found = self._inodes.get(inode)
+        return await self._ask(found, lambda fd: os.readlink(b"", dir_fd=fd), ctx.uid)
 
     async def statfs(self, ctx: pyfuse3.RequestContext) -> pyfuse3.StatvfsData:
         """The filesystem that SRC lies on."""
         with self._inodes.pinned(self._inodes.root) as fd:
-            st = await self._in_thread(os.statvfs, fd)
+            st = await self._in_thread(os.statvfs, fd, owner=ctx.uid)
         data = pyfuse3.StatvfsData()
         for field in (
             "f_bsize",
@@ -279,7 +285,9 @@ class InodeOperations:
         size_fd = os.dup(self.handle_fd(fh)) if fields.update_size and fh is not None else -1
         try:
             with self._inodes.pinned(found) as fd:
-                st = await self._in_thread(self._apply, fd, attr, fields, size_fd, ctx)
+                st = await self._in_thread(
+                    self._apply, fd, attr, fields, size_fd, ctx, owner=ctx.uid
+                )
         finally:
             if size_fd >= 0:
                 os.close(size_fd)
@@ -322,7 +330,7 @@ class InodeOperations:
         if name.startswith(LIMIT_PREFIX):
             return self._limit_attributes.get(found, name)
         try:
-            return await self._ask(found, lambda fd: os.getxattr(_PROC_FD % fd, name))
+            return await self._ask(found, lambda fd: os.getxattr(_PROC_FD % fd, name), ctx.uid)
         except OSError as exc:
             if exc.errno == errno.EOPNOTSUPP and name.startswith(_ACL_PREFIX):
                 # The kernel would pass this on as the verdict of a permission check; a
@@ -334,7 +342,8 @@ class InodeOperations:
         self, inode: pyfuse3.InodeT, ctx: pyfuse3.RequestContext
     ) -> Sequence[bytes]:
         """The names of the file's extended attributes, but for its limits."""
-        names = await self._ask(self._inodes.get(inode), lambda fd: os.listxattr(_PROC_FD % fd))
+        found = self._inodes.get(inode)
+        names = await self._ask(found, lambda fd: os.listxattr(_PROC_FD % fd), ctx.uid)
         # trusted.* shows to those alone who may read it; xattr(7).
         hidden = (LIMIT_PREFIX,) if ctx.uid == 0 else (LIMIT_PREFIX, b"trusted.")
         return [n for n in map(os.fsencode, names) if not n.startswith(hidden)]
@@ -363,7 +372,12 @@ class InodeOperations:
         with self._inodes.pinned(found) as fd:
             path = b"/proc/self/fd/%d" % fd
             await self._in_thread(
-                _change_xattr, lambda: os.setxattr(path, name, value, flags), name, fd, ctx
+                _change_xattr,
+                lambda: os.setxattr(path, name, value, flags),
+                name,
+                fd,
+                ctx,
+                owner=ctx.uid,
             )
 
     async def removexattr(
@@ -376,4 +390,11 @@ class InodeOperations:
             return
         with self._inodes.pinned(found) as fd:
             path = b"/proc/self/fd/%d" % fd
-            await self._in_thread(_change_xattr, lambda: os.removexattr(path, name), name, fd, ctx)
+            await self._in_thread(
+                _change_xattr,
+                lambda: os.removexattr(path, name),
+                name,
+                fd,
+                ctx,
+                owner=ctx.uid,
+            )

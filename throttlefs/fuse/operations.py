@@ -133,13 +133,13 @@ class Operations(ContentOperations):
             backing_flags = self._backing_flags(flags)
             self._shares.take(ctx.uid)
             try:
-                fd = await self._open(found, path, backing_flags)
+                fd = await self._open(found, path, backing_flags, ctx.uid)
             except BaseException:
                 self._shares.give_back(ctx.uid)
                 raise
         return self._opened(found, fd, flags, ctx.uid)
 
-    async def _open(self, inode: Inode, path: bytes, flags: int) -> int:
+    async def _open(self, inode: Inode, path: bytes, flags: int, uid: int) -> int:
         """Open *path*, which leads to *inode*; in a thread if that may wait.
 
         O_TRUNC frees blocks. A lease of somebody else's in SRC (fcntl(2), F_SETLEASE) may be held
@@ -154,7 +154,7 @@ class Operations(ContentOperations):
                 # io_uring would answer EAGAIN instead of waiting for the disk.
                 fcntl.fcntl(fd, fcntl.F_SETFL, flags)
                 return fd
-        return await self._retried(_open_file, path, flags)
+        return await self._retried(uid, _open_file, path, flags)
 
     def _open_now(self, path: bytes, flags: int) -> int:
         try:
@@ -218,7 +218,9 @@ class Operations(ContentOperations):
         self._shares.take(ctx.uid)
         try:
             with self._inodes.pinned(parent) as dir_fd:
-                fd, st = await self._retried(self._create_file, dir_fd, name, mode, flags, ctx)
+                fd, st = await self._retried(
+                    ctx.uid, self._create_file, dir_fd, name, mode, flags, ctx
+                )
         except BaseException:
             self._shares.give_back(ctx.uid)
             raise
@@ -229,7 +231,7 @@ class Operations(ContentOperations):
             # The program is told that there is no such file, so there is to be none.
             self._inodes.forget(inode.number, 1)
             with self._inodes.pinned(parent) as dir_fd:
-                await self._in_thread(_unmake, name, dir_fd, inode.key)
+                await self._in_thread(_unmake, name, dir_fd, inode.key, owner=ctx.uid)
             raise
         return file, self._attributes.entry(inode.number, st)
 
@@ -293,8 +295,8 @@ class Operations(ContentOperations):
 
     async def flush(self, fh: pyfuse3.FileHandleT) -> None:
         """close(2) by the program: errors that some filesystems (NFS) keep until then."""
-        fd = self._handles[fh].fd
-        await self._in_thread(lambda: os.close(os.dup(fd)))
+        handle = self._handles[fh]
+        await self._in_thread(lambda: os.close(os.dup(handle.fd)), owner=handle.uid)
 
     async def release(self, fh: pyfuse3.FileHandleT) -> None:
         """The last close of a handle. Its image's debt outlives it."""
@@ -310,7 +312,7 @@ class Operations(ContentOperations):
             handle.file.close()
         else:
             inode.writers -= handle.may_write
-            await self._closer.close(handle.file, is_local)
+            await self._closer.close(handle.file, is_local, handle.uid)
         if not inode.handle_fds:
             self._governor.release(inode.key)
 

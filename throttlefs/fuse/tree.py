@@ -81,9 +81,20 @@ class TreeOperations(InodeOperations):
                     make(dir_fd)
                 return _opened_if_room(name, dir_fd)
 
-            made = await self._in_thread(work)
-        found = self._adopt(parent, name, *made) if made else await self._find(parent, name)
+            made = await self._in_thread(work, owner=ctx.uid)
+        found = (
+            self._adopt(parent, name, *made) if made else await self._find(parent, name, ctx.uid)
+        )
         return self._attributes.entry(found[0].number, found[1])
+
+    async def _entry_of(
+        self, parent: Inode, name: bytes, made: tuple[int, os.stat_result] | None, uid: int
+    ) -> Entry:
+        """What the kernel is told of *name*, which was just *made*, if there was a descriptor."""
+        inode, st = (
+            self._adopt(parent, name, *made) if made else await self._find(parent, name, uid)
+        )
+        return self._attributes.entry(inode.number, st)
 
     async def link(
         self,
@@ -106,8 +117,12 @@ class TreeOperations(InodeOperations):
                     os.link(path, new_name, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
                 return _opened_if_room(new_name, dir_fd)
 
-            made = await self._in_thread(work)
-        found = self._adopt(parent, new_name, *made) if made else await self._find(parent, new_name)
+            made = await self._in_thread(work, owner=ctx.uid)
+        found = (
+            self._adopt(parent, new_name, *made)
+            if made
+            else await self._find(parent, new_name, ctx.uid)
+        )
         return self._attributes.entry(found[0].number, found[1])
 
     async def unlink(
@@ -135,16 +150,16 @@ class TreeOperations(InodeOperations):
                 with privileges.acting_for(ctx.uid, ctx.gid):
                     remove(name, dir_fd=dir_fd)
 
-            await self._keep_hold(parent, dir_fd, name)
-            await self._in_thread(work)
+            await self._keep_hold(parent, dir_fd, name, ctx.uid)
+            await self._in_thread(work, owner=ctx.uid)
 
-    async def _keep_hold(self, parent: Inode, dir_fd: int, name: bytes) -> None:
+    async def _keep_hold(self, parent: Inode, dir_fd: int, name: bytes, uid: int) -> None:
         """*name* is about to be removed: see `InodeTable.keep_hold`."""
         try:
             if self._devices.is_local(parent.key[0]):
                 found = open_and_stat(name, dir_fd)
             else:
-                found = await self._in_thread(open_and_stat, name, dir_fd)
+                found = await self._in_thread(open_and_stat, name, dir_fd, owner=uid)
         except OSError:
             return  # the removal will say what is wrong
         self._inodes.keep_hold(*found)
@@ -168,8 +183,8 @@ class TreeOperations(InodeOperations):
                 exchanged = flags & syscalls.RENAME_EXCHANGE
                 return _named(name_new, new_fd), _named(name_old, old_fd) if exchanged else None
 
-            await self._keep_hold(new, new_fd, name_new)
-            moved, exchanged = await self._in_thread(work)
+            await self._keep_hold(new, new_fd, name_new, ctx.uid)
+            moved, exchanged = await self._in_thread(work, owner=ctx.uid)
         for named, parent, name in ((moved, new, name_new), (exchanged, old, name_old)):
             if named is not None:
                 self._inodes.renamed(named.key, parent, name)
