@@ -15,7 +15,7 @@ from click.shell_completion import CompletionItem, get_completion_class
 
 from throttlefs import __version__
 from throttlefs.errors import ThrottlefsError, UsageError
-from throttlefs.host.descriptors import inherited, open_standard
+from throttlefs.host.descriptors import beside_standard, open_standard
 from throttlefs.settings.limits import LIMIT_HELP, RATES
 
 from .control import COMMANDS, MountPath
@@ -155,7 +155,7 @@ def mount(
     verbose: bool,
 ) -> None:
     """Show the files of SRC at DST and hold them to limits (see _mount_help)."""
-    from_outside = inherited()  # before anything is opened
+    from_outside = beside_standard()  # nothing has been opened yet
     from throttlefs.daemon.logs import set_up_logging
     from throttlefs.host.paths import check_paths
     from throttlefs.settings.option_values import OptionError

@@ -6,9 +6,7 @@ its limit. It reads /proc/self/mountinfo and the directories outside the mount.
 
 from __future__ import annotations
 
-import errno
 import os
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -86,21 +84,6 @@ def own_mounts() -> list[MountEntry]:
         if mount.fstype == FILESYSTEM_TYPE and os.geteuid() in (0, mount.user_id):
             found.setdefault((mount.major, mount.minor), mount)
     return sorted(found.values(), key=lambda mount: mount.point)
-
-
-def is_dead(mount: MountEntry) -> bool:
-    """Whether the daemon of *mount* has died: nobody listens on the control socket that it left.
-
-    False if its socket is not found. The mount itself is not asked.
-    """
-    path = runtime.find_socket(mount)
-    if path is None:
-        return False
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
-        try:
-            return probe.connect_ex(path) == errno.ECONNREFUSED
-        except OSError:  # no path for a socket
-            return False
 
 
 def _mount_of(path: bytes, mounts: list[MountEntry]) -> MountEntry | None:

@@ -1,4 +1,8 @@
-"""How a mount ends: the signals of its daemon, opening the gates, draining and unmounting."""
+"""How a mount ends: the signals of its daemon, opening the gates, draining and unmounting.
+
+Nothing here touches the mount itself, for its daemon would wait for its own answer: it is looked
+up in mountinfo, and fusectl tells whether it is still there.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +11,14 @@ import signal
 from collections.abc import Callable
 from typing import Protocol
 
-import pyfuse3
 import trio
 
 from throttlefs.errors import ThrottlefsError
 from throttlefs.host import fusectl
-from throttlefs.host.busy import describe_users
-from throttlefs.host.mountinfo import MountEntry
+from throttlefs.host.busy import describe_elsewhere, describe_users
+from throttlefs.host.mountinfo import MountEntry, read_mounts
 from throttlefs.host.notify import notify
-from throttlefs.host.unmounting import GRACE_S, BusyError, find_mount, is_dead, unmount
+from throttlefs.host.unmounting import GRACE_S, BusyError, unmount
 
 log = logging.getLogger("throttlefs")
 
@@ -29,6 +32,8 @@ HANDLED_SIGNALS = (
 """The signals that a daemon acts on. They must be blocked until `Drain.handle_signals` runs."""
 
 _RETRY_S = 0.05
+_LOOK_EVERY_S = 1.0
+_SECOND_SIGNAL = "a second signal ends it at once"
 _GATES_OPEN_AT_MOST_S = GRACE_S + 5.0
 
 
@@ -61,19 +66,32 @@ class Drain:
         self._reload_limits = reload
         self._quit_asked = quit_asked
         self._entry: MountEntry | None = None
+        self._connection: fusectl.Connection | None = None
+        self._stop: Callable[[], None] = lambda: None
         self._gates_scope: trio.CancelScope | None = None
+        self._letting_go = False  # whether a drain keeps the gates open
+        self._ended_by_kernel = False
         self.draining = False
         """Whether a signal has asked for the end."""
         self.status = 0
         """What the daemon is to exit with."""
 
-    async def handle_signals(
-        self,
-        entry: MountEntry | None,
-        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
-    ) -> None:
-        """Unblock `HANDLED_SIGNALS` and act on them until cancelled; *entry* is the mount."""
+    def watch(self, entry: MountEntry | None, stop: Callable[[], None]) -> None:
+        """Take *entry*, which must have just been mounted, for the mount that is to end.
+
+        *stop* ends serving at once, where the kernel cannot be told to.
+        """
+        self._stop = stop
         self._entry = entry
+        if entry is not None:
+            self._connection = fusectl.open_connection(entry)
+
+    # -- signals ---------------------------------------------------------------------------
+
+    async def handle_signals(
+        self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Unblock `HANDLED_SIGNALS` and act on them until cancelled."""
         with trio.open_signal_receiver(*HANDLED_SIGNALS) as signals:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED_SIGNALS)
             task_status.started()
@@ -109,56 +127,112 @@ class Drain:
         if self._gates_scope is not None:
             self._gates_scope.cancel()
             self._gates_scope = None
-        if not self.draining:
+        if not self._letting_go:
             self._gates.close_gates()
-
-    async def _drain(self, number: signal.Signals) -> None:
-        """Let everything go, then unmount, lazily if programs stay on it past the grace.
-
-        The session is served to its end, so nothing that was asked is dropped.
-        """
-        reason = "quit" if self._quit_asked() else number.name
-        log.info("%s: opening the gates and unmounting %s", reason, self._target)
-        notify("STOPPING=1")
-        self._gates.open_gates()
-        deadline = trio.current_time() + GRACE_S
-        while (entry := _still_mounted(self._entry)) is not None:
-            late = trio.current_time() >= deadline
-            try:
-                if late:
-                    users = await trio.to_thread.run_sync(describe_users, entry)
-                    log.warning(
-                        "%s stays in use by %s: detached, and served until that is closed"
-                        " (a second signal ends it at once)",
-                        self._target,
-                        users,
-                    )
-                await trio.to_thread.run_sync(unmount, entry, late)
-                return
-            except BusyError:
-                await trio.sleep(_RETRY_S)
-            except ThrottlefsError as exc:
-                if late:
-                    log.error("%s", exc)
-                    return
-                await trio.sleep(_RETRY_S)
 
     def _end_at_once(self) -> None:
         log.warning("second signal: ending at once; requests under way fail")
         self.status = 1
-        if self._entry is None or not fusectl.abort_connection(self._entry):
-            pyfuse3.terminate()
+        if self._connection is not None:
+            self._connection.abort()
+        else:
+            self._stop()
 
+    # -- draining --------------------------------------------------------------------------
 
-def clear_aborted(entry: MountEntry | None) -> None:
-    """Unmount *entry*, whose session is closed: served to its end it is gone, aborted it is not."""
-    entry = _still_mounted(entry)
-    if entry is not None and is_dead(entry):
+    async def _drain(self, number: signal.Signals) -> None:
+        """Let everything go and unmount; cancelled when the session has ended, as it should then.
+
+        What cannot be unmounted, or is held by somebody whom nobody knows when to expect back, is
+        served on, under its limits, until it is closed: no program loses its files, and none gets
+        more than its limits for good.
+        """
+        reason = "quit" if self._quit_asked() else number.name
+        log.info("%s: opening the gates and unmounting %s", reason, self._target)
+        notify("STOPPING=1")
+        self._letting_go = True
+        self._gates.open_gates()
         try:
-            unmount(entry, lazy=True)
+            if not await self._unmount():
+                await self._name_who_holds_it()
         except ThrottlefsError as exc:
-            log.error("%s", exc)
+            log.error("%s; served on under its limits (%s)", exc, _SECOND_SIGNAL)
+        self._letting_go = False
+        self._close_gates()
 
+    async def _unmount(self) -> bool:
+        """Unmount wherever we may; whether that took a lazy unmount, as programs stay on it.
 
-def _still_mounted(entry: MountEntry | None) -> MountEntry | None:
-    return None if entry is None else find_mount((entry.major, entry.minor))
+        Raises `ThrottlefsError` if it does not go.
+        """
+        deadline = trio.current_time() + GRACE_S
+        busy = False
+        late = False
+        while places := self._places():
+            late = trio.current_time() >= deadline
+            try:
+                if late and busy:
+                    users = await trio.to_thread.run_sync(describe_users, places[0])
+                    log.warning(
+                        "%s stays in use by %s: detached, and served under its limits until that"
+                        " is closed (%s)",
+                        *(self._target, users, _SECOND_SIGNAL),
+                    )
+                for place in places:
+                    await trio.to_thread.run_sync(unmount, place, late)
+            except ThrottlefsError as exc:
+                if late:
+                    raise
+                busy = isinstance(exc, BusyError)
+                await trio.sleep(_RETRY_S)
+        return late
+
+    def _places(self) -> list[MountEntry]:
+        """Where it is mounted in our mount namespace: bind mounts too, the last made first."""
+        if self._entry is None:
+            return []
+        found = [entry for entry in read_mounts() if entry.shows_same_as(self._entry)]
+        # Asked after that: the number of a mount that is gone may be another's.
+        if self._connection is not None and self._connection.is_gone():
+            return []
+        return found[::-1]
+
+    async def _name_who_holds_it(self) -> None:
+        """Unmounted here, it ends soon, unless another mount namespace holds it."""
+        assert self._entry is not None
+        deadline = trio.current_time() + GRACE_S
+        elsewhere = None
+        while elsewhere is None and trio.current_time() < deadline:
+            await trio.sleep(_LOOK_EVERY_S)
+            elsewhere = await trio.to_thread.run_sync(describe_elsewhere, self._entry)
+        log.warning(
+            "%s is unmounted, but the same mount is still served under its limits %s (%s)",
+            self._target,
+            elsewhere or "to somebody, perhaps in another mount namespace",
+            _SECOND_SIGNAL,
+        )
+
+    # -- after the end ---------------------------------------------------------------------
+
+    def session_ended(self) -> None:
+        """The session was served to its end."""
+        self._ended_by_kernel = self.status == 0
+
+    def clear_away(self) -> None:
+        """Leave no dead mount behind; the session must be closed.
+
+        Served to its end a mount is gone. Aborted, or left by an error, it is still there.
+        """
+        connection, self._connection = self._connection, None
+        if connection is None:
+            is_there = not self._ended_by_kernel
+        else:
+            is_there = not connection.is_gone()
+            # Or, if another process had its descriptor, programs would wait for an answer.
+            connection.abort()
+            connection.close()
+        for place in self._places() if is_there else ():
+            try:
+                unmount(place, lazy=True)
+            except ThrottlefsError as exc:
+                log.error("%s", exc)

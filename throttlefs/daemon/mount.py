@@ -46,7 +46,7 @@ from throttlefs.settings.options import MountOptions, ascii_name, escape
 from throttlefs.stats import Statistics
 from throttlefs.throttle import Throttle, TimerfdAlarm
 
-from .drain import HANDLED_SIGNALS, Drain, clear_aborted
+from .drain import HANDLED_SIGNALS, Drain
 from .environment import check_environment, raise_descriptor_limit
 
 if TYPE_CHECKING:
@@ -244,16 +244,18 @@ class _Mount:
             runtime.remove_record(self._entry)
         pyfuse3.close(unmount=False)
         self._operations.close()
-        clear_aborted(self._entry)
+        self._drain.clear_away()
 
     # -- serving ---------------------------------------------------------------------------
 
     async def serve(self, ready: Callable[[], None]) -> int:
         """Serve until the mount is gone; returns the exit status."""
         async with trio.open_nursery() as nursery:
+            self._drain.watch(self._entry, nursery.cancel_scope.cancel)
             nursery.start_soon(self._announce, ready, nursery)
-            await nursery.start(self._drain.handle_signals, self._entry)
+            await nursery.start(self._drain.handle_signals)
             await self._serve_session(nursery)
+            self._drain.session_ended()
             await self._control.announce_end(self._drain.draining)
             nursery.cancel_scope.cancel()
         log.info("unmounted %s", self._request.paths.target)

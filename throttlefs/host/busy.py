@@ -1,4 +1,8 @@
-"""Who keeps a mount busy: processes with files open or mapped on it, and what is stacked on it."""
+"""Who keeps a mount busy, or alive once it is unmounted.
+
+Busy is what has files open or mapped on it, and what is mounted on it. It lives on where the same
+filesystem is mounted a second time: a bind mount, or another mount namespace's copy.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,8 @@ import glob
 import os
 from dataclasses import dataclass
 
-from .mountinfo import MountEntry, read_mounts
+from .mountinfo import MountEntry, parse_mountinfo, read_mounts
+from .namespaces import mount_namespace_of, own_namespaces
 
 _MAX_NAMED = 5
 
@@ -83,13 +88,19 @@ def users_of(mount: MountEntry) -> list[User]:
     for pid in filter(str.isdigit, os.listdir("/proc")):
         how = _how(pid, mount, point)
         if how is not None:
-            try:
-                with open(f"/proc/{pid}/comm") as file:
-                    name = file.read().strip()
-            except OSError:
-                continue
-            found.append(User(f"{name}[{pid}]", how))
+            name = _name(pid)
+            if name is not None:
+                found.append(User(name, how))
     return found
+
+
+def _name(pid: str | int) -> str | None:
+    """``name[pid]`` of a process; None if it is gone."""
+    try:
+        with open(f"/proc/{pid}/comm", errors="backslashreplace") as file:
+            return f"{file.read().strip()}[{pid}]"
+    except OSError:
+        return None
 
 
 def describe_users(mount: MountEntry) -> str:
@@ -100,3 +111,65 @@ def describe_users(mount: MountEntry) -> str:
     shown = ", ".join(map(str, users[:_MAX_NAMED]))
     more = len(users) - _MAX_NAMED
     return f"{shown} and {more} more" if more > 0 else shown
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One more place where a filesystem is mounted.
+
+    *process* is one that sees it there, ``name[pid]``, if that is in another mount namespace.
+    """
+
+    point: str
+    process: str | None = None
+    pid: str | None = None
+
+    def __str__(self) -> str:
+        where = "" if self.process is None else f" in the mount namespace of {self.process}"
+        return f"at {self.point}{where}"
+
+    @property
+    def command(self) -> str:
+        """What unmounts it there."""
+        enter = "" if self.pid is None else f"nsenter --target {self.pid} --mount "
+        return f"{enter}umount {self.point}"
+
+
+def mounted_elsewhere(mount: MountEntry, daemon: int | None = None) -> list[Place]:
+    """Where the filesystem of *mount* is mounted beside there, as far as this process may see.
+
+    Other users' mount namespaces show to root only. One that has no process shows to nobody. Of
+    the processes of a namespace *daemon* is named, else the first.
+    """
+    found = [
+        Place(os.fsdecode(entry.point))
+        for entry in read_mounts()
+        if entry.shows_same_as(mount) and entry.mount_id != mount.mount_id
+    ]
+    seen = {own_namespaces().mnt, None}
+    pids = sorted(map(int, filter(str.isdigit, os.listdir("/proc"))))
+    for pid in (*(() if daemon is None else (daemon,)), *pids):
+        namespace = mount_namespace_of(pid)
+        if namespace in seen:
+            continue
+        seen.add(namespace)
+        try:
+            with open(f"/proc/{pid}/mountinfo", "rb") as file:
+                entries = parse_mountinfo(file.read())
+        except OSError:
+            continue  # gone meanwhile
+        points = [os.fsdecode(entry.point) for entry in entries if entry.shows_same_as(mount)]
+        found += [Place(point, _name(pid) or f"process {pid}", str(pid)) for point in points]
+    return found
+
+
+def describe_elsewhere(mount: MountEntry, daemon: int | None = None) -> str | None:
+    """`mounted_elsewhere` for a message, with what to do about the first; None if it is nowhere."""
+    places = mounted_elsewhere(mount, daemon)
+    if not places:
+        return None
+    shown = " and ".join(map(str, places[:_MAX_NAMED]))
+    more = len(places) - _MAX_NAMED
+    if more > 0:
+        shown += f" and in {more} more places"
+    return f"{shown}; unmount it there with: {places[0].command}"

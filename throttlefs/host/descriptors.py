@@ -37,10 +37,11 @@ def let_go_of(numbers: Collection[int]) -> None:
     os.close(null)
 
 
-def inherited() -> frozenset[int]:
-    """What is open beside stdin, stdout and stderr, if nothing has been opened yet.
+def beside_standard() -> frozenset[int]:
+    """All that is open beside stdin, stdout and stderr.
 
-    A shell hands on its locks and pipes (`exec 9>lock`), make(1) its jobserver.
+    Before a program has opened anything that is what it inherits: a shell hands on its locks and
+    pipes (``exec 9>lock``), make(1) its jobserver.
     """
     numbers = map(int, os.listdir("/proc/self/fd"))  # one of them reads this directory
     return frozenset(number for number in numbers if number > max(_STANDARD) and _is_open(number))

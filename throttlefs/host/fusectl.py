@@ -1,4 +1,8 @@
-"""What the kernel must be told of a FUSE mount, and what of its settings is in our way."""
+"""What the kernel lets us see and set of a FUSE mount beside its requests.
+
+The files of fusectl (Documentation/filesystems/fuse.rst), one directory for each connection; the
+settings of the fuse module; and /dev/fuse, which every mount begins with.
+"""
 
 from __future__ import annotations
 
@@ -31,6 +35,61 @@ def _most_for_users(parameter: str) -> int:
         return _MAX_UINT16
 
 
+class Connection:
+    """The kernel's end of one FUSE mount, by files of fusectl that are kept open.
+
+    Their path has the mount's device number, which a later mount may get once this one is gone.
+    Files that are open stay those of this one (fs/fuse/control.c).
+    """
+
+    def __init__(self, waiting: int, abort: int) -> None:
+        self._waiting = waiting
+        self._abort = abort
+
+    def is_gone(self) -> bool:
+        """Whether the filesystem is mounted nowhere any more. Asks nothing of its daemon."""
+        try:
+            # Opened anew, since such a file can be read once; by its link, which stays with it.
+            with open(f"/proc/self/fd/{self._waiting}", "rb") as file:
+                return not file.read()
+        except OSError:
+            return True
+
+    def abort(self) -> None:
+        """Make every request of the mount fail at once (fuse.rst, "Aborting a filesystem")."""
+        try:
+            os.write(self._abort, b"1")
+        except OSError:
+            pass  # it is gone
+
+    def close(self) -> None:
+        """Let go of the files."""
+        os.close(self._waiting)
+        os.close(self._abort)
+
+
+def open_connection(mount: MountEntry) -> Connection | None:
+    """The connection of *mount*; None if fusectl is not there, and cannot be mounted."""
+    try:
+        directory = _provide_directory(mount)
+        waiting = os.open(f"{directory}/waiting", os.O_PATH | os.O_CLOEXEC)
+        try:
+            return Connection(waiting, os.open(f"{directory}/abort", os.O_WRONLY | os.O_CLOEXEC))
+        except OSError:
+            os.close(waiting)
+            raise
+    except OSError:
+        return None
+
+
+def _provide_directory(mount: MountEntry) -> str:
+    """`connection_directory`; root mounts fusectl for it. Raises `OSError` if that fails."""
+    directory = connection_directory(mount)
+    if not os.path.isdir(directory) and os.geteuid() == 0:
+        syscalls.mount(b"fusectl", os.fsencode(_FUSECTL), b"fusectl")
+    return directory
+
+
 def raise_queue_limits(mount: MountEntry, max_background: int) -> bool:
     """Let *max_background* asynchronous requests of the mount be under way at once.
 
@@ -40,8 +99,7 @@ def raise_queue_limits(mount: MountEntry, max_background: int) -> bool:
     """
     directory = connection_directory(mount)
     try:
-        if not os.path.isdir(directory) and os.geteuid() == 0:
-            syscalls.mount(b"fusectl", os.fsencode(_FUSECTL), b"fusectl")
+        _provide_directory(mount)
         for name, value, most in (
             ("max_background", max_background, "max_user_bgreq"),
             ("congestion_threshold", max_background * 3 // 4, "max_user_congthresh"),
@@ -56,16 +114,6 @@ def raise_queue_limits(mount: MountEntry, max_background: int) -> bool:
             directory,
             exc.strerror,
         )
-        return False
-    return True
-
-
-def abort_connection(mount: MountEntry) -> bool:
-    """Make every request of the mount fail at once (fuse.rst, "Aborting a filesystem")."""
-    try:
-        with open(f"{connection_directory(mount)}/abort", "w") as file:
-            file.write("1")
-    except OSError:
         return False
     return True
 

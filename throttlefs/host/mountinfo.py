@@ -33,6 +33,15 @@ class MountEntry:
     user_id: int | None = None
     root: bytes = b"/"
 
+    def shows_same_as(self, other: MountEntry) -> bool:
+        """Whether both show one filesystem.
+
+        The device number says so; the rest tells a later mount that has got the number.
+        """
+        return (self.major, self.minor, self.fstype, self.source, self.user_id) == (
+            *(other.major, other.minor, other.fstype, other.source, other.user_id),
+        )
+
 
 def _unescape(field: bytes) -> bytes:
     return _ESCAPE.sub(lambda match: bytes([int(match[1], 8)]), field)

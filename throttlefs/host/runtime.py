@@ -2,14 +2,14 @@
 
 Each mount leaves one small file and its control socket there, named by its device number (which
 no other mount has while it lives). The file has the daemon's process id and start time, which
-tells a daemon from a later process of the same id.
+tells a daemon from a later process of the same id, and its namespaces, for others may share the
+directory.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import signal
 import stat
 import tempfile
 from dataclasses import asdict, dataclass
@@ -17,40 +17,41 @@ from dataclasses import asdict, dataclass
 from throttlefs.errors import ThrottlefsError
 
 from .mountinfo import MountEntry, read_mounts
+from .namespaces import own_namespaces, proc_shows_own_ids
 
 _LARGEST_PID = 1 << 22  # proc(5), pid_max
+_LONGEST_RECORD = 1 << 16  # bytes; two paths of PATH_MAX, escaped, are less
 
 
 @dataclass(frozen=True, slots=True)
 class MountRecord:
-    """What a daemon says of itself: *start_time* in clock ticks since boot (proc(5))."""
+    """What a daemon says of itself.
+
+    *start_time* is in clock ticks since boot (proc(5)); *pid_ns* and *mnt_ns* are the namespaces
+    that it runs in, as in `Namespaces`.
+    """
 
     pid: int
     start_time: int
     source: str
     target: str
+    pid_ns: int
+    mnt_ns: int
+
+    def can_be_judged(self) -> bool:
+        """Whether this process can tell if the daemon runs: only in the same PID namespace."""
+        return self.pid_ns == own_namespaces().pid and proc_shows_own_ids()
 
     def is_alive(self) -> bool:
-        """Whether the daemon still runs."""
+        """Whether the daemon still runs; only if the record `can_be_judged`."""
         return process_start_time(self.pid) == self.start_time
 
-    def send(self, number: signal.Signals) -> None:
-        """Signal the daemon, and nobody else who may have its process id by now.
 
-        Raises `OSError`: ProcessLookupError if it is gone, PermissionError if it is another
-        user's.
-        """
-        descriptor = os.pidfd_open(self.pid)
-        try:
-            if not self.is_alive():
-                raise ProcessLookupError
-            signal.pidfd_send_signal(descriptor, number)
-        finally:
-            os.close(descriptor)
+def process_start_time(pid: int | str) -> int | None:
+    """When process *pid* started, in clock ticks since boot; None if there is none or a zombie.
 
-
-def process_start_time(pid: int) -> int | None:
-    """When process *pid* started, in clock ticks since boot; None if there is none or a zombie."""
+    *pid* may be ``self``.
+    """
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             # The command's name, in parentheses, may itself hold spaces and parentheses.
@@ -63,43 +64,64 @@ def process_start_time(pid: int) -> int | None:
 def runtime_directory() -> str:
     """This user's directory for the state of running mounts, made if missing.
 
-    ``/run/throttlefs`` for root, else below XDG_RUNTIME_DIR or ``/run/user/UID``, else a 0700
-    directory in the temporary directory. Raises `ThrottlefsError` if it belongs to somebody
-    else, since its contents would be believed.
+    For root the first that can be had of ``/run/throttlefs``, one below XDG_RUNTIME_DIR if that
+    is root's, and one in ``/tmp``: /run may be read-only, or another's in a user namespace. For
+    others it is below XDG_RUNTIME_DIR or ``/run/user/UID``, else a 0700 directory in the temporary
+    directory.
+
+    Raises `ThrottlefsError` if it cannot be made or belongs to somebody else, since its contents
+    would be believed.
     """
     uid = os.geteuid()
-    user_dir = f"/run/user/{uid}"
     if uid == 0:
-        path = "/run/throttlefs"
-    elif os.environ.get("XDG_RUNTIME_DIR"):
-        path = os.path.join(os.environ["XDG_RUNTIME_DIR"], "throttlefs")
-    elif os.path.isdir(user_dir):
-        path = f"{user_dir}/throttlefs"
-    else:
-        path = os.path.join(tempfile.gettempdir(), f"throttlefs-{uid}")
+        return _directory_of_root()
+    path = directories_of(uid)[0]
+    if not os.environ.get("XDG_RUNTIME_DIR") and not os.path.isdir(os.path.dirname(path)):
+        path = directories_of(uid)[-1]
+    problem = _make_own(path)
+    if problem is not None:
+        raise ThrottlefsError(f"{problem}; set XDG_RUNTIME_DIR to a directory of yours")
+    return path
+
+
+def _directory_of_root() -> str:
+    problems = []
+    for path in directories_of(0):
+        problem = _make_own(path)
+        if problem is None:
+            return path
+        problems.append(problem)
+    raise ThrottlefsError(
+        f"{problems[0]}, and there is no other place; make /run writable,"
+        " for example with: mount -t tmpfs tmpfs /run"
+    )
+
+
+def _make_own(path: str) -> str | None:
+    """Make the directory *path*, if missing; returns why it cannot be used, or None."""
     try:
         os.makedirs(path, mode=0o700, exist_ok=True)
         st = os.lstat(path)
     except OSError as exc:
-        raise ThrottlefsError(
-            f"cannot make the runtime directory {path}: {exc.strerror};"
-            " set XDG_RUNTIME_DIR to a directory of yours"
-        ) from None
-    if not stat.S_ISDIR(st.st_mode) or st.st_uid != uid or st.st_mode & 0o022:
-        raise ThrottlefsError(
-            f"the runtime directory {path} is not a directory that only you can write;"
-            " remove it or set XDG_RUNTIME_DIR"
-        )
-    return path
+        return f"cannot make the runtime directory {path}: {exc.strerror}"
+    if not stat.S_ISDIR(st.st_mode) or st.st_uid != os.geteuid() or st.st_mode & 0o022:
+        return f"the runtime directory {path} is not a directory that only you can write"
+    if not os.access(path, os.W_OK):
+        return f"cannot write to the runtime directory {path}"
+    return None
 
 
-def _record_path(mount: MountEntry) -> str:
-    return os.path.join(runtime_directory(), f"{mount.major}-{mount.minor}.json")
+def _name(mount: MountEntry, extension: str) -> str:
+    return f"{mount.major}-{mount.minor}.{extension}"
 
 
 def socket_path(mount: MountEntry) -> str:
     """Where the control socket of *mount* is, beside its record."""
-    return os.path.join(runtime_directory(), f"{mount.major}-{mount.minor}.sock")
+    return os.path.join(runtime_directory(), _name(mount, "sock"))
+
+
+def _owner(mount: MountEntry) -> int:
+    return os.geteuid() if mount.user_id is None else mount.user_id
 
 
 def find_socket(mount: MountEntry) -> str | None:
@@ -107,9 +129,9 @@ def find_socket(mount: MountEntry) -> str | None:
 
     Only a socket of the user who mounted is believed.
     """
-    owner = os.geteuid() if mount.user_id is None else mount.user_id
-    for directory in _directories_of(owner):
-        path = os.path.join(directory, f"{mount.major}-{mount.minor}.sock")
+    owner = _owner(mount)
+    for directory in directories_of(owner):
+        path = os.path.join(directory, _name(mount, "sock"))
         try:
             st = os.lstat(path)
         except OSError:
@@ -119,43 +141,70 @@ def find_socket(mount: MountEntry) -> str | None:
     return None
 
 
-def _directories_of(uid: int) -> list[str]:
-    """Where a daemon of the user *uid* may keep its state, as `runtime_directory` chooses."""
+def directories_of(uid: int) -> list[str]:
+    """Where a daemon of the user *uid* may keep its state, best first."""
+    named = os.environ.get("XDG_RUNTIME_DIR") if uid == os.geteuid() else None
     if uid == 0:
-        return ["/run/throttlefs"]
-    own = os.environ.get("XDG_RUNTIME_DIR") if uid == os.geteuid() else None
+        in_tmp = ["/tmp/throttlefs-0"] if os.path.isdir("/tmp") and _is_sticky("/tmp") else []
+        own = [os.path.join(named, "throttlefs")] if named and _is_roots(named) else []
+        return ["/run/throttlefs", *own, *in_tmp]
     return [
-        *([os.path.join(own, "throttlefs")] if own else []),
+        *([os.path.join(named, "throttlefs")] if named else []),
         f"/run/user/{uid}/throttlefs",
         os.path.join(tempfile.gettempdir(), f"throttlefs-{uid}"),
     ]
 
 
+def _is_sticky(directory: str) -> bool:
+    """Whether nobody else can take away or rename what root makes in it."""
+    return bool(os.stat(directory).st_mode & stat.S_ISVTX)
+
+
+def _is_roots(directory: str) -> bool:
+    """Whether root alone can write there: sudo may hand on its caller's XDG_RUNTIME_DIR."""
+    try:
+        st = os.lstat(directory)
+    except OSError:
+        return False
+    return stat.S_ISDIR(st.st_mode) and st.st_uid == 0 and not st.st_mode & 0o022
+
+
 def write_record(mount: MountEntry, source: str, target: str) -> None:
     """Leave the record of this process's *mount*."""
-    pid = os.getpid()
-    start_time = process_start_time(pid)
-    assert start_time is not None
-    path = _record_path(mount)
-    temporary = f"{path}.{pid}"
+    record = _own_record(source, target)
+    path = os.path.join(runtime_directory(), _name(mount, "json"))
+    temporary = f"{path}.{record.pid}.{record.pid_ns}"
     with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        json.dump(asdict(MountRecord(pid, start_time, source, target)), file)
+        json.dump(asdict(record), file)
     os.rename(temporary, path)
+
+
+def _own_record(source: str, target: str) -> MountRecord:
+    start_time = process_start_time("self")
+    assert start_time is not None
+    own = own_namespaces()
+    return MountRecord(os.getpid(), start_time, source, target, own.pid, own.mnt)
 
 
 def remove_record(mount: MountEntry) -> None:
     """Remove this process's record of *mount*; one of a later mount of its number stays."""
     try:
-        record = read_record(mount)
-        if record is not None and record.pid == os.getpid():
-            os.unlink(_record_path(mount))
+        path = os.path.join(runtime_directory(), _name(mount, "json"))
+        record = _read(path, os.geteuid())
+        if record is not None and record == _own_record(record.source, record.target):
+            os.unlink(path)
     except (OSError, ThrottlefsError):
         pass  # somebody else has tidied up
 
 
 def clear_dead_records() -> None:
-    """Remove what daemons left behind that were killed."""
+    """Remove what daemons left behind that were killed.
+
+    Only those of our own namespaces: other containers that share the directory have mounts that
+    we do not see, and processes whose ids mean nothing here.
+    """
     directory = runtime_directory()
+    own = own_namespaces()
     # A mount that is just starting may have the number of a dead one, and no record yet.
     mounted = {f"{entry.major}-{entry.minor}" for entry in read_mounts()}
     for name in os.listdir(directory):
@@ -163,8 +212,10 @@ def clear_dead_records() -> None:
         path = os.path.join(directory, name)
         if extension != ".json" or stem in mounted:
             continue
-        record = _read(path)
-        if record is None or not record.is_alive():
+        record = _read(path, os.geteuid())
+        if record is None or record.mnt_ns != own.mnt or not record.can_be_judged():
+            continue
+        if not record.is_alive():
             for leftover in (path, os.path.join(directory, stem + ".sock")):
                 try:
                     os.unlink(leftover)
@@ -173,20 +224,34 @@ def clear_dead_records() -> None:
 
 
 def read_record(mount: MountEntry) -> MountRecord | None:
-    """The record of *mount*, if this user's directory has one."""
-    return _read(_record_path(mount))
+    """The record of *mount*, which may be another user's if we are root.
+
+    Only a record of the user who mounted is believed.
+    """
+    owner = _owner(mount)
+    for directory in directories_of(owner):
+        record = _read(os.path.join(directory, _name(mount, "json")), owner)
+        if record is not None:
+            return record
+    return None
 
 
-def _read(path: str) -> MountRecord | None:
+def _read(path: str, owner: int) -> MountRecord | None:
+    """The record in the file *path*, if that is one, and *owner*'s."""
     try:
-        with open(path) as file:
-            record = MountRecord(**json.load(file))
-    except (FileNotFoundError, ValueError, TypeError, RecursionError):
+        # Another user's directory may have anything of that name: a FIFO, a symlink.
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        with open(os.open(path, flags), "rb") as file:
+            st = os.fstat(file.fileno())
+            if not stat.S_ISREG(st.st_mode) or st.st_uid != owner:
+                return None
+            record = MountRecord(**json.loads(file.read(_LONGEST_RECORD)))
+    except (OSError, ValueError, TypeError, RecursionError):
         return None
-    numbers, texts = (record.pid, record.start_time), (record.source, record.target)
+    numbers = (record.pid, record.start_time, record.pid_ns, record.mnt_ns)
     is_sound = (
         all(type(number) is int and number > 0 for number in numbers)
         and record.pid <= _LARGEST_PID
-        and all(isinstance(text, str) for text in texts)
+        and all(isinstance(text, str) for text in (record.source, record.target))
     )
     return record if is_sound else None

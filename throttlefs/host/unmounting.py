@@ -13,38 +13,70 @@ import time
 from throttlefs import FILESYSTEM_TYPE
 from throttlefs.errors import ThrottlefsError
 
-from . import syscalls
-from .busy import describe_users
-from .mountinfo import MountEntry, mounted_at, read_mounts, resolve_mount_point
-from .runtime import MountRecord, read_record
+from . import descriptors, runtime, syscalls
+from .busy import describe_elsewhere, describe_users
+from .daemons import Daemon, find_daemon
+from .mountinfo import MountEntry, mounted_at, resolve_mount_point
 
 GRACE_S = 10.0
 """How long a busy mount is given to become idle, in seconds."""
 
 _RETRY_S = 0.05
 _EXIT_WAIT_S = 30.0
+_SOON_S = 0.5
+"""How long a daemon may take to end before it is asked what else holds its mount."""
+
+_ANSWER_WITHIN_S = 2.0
+_MTAB = "/etc/mtab"
 
 
 class BusyError(ThrottlefsError):
     """Somebody still uses the mount."""
 
 
-def find_mount(device: tuple[int, int]) -> MountEntry | None:
-    """The mount with the device number (major, minor), wherever it was moved to."""
-    for entry in read_mounts():
-        if (entry.major, entry.minor) == device:
-            return entry
-    return None
+def is_dead(mount: MountEntry, within_s: float = _ANSWER_WITHIN_S) -> bool:
+    """Whether the mount's daemon is gone, so that every access fails with ENOTCONN.
+
+    A mount that does not answer within *within_s* seconds is not dead. A daemon must not ask this
+    of its own mount.
+    """
+    record = runtime.read_record(mount)
+    if record is not None and record.can_be_judged():
+        return not record.is_alive()
+    return _ask(mount.point, within_s) == errno.ENOTCONN
 
 
-def is_dead(mount: MountEntry) -> bool:
-    """Whether the mount's daemon is gone, so that every access fails with ENOTCONN."""
+def _ask(point: bytes, within_s: float) -> int:
+    """The errno of a statvfs(2) of *point*, 0 if it succeeds; ETIMEDOUT if there is no answer.
+
+    A process whose request a daemon has read, and does not answer, cannot be killed. So it is a
+    child that asks, and it is left behind if need be.
+    """
+    # Not stat, which the kernel answers from what it remembers for attr_timeout.
+    child = os.fork()
+    if child == 0:
+        number = errno.EIO
+        try:
+            # Whoever waits for the end of our output is not to wait for this child.
+            descriptors.let_go_of((0, 1, 2))
+            descriptors.close_all(descriptors.beside_standard())
+            os.statvfs(point)
+            number = 0
+        except OSError as exc:
+            number = exc.errno or errno.EIO
+        finally:
+            os._exit(number)
+    pidfd = os.pidfd_open(child)
     try:
-        # Not stat, which the kernel answers from what it remembers for attr_timeout.
-        os.statvfs(mount.point)
-    except OSError as exc:
-        return exc.errno == errno.ENOTCONN
-    return False
+        poller = select.poll()
+        poller.register(pidfd, select.POLLIN)
+        if not poller.poll(within_s * 1000):
+            os.kill(child, signal.SIGKILL)
+            return errno.ETIMEDOUT
+        _, status = os.waitpid(child, 0)
+        return max(os.waitstatus_to_exitcode(status), 0)
+    finally:
+        os.close(pidfd)
 
 
 def unmount(mount: MountEntry, lazy: bool = False) -> None:
@@ -52,20 +84,56 @@ def unmount(mount: MountEntry, lazy: bool = False) -> None:
 
     Raises `BusyError`, or `ThrottlefsError` if it is not ours to unmount.
     """
-    point = os.fsdecode(mount.point)
     if os.geteuid() == 0:
         try:
             _unmount_as_root(mount, lazy)
         except OSError as exc:
             if exc.errno == errno.EBUSY:
-                raise BusyError(f"{point} is busy") from None
-            raise ThrottlefsError(f"cannot unmount {point}: {exc.strerror}") from None
-        return
+                raise BusyError(f"{os.fsdecode(mount.point)} is busy") from None
+            raise ThrottlefsError(_refused(mount, _why_not_root(exc))) from None
+    else:
+        _unmount_as_user(mount, lazy)
+
+
+def _refused(mount: MountEntry, why: str) -> str:
+    return f"cannot unmount {os.fsdecode(mount.point)}: {why}"
+
+
+def _why_not_root(error: OSError) -> str:
+    """What keeps root from unmounting, where the errno alone would not help (umount(2))."""
+    if error.errno == errno.EPERM:
+        return "this root lacks the capability SYS_ADMIN; unmount it outside of this container"
+    if error.errno == errno.EINVAL:
+        return "it was mounted outside of this user namespace; unmount it there"
+    return error.strerror or str(error)
+
+
+def _unmount_as_user(mount: MountEntry, lazy: bool) -> None:
     program = shutil.which("fusermount3")
     if program is None:
         raise ThrottlefsError("fusermount3 is missing; install the package fuse3")
+    said = _run(program, "-u", *(["-z"] if lazy else []), "--", mount.point)
+    if said is not None and not os.path.exists(_MTAB):
+        # fusermount3 looks its mounts up there, umount(8) in mountinfo.
+        umount = shutil.which("umount", path=os.environ.get("PATH", os.defpath) + ":/bin:/usr/bin")
+        if umount is not None:
+            said = _run(umount, *(["-l"] if lazy else []), "--", mount.point)
+        if said is not None and "busy" not in said:
+            said = (
+                f"fusermount3 needs {_MTAB}, which is missing;"
+                f" as root: ln -s /proc/self/mounts {_MTAB}"
+            )
+    if said is None:
+        return
+    if "busy" in said:
+        raise BusyError(f"{os.fsdecode(mount.point)} is busy")
+    raise ThrottlefsError(_refused(mount, said))
+
+
+def _run(program: str, *arguments: str | bytes) -> str | None:
+    """Run *program*: None if it succeeds, else the last line of what it said, in English."""
     result = subprocess.run(
-        [program, "-u", *(["-z"] if lazy else []), "--", mount.point],
+        [program, *arguments],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -73,13 +141,10 @@ def unmount(mount: MountEntry, lazy: bool = False) -> None:
         env={**os.environ, "LC_ALL": "C"},
         check=False,
     )
-    if result.returncode:
-        said = result.stderr.strip().splitlines()
-        if "busy" in result.stderr:
-            raise BusyError(f"{point} is busy")
-        raise ThrottlefsError(
-            f"cannot unmount {point}: {said[-1] if said else 'fusermount3 failed'}"
-        )
+    if result.returncode == 0:
+        return None
+    said = result.stderr.strip().splitlines()
+    return said[-1] if said else f"{os.path.basename(program)} failed"
 
 
 def _unmount_as_root(mount: MountEntry, lazy: bool) -> None:
@@ -98,7 +163,7 @@ def _unmount_as_root(mount: MountEntry, lazy: bool) -> None:
         finally:
             os.close(found)
         if not is_it:
-            raise OSError(errno.EINVAL, "another mount has come in its place")
+            raise OSError(errno.ESTALE, "another mount has come in its place")
         syscalls.umount(b"/proc/self/fd/%d/%s" % (parent, name or b"."), lazy)
     finally:
         os.close(parent)
@@ -140,19 +205,26 @@ def umount_command(target: str, lazy: bool, grace_s: float = GRACE_S) -> None:
             f"{os.fsdecode(mount.point)} is another user's mount; only that user and root may"
             " unmount it"
         )
-    record = read_record(mount)
-    if record is not None and not record.is_alive():
-        # The daemon was killed: every access fails with ENOTCONN, so nothing can be lost.
-        record, lazy = None, True
-    daemon = _Daemon(record)
-    daemon.open_gates()
+    daemon = find_daemon(mount)
+    if daemon is None:
+        # If it was killed, every access fails with ENOTCONN, so nothing can be lost.
+        _unmount_within(mount, lazy or is_dead(mount), grace_s)
+        return
+    try:
+        _unmount_served(mount, daemon, lazy, grace_s)
+    finally:
+        daemon.close()
+
+
+def _unmount_served(mount: MountEntry, daemon: Daemon, lazy: bool, grace_s: float) -> None:
+    daemon.send(signal.SIGUSR1)  # opens the gates
     try:
         _unmount_within(mount, lazy, grace_s)
-    except BusyError:
-        daemon.close_gates()
-        raise BusyError(busy_message(mount)) from None
-    if not lazy:
-        daemon.wait_until_gone()
+        if not lazy:
+            _see_off(mount, daemon, grace_s)
+    except ThrottlefsError:
+        daemon.send(signal.SIGUSR2)  # closes them
+        raise
 
 
 def _unmount_within(mount: MountEntry, lazy: bool, grace_s: float) -> None:
@@ -163,46 +235,34 @@ def _unmount_within(mount: MountEntry, lazy: bool, grace_s: float) -> None:
             return
         except BusyError:
             if time.monotonic() >= deadline:
-                raise
+                raise BusyError(busy_message(mount)) from None
         time.sleep(_RETRY_S)
 
 
-class _Daemon:
-    """The process behind a mount, as far as this user may talk to it."""
+def _see_off(mount: MountEntry, daemon: Daemon, grace_s: float) -> None:
+    """Return when the daemon has written back and ended.
 
-    def __init__(self, record: MountRecord | None) -> None:
-        self._record = record
-        self._pidfd = -1
-        if record is not None:
-            try:
-                self._pidfd = os.pidfd_open(record.pid)
-            except OSError:
-                self._record = None
-
-    def _send(self, number: signal.Signals) -> None:
-        if self._record is not None:
-            try:
-                self._record.send(number)
-            except OSError:
-                pass  # gone, or not ours: then the unmount alone has to do
-
-    def open_gates(self) -> None:
-        self._send(signal.SIGUSR1)
-
-    def close_gates(self) -> None:
-        self._send(signal.SIGUSR2)
-
-    def wait_until_gone(self) -> None:
-        """Return when the daemon has written back and ended."""
-        if self._pidfd < 0:
-            return
-        poller = select.poll()
-        poller.register(self._pidfd, select.POLLIN)
-        gone = poller.poll(_EXIT_WAIT_S * 1000)
-        os.close(self._pidfd)
-        if not gone:
-            assert self._record is not None
+    Raises `ThrottlefsError` if it does not: for *grace_s* seconds because its mount is mounted
+    elsewhere, or for long. Many a program has a copy of all mounts for a moment (unshare(1)).
+    """
+    point = os.fsdecode(mount.point)
+    deadline = time.monotonic() + grace_s
+    while not daemon.has_ended(_SOON_S):
+        is_late = time.monotonic() >= deadline
+        elsewhere = describe_elsewhere(mount, daemon.pid)
+        if elsewhere is None:
+            if is_late:
+                break
+            continue
+        daemon.send(signal.SIGUSR2)  # those who use it there are to be held to the limits
+        # The kernel may give the number of a mount that is gone to another, while the daemon
+        # writes back.
+        if is_late and not daemon.has_ended(_SOON_S):
             raise ThrottlefsError(
-                f"unmounted, but the daemon (process {self._record.pid}) has not ended"
-                f" within {_EXIT_WAIT_S:.0f} s"
+                f"{point} is unmounted, but the same mount is still served {elsewhere}"
             )
+    if not daemon.has_ended(_EXIT_WAIT_S):
+        raise ThrottlefsError(
+            f"{point} is unmounted, but the daemon (process {daemon.pid}) has not ended;"
+            " another mount namespace may hold the mount"
+        )

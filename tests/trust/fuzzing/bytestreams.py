@@ -70,8 +70,8 @@ def _found(pieces: list[bytes]) -> list[bytes | str]:
 def record() -> Iterator[Check]:
     """A record in the runtime directory: sound, or none."""
     with tempfile.TemporaryDirectory() as directory:
-        original = runtime.runtime_directory
-        runtime.runtime_directory = lambda: directory
+        original = runtime.directories_of
+        runtime.directories_of = lambda _uid: [directory]
         entry = MountEntry(1, 0, 45, b"/mnt", "fuse.throttlefs", b"/src", "rw")
         path = os.path.join(directory, "0-45.json")
 
@@ -86,7 +86,7 @@ def record() -> Iterator[Check]:
         try:
             yield check
         finally:
-            runtime.runtime_directory = original
+            runtime.directories_of = original
 
 
 @contextmanager
