@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import errno
 import os
-from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
@@ -19,15 +18,13 @@ import pyfuse3
 from throttlefs.host import syscalls
 from throttlefs.host.files import FileKey, clock_of_files
 
+from .held import HeldDescriptors
 from .inode import Inode
 
 PATH_FLAGS = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _BY_HANDLE = os.O_PATH | os.O_CLOEXEC  # through /proc/self/fd, whose links must be followed
 _DEVICE_SHIFT = 48
 _FIRST_FALLBACK_NUMBER = 1 << 62
-
-_MOST_LOOKED_AT = 1024
-_FEW = 16
 
 
 def _stale() -> OSError:
@@ -51,9 +48,7 @@ class InodeTable:
         self.root.pins = 1  # never evicted
         self._by_number: dict[int, Inode] = {self.root.number: self.root}
         self._by_key: dict[FileKey, Inode] = {self.root.key: self.root}
-        self._held: OrderedDict[Inode, None] = OrderedDict()  # evictable, oldest first
-        self._max_descriptors = max_descriptors
-        self._excess_borne = 0  # how many more are held before anybody looks for one to close
+        self._held = HeldDescriptors(max_descriptors)
         self._devices: dict[int, int] = {st.st_dev: 0}
         self._next_fallback = _FIRST_FALLBACK_NUMBER
 
@@ -98,7 +93,7 @@ class InodeTable:
         if inode.fd < 0 and inode.handle_fds:
             # The descriptor of a handle is closed with the handle, so it must not be lent.
             proc_path = b"/proc/self/fd/%d" % inode.handle_fds[0]
-            self._hold(inode, os.open(proc_path, os.O_PATH | os.O_CLOEXEC))
+            self._held.hold(inode, os.open(proc_path, os.O_PATH | os.O_CLOEXEC))
         fd = self.fd(inode)
         inode.pins += 1
         try:
@@ -150,7 +145,7 @@ class InodeTable:
         if inode.fd >= 0:
             os.close(fd)
         else:
-            self._hold(inode, fd)
+            self._held.hold(inode, fd)
         inode.lookups += 1
         return inode
 
@@ -175,7 +170,7 @@ class InodeTable:
         if not may_open:
             return
         try:
-            self._hold(inode, self.open_path(b"/proc/self/fd/%d" % handle_fd, -1, _BY_HANDLE))
+            self._held.hold(inode, self.open_path(b"/proc/self/fd/%d" % handle_fd, -1, _BY_HANDLE))
         except OSError:
             pass  # no descriptor is left
 
@@ -205,12 +200,12 @@ class InodeTable:
         del self._by_number[number]
         if self._by_key.get(inode.key) is inode:
             del self._by_key[inode.key]
-        self._held.pop(inode, None)
+        self._held.let_go(inode)
         return inode
 
     def held(self) -> list[Inode]:
         """The inodes that have a descriptor of their own, except the root."""
-        return list(self._held)
+        return self._held.inodes()
 
     @contextmanager
     def all_pinned(self, inodes: Iterable[Inode]) -> Iterator[list[Inode]]:
@@ -237,7 +232,7 @@ class InodeTable:
             # Its number in SRC may soon be another file's.
             if self._by_key.get(inode.key) is inode:
                 del self._by_key[inode.key]
-            self._held.pop(inode, None)
+            self._held.let_go(inode)
             taken.append((inode.fd, inode.key))
             inode.fd = -1
         return taken
@@ -252,7 +247,7 @@ class InodeTable:
         if inode is None or inode.fd >= 0:
             os.close(fd)
         else:
-            self._hold(inode, fd)
+            self._held.hold(inode, fd)
 
     def renamed(self, key: FileKey, parent: Inode, name: bytes) -> None:
         """Note the new place of the file *key*."""
@@ -276,7 +271,7 @@ class InodeTable:
         Only the thread of the loop may call this, like everything here.
         """
         short = error.errno in (errno.EMFILE, errno.ENFILE)
-        return short and self._evict(max(1, len(self._held) // 2)) > 0
+        return short and self._held.evict(max(1, len(self._held) // 2)) > 0
 
     def close(self) -> None:
         """Close every descriptor, the root's included."""
@@ -351,57 +346,5 @@ class InodeTable:
         except BaseException:
             os.close(fd)
             raise
-        self._hold(inode, fd)
+        self._held.hold(inode, fd)
         return fd
-
-    def _hold(self, inode: Inode, fd: int) -> None:
-        inode.fd = fd
-        self._held[inode] = None
-        excess = len(self._held) - self._max_descriptors
-        if excess > self._excess_borne:
-            # A few at once, so that the scan is not repeated for every lookup.
-            few = self._max_descriptors // 32
-            inode.pins += 1
-            closed = self._evict(excess + few)
-            inode.pins -= 1
-            # Perhaps many deleted files are held that somebody has open: try again a little later.
-            self._excess_borne = 0 if closed >= excess else excess - closed + few + _FEW
-
-    def _evict(self, count: int) -> int:
-        """Close up to *count* descriptors, the least used first (a second chance for each).
-
-        Returns how many were closed. Looks at `_MOST_LOOKED_AT` descriptors at most: each takes
-        some system calls, and all requests wait meanwhile.
-        """
-        closed = 0
-        for _ in range(min(2 * len(self._held), _MOST_LOOKED_AT)):
-            if closed >= count:
-                break
-            inode, _none = self._held.popitem(last=False)
-            if inode.pins or inode.recently_used or not self._can_reopen(inode):
-                inode.recently_used = False
-                self._held[inode] = None
-                continue
-            inode.left_ns = clock_of_files()
-            os.close(inode.fd)
-            inode.fd = -1
-            closed += 1
-        return closed
-
-    def _can_reopen(self, inode: Inode) -> bool:
-        """Whether the file would be found again without its descriptor."""
-        if inode.handle_fds:
-            return True
-        parent = inode.parent
-        if parent is None:
-            return False
-        born = syscalls.birth_ns(inode.fd)
-        if born is not None and born >= clock_of_files():
-            return False  # made by another clock: it would seem to be made after it was closed
-        if parent.fd < 0:
-            return True  # as certain as the parent was when its own descriptor was closed
-        try:
-            st = os.stat(inode.name, dir_fd=parent.fd, follow_symlinks=False)
-        except OSError:
-            return False
-        return (st.st_dev, st.st_ino) == inode.key
