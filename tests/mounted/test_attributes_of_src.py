@@ -110,3 +110,29 @@ def test_a_renamed_file_is_held_to_the_limits_of_its_new_name(
         assert limit("d/disk", "bps") == b"0"
         os.rename(mounted.path / "d", mounted.path / "old")
         assert limit("old/disk", "iops") == b"7"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives files to groups of others")
+@pytest.mark.parametrize(("mode", "left"), [(0o2644, 0o2644), (0o2755, 0o755), (0o6755, 0o755)])
+def test_a_setgid_bit_that_marks_no_program_outlasts_a_truncate(
+    make_mount: MountFactory, reachable: Path, mode: int, left: int
+) -> None:
+    """As on ext4 (xfstests generic/193), for somebody in the file's group."""
+    mounted = make_mount("allow_other", source=reachable / "src", target=reachable / "mnt")
+    mounted.source.chmod(0o777)
+    file = mounted.source / "f"
+    file.write_bytes(b"0123456789")
+    os.chown(file, 65534, 1234)
+    os.chmod(file, mode)
+    plain = reachable / "plain"
+    shutil.copy(file, plain)
+    os.chown(plain, 65534, 1234)
+    os.chmod(plain, mode)
+    for path in (mounted.path / "f", plain):
+        subprocess.run(
+            ["setpriv", "--reuid=65534", "--regid=1234", "--clear-groups", "truncate", "-s5", path],
+            check=True,
+        )
+    assert os.stat(plain).st_mode & 0o7777 == left
+    assert os.stat(file).st_mode & 0o7777 == left
+    assert os.stat(mounted.path / "f").st_mode & 0o7777 == left

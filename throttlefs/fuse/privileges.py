@@ -125,6 +125,19 @@ def acting_for(uid: int, gid: int, *, keep_modes: bool = False) -> Iterator[None
         _call("capset", before)  # becoming root again has raised all capabilities
 
 
+@contextmanager
+def in_group(gid: int) -> Iterator[None]:
+    """Be in the group *gid* for what follows, if this is root's daemon; in this thread."""
+    if os.geteuid() != 0:
+        yield
+        return
+    _libc.setfsgid(gid)
+    try:
+        yield
+    finally:
+        _libc.setfsgid(os.getegid())
+
+
 def mode_of_new(mode: int, caller: pyfuse3.RequestContext, dir_fd: int) -> int:
     """The mode to make a file with in the directory *dir_fd*."""
     if not _has_default_acl(dir_fd):

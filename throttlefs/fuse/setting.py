@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
@@ -45,16 +46,30 @@ def set_attributes(
             # After chown, which takes setuid and setgid away.
             _set_mode(path, attr.st_mode, os.fstat(fd), ctx)
         if fields.update_size and not block_device.is_device_of_size(fd, attr.st_size):
-            if size_fd >= 0:
-                os.ftruncate(size_fd, attr.st_size)
-            else:
-                os.truncate(path, attr.st_size)
+            with _keeping_setgid(os.fstat(fd), ctx):
+                if size_fd >= 0:
+                    os.ftruncate(size_fd, attr.st_size)
+                else:
+                    os.truncate(path, attr.st_size)
         if fields.update_atime or fields.update_mtime:
             _set_times(path, attr, fields)
         return os.fstat(fd)
     finally:
         if size_fd >= 0:
             os.close(size_fd)  # here, for it may be the last of an unlinked file
+
+
+def _keeping_setgid(
+    st: os.stat_result, ctx: pyfuse3.RequestContext
+) -> contextlib.AbstractContextManager[None]:
+    """Leave a setgid bit that marks no program to whoever is in the group.
+
+    The kernel takes it from all others who change the file (``setattr_should_drop_sgid``).
+    """
+    is_mark = st.st_mode & (stat.S_ISGID | stat.S_IXGRP) == stat.S_ISGID
+    if is_mark and privileges.may_keep_setgid(ctx, st.st_gid):
+        return privileges.in_group(st.st_gid)
+    return contextlib.nullcontext()
 
 
 def _set_mode(path: bytes, mode: int, st: os.stat_result, ctx: pyfuse3.RequestContext) -> None:
