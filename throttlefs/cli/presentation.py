@@ -1,4 +1,4 @@
-"""Answers of the control socket as text for people, and their words as arguments."""
+"""Turns answers of the control socket into text, and words of the command line into arguments."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def _state_text(state: Mapping[str, Any], key: str) -> str:
 
 
 def changes_text(changed: Sequence[Mapping[str, Any]], point: str) -> str:
-    """What a change has done, a line for each value: "disk.img: bps 1M -> 2M"."""
+    """The result of a change, a line for each value: "disk.img: bps 1M -> 2M"."""
     lines = []
     for one in changed:
         before, after = one["before"], one["after"]
@@ -121,7 +121,7 @@ def _said(state: Mapping[str, Any], group: str) -> tuple[str, str, str]:
 
 
 def _stats_columns(per: str) -> tuple[Column, ...]:
-    """The columns of statistics; *per* says what counts are counted in."""
+    """The columns of statistics; *per* is the unit of counts."""
     return (
         Column("image", wide=Wide.ELIDED),
         Column("", right=True),
@@ -139,7 +139,7 @@ def _stats_columns(per: str) -> tuple[Column, ...]:
 
 
 def _print_figures(rows: Sequence[Row], rates: bool) -> None:
-    """Print what images did: *rates* a second, else in all."""
+    """Print what images did: *rates* says a second, else in all."""
     lines = []
     for row in rows:
         for name, activity in (("read", row.read), ("write", row.write)):
@@ -203,7 +203,7 @@ def _activity_json(activity: Activity) -> dict[str, Any]:
         found[f"{name}_quantiles_ns"] = {
             label: quantile_ns(histogram, fraction) for label, fraction in QUANTILES.items()
         }
-        # Each bucket by the duration (ns) that all in it and before it are below.
+        # The key of a bucket is the duration (ns) that all counts up to it are below.
         found[f"{name}_histogram_ns"] = {
             f"{upper_bound_ns(bucket):.0f}": count
             for bucket, count in enumerate(histogram)

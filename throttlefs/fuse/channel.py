@@ -1,4 +1,4 @@
-"""The requests of the kernel, and the replies to them.
+"""Takes the requests of the kernel and sends the replies.
 
 ::
 
@@ -6,9 +6,10 @@
                                 |
                                 +------ all others -----> table.py ---> Operations
 
-libfuse and pyfuse3 have mounted and shaken hands (`handshake`); from then on the channel alone
-reads the FUSE descriptor. Work that can finish at once returns its result, and the reply goes out.
-Work that must wait returns a coroutine, which the session loop runs.
+libfuse and pyfuse3 have mounted and shaken hands (`handshake`). From then on only the channel reads
+the FUSE descriptor: libfuse and pyfuse3 would take as long for a small request as all the rest
+together. Work that can finish at once returns its result, and the reply goes out. Work that must
+wait returns a coroutine, which the session loop runs.
 
 A request is received in two pieces: the 80 bytes before a write's data, and that data. The data
 then begins at a page, and O_DIRECT can take it from there.
@@ -37,27 +38,27 @@ log = logging.getLogger("throttlefs")
 _MAX_READ = 1 << 20
 """Bytes: the largest read that is answered from memory which is used again and again."""
 
-# Up to this size (bytes), data that has to stay is copied, and its buffer is free again.
+# Up to this size (bytes), data that must stay is copied, so that its buffer is free again.
 _COPIED_MAX = 64 << 10
 
 _FREE_BUFFERS_KEPT = 16
 
 _MOST_DAMAGES_LOGGED = 100
-"""Lines in the log about requests that make no sense; whoever sends them may send many."""
+"""The most lines in the log about damaged requests; there may be many of them."""
 
 _MOST_FAILURES = 1000
-"""After so many failures to take a request the descriptor is useless."""
+"""After so many failures to take a request, the descriptor counts as useless."""
 
 _ENDED = (errno.ENODEV, errno.ECONNABORTED)
-"""What read(2) of the FUSE descriptor says once the mount is gone, or was aborted."""
+"""The errors of read(2) on the FUSE descriptor when the mount is gone or was aborted."""
 
 _INTERRUPT = int(Opcode.INTERRUPT)
 
 
 class Contents(Protocol):
-    """Who serves reads and writes: at once, or by a coroutine for what has to wait.
+    """Serves reads and writes, at once or by a coroutine if they have to wait.
 
-    What they raise, here and in the coroutine, becomes the errno that the program gets.
+    An exception, here or in the coroutine, becomes the errno that the program gets.
     """
 
     def begin_read(
@@ -65,8 +66,8 @@ class Contents(Protocol):
     ) -> Data | Coroutine[Any, Any, Data]:
         """*size* bytes at *off*.
 
-        What can be had at once may be put into *room*, which has this size, and be *room* itself
-        or a part of it. A coroutine must not use it.
+        Data that is there at once may be put into *room*, which has this size; then the result is
+        *room* or a part of it. A coroutine must not use *room*.
         """
 
     def begin_write(
@@ -74,8 +75,8 @@ class Contents(Protocol):
     ) -> int | Coroutine[Any, Any, int]:
         """Write *data* at *off*; returns how many bytes were written.
 
-        *flags* are open(2)'s as they are for this write (O_APPEND, O_DSYNC, O_SYNC).
-        *data* stays as it is only for as long as this call takes, unless *pending* keeps it.
+        *flags* are those of open(2) for this write (O_APPEND, O_DSYNC, O_SYNC). *data* is valid
+        only during this call, unless *pending* keeps it.
         """
 
 
@@ -86,7 +87,7 @@ class ReceiveBuffer:
 
     def __init__(self, max_write: int) -> None:
         self.head = bytearray(wire.HEAD_SIZE)
-        # The kernel refuses to be read with less than a header and its largest write (fuse(4)).
+        # The kernel refuses a read with less room than a header and its largest write (fuse(4)).
         size = max_write + mmap.PAGESIZE
         self.body = memoryview(mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
         self.parts = (self.head, self.body)
@@ -108,7 +109,7 @@ class KeptData:
         """Bytes of memory."""
 
     def release(self) -> None:
-        """Give the memory back; nobody uses the data any more."""
+        """Free the memory; nobody uses the data any more."""
         self.data = b""
         self.held = 0
         if self._buffer is not None:
@@ -126,7 +127,7 @@ class PendingWrite:
         self.size = 0
 
     def keep(self) -> KeptData:
-        """Let the data outlive the call that they came with, until they are released."""
+        """Keep the data beyond the call that they came with, until they are released."""
         channel, size = self._channel, self.size
         buffer = channel.receive_buffer
         if size <= _COPIED_MAX:
@@ -136,7 +137,7 @@ class PendingWrite:
 
 
 class Reply(Protocol):
-    """How the result of a coroutine gets back to the kernel."""
+    """Sends the result of a coroutine to the kernel."""
 
     def done(self, result: Any) -> None:
         """Reply with *result*."""
@@ -213,10 +214,10 @@ class OperationReply:
 class Channel:
     """Takes requests from *fd*, the FUSE descriptor of a mount, and has them served.
 
-    *operations* has `Contents` and the handlers that the table names. *start* is called with each
-    coroutine and how it is replied to. *max_write* is the largest write (bytes) that was agreed
-    on, *has_long_setxattr* whether FUSE_SETXATTR_EXT was. Nothing that the kernel or a program
-    sends raises out of here.
+    *operations* has the methods of `Contents` and the handlers that the table names. *start* is
+    called with each coroutine and its reply. *max_write* is the largest write (bytes) that was
+    agreed on; *has_long_setxattr* says whether FUSE_SETXATTR_EXT was. Nothing that the kernel or a
+    program sends makes the channel raise.
     """
 
     def __init__(
@@ -274,9 +275,9 @@ class Channel:
             if size > buffer.touched:  # noqa: PLR1730  (max() takes longer, on the hot path)
                 buffer.touched = size
             if write_flags & wire.WRITE_CACHE:
-                flags &= ~os.O_APPEND  # mapped pages have their place
+                flags &= ~os.O_APPEND  # mapped pages have a fixed place
             self._write(unique, fh, offset, size, flags)
-        elif opcode != _INTERRUPT:  # which may be ignored: what waits cannot be hurried
+        elif opcode != _INTERRUPT:  # it may be ignored: a request that waits cannot be interrupted
             self._serve(opcode, unique, got)
         return True
 
@@ -287,7 +288,7 @@ class Channel:
         except Exception as exc:
             self.reply_error(unique, errno_of(exc, "READ"))
             return
-        if data is room:  # which is not None: no read is answered by that
+        if data is room:  # *room* may be None, but no read is answered by None
             try:
                 os.write(self.fd, self._reply_buffer.reply(unique, size))
             except OSError as exc:
@@ -323,20 +324,20 @@ class Channel:
         try:
             request = Request(message, self._has_long_setxattr)
             coroutine = handler(*operation.arguments(request))
-        except Exception as exc:  # whatever a strange number or a missing byte may lead to
+        except Exception as exc:  # a strange number or a missing byte may raise anything
             self._damaged(opcode, unique, exc)
             return
         self._start(coroutine, OperationReply(self, operation, request))
 
     def _keeps_failing(self, exc: OSError) -> bool:
-        """Whether to give up, for no request can be taken: one failure does not end a mount."""
+        """Whether so many requests could not be taken that the mount must end."""
         if not self._failures:
             log.error("cannot take a request: %s", exc.strerror)
         self._failures += 1
         return self._failures >= _MOST_FAILURES
 
     def _damaged(self, opcode: int, unique: int, exc: Exception) -> None:
-        """A request that the protocol does not have: EIO, and the mount goes on."""
+        """Answer a request that breaks the protocol with EIO; the mount goes on."""
         self._damages += 1
         if self._damages <= _MOST_DAMAGES_LOGGED:
             log.error("request %s is damaged: %s; it gets EIO", Opcode(opcode).name, exc)
@@ -346,16 +347,16 @@ class Channel:
     # -- memory ----------------------------------------------------------------------------
 
     def change_buffer(self) -> None:
-        """Receive into another buffer from now on: a write keeps the present one."""
+        """Receive into another buffer from now on, because a write keeps the present one."""
         self.receive_buffer = self._free.pop() if self._free else ReceiveBuffer(self._max_write)
 
     def give_back(self, buffer: ReceiveBuffer) -> None:
-        """*buffer* may be used for another request."""
+        """Let *buffer* be used for another request."""
         if len(self._free) < _FREE_BUFFERS_KEPT:
             self._free.append(buffer)
 
     def tidy(self) -> None:
-        """Let go of memory that is not needed when no requests come."""
+        """Free memory that is not needed while no requests come."""
         self._free.clear()
         self._reply_buffer.tidy()
         if self.receive_buffer.touched > _COPIED_MAX:
@@ -364,7 +365,7 @@ class Channel:
     # -- replies ---------------------------------------------------------------------------
 
     def reply_data(self, unique: int, data: Data) -> None:
-        """What was read, or the packed result of another request."""
+        """Reply with the data that was read, or with the packed result of another request."""
         try:
             header = wire.out_header(wire.OUT_HEADER_SIZE + len(data), 0, unique)
             os.writev(self.fd, (header, data))
@@ -372,20 +373,20 @@ class Channel:
             self._not_wanted(exc)
 
     def reply_written(self, unique: int, written: int) -> None:
-        """How much was written."""
+        """Reply with the number of bytes written."""
         try:
             os.write(self.fd, wire.write_reply(24, 0, unique, written))
         except OSError as exc:
             self._not_wanted(exc)
 
     def reply_error(self, unique: int, number: int) -> None:
-        """The errno *number*."""
+        """Reply with the errno *number*."""
         try:
             os.write(self.fd, wire.out_header(wire.OUT_HEADER_SIZE, -number, unique))
         except OSError as exc:
             self._not_wanted(exc)
 
     def _not_wanted(self, exc: OSError) -> None:
-        # ENOENT: nobody waits for it any more, as the mount was aborted.
+        # ENOENT: nobody waits for the reply any more, because the mount was aborted.
         if exc.errno not in (errno.ENOENT, errno.ENODEV):
             log.error("the kernel does not take a reply: %s", exc)

@@ -1,8 +1,8 @@
 """The handlers for the contents of files, where limiter and backing meet.
 
-A read or write goes in one straight line: the limiter admits it, the backing does it, the reply
-goes out. Both have a step that finishes at once (``try_admit``; ``read_now`` and ``write_now``).
-When that says no, the rest is a coroutine, which the session loop runs.
+A read or write takes one straight line: the limiter admits it, the backing does it, the reply goes
+out. Limiter and backing each have a step that finishes at once (``try_admit``; ``read_now`` and
+``write_now``). If such a step says no, the rest is a coroutine, which the session loop runs.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from .spill import Spill
 
 log = logging.getLogger("throttlefs")
 
-_OF_A_WRITE: Final = os.O_APPEND | os.O_SYNC  # which has O_DSYNC's bit as well
+_OF_A_WRITE: Final = os.O_APPEND | os.O_SYNC  # it includes the bit of O_DSYNC
 
 _WRITE_FLAGS: Final = {
     flags & _OF_A_WRITE: write_flags(flags)
@@ -38,14 +38,14 @@ _WRITE_FLAGS: Final = {
     for durable in (0, os.O_DSYNC, os.O_SYNC, os.O_SYNC & ~os.O_DSYNC)
     for flags in (append | durable,)
 }
-"""pwritev2(2)'s flags by what matters of open(2)'s."""
+"""The flags of pwritev2(2) for those flags of open(2) that matter."""
 
 _COPIES_HELD = 2
 """With pyfuse3 a waiting write's data is in a bytes object and in the buffer it came in."""
 
 
 class KeptData(Protocol):
-    """A write's data for as long as they are needed."""
+    """The data of a write, for as long as they are needed."""
 
     data: Data
     held: int
@@ -56,14 +56,14 @@ class KeptData(Protocol):
 
 
 class PendingWrite(Protocol):
-    """A write's data, which stay as they are only during the call, unless they are kept."""
+    """The data of a write, which are valid only during the call, unless they are kept."""
 
     def keep(self) -> KeptData:
         """The data, until they are released."""
 
 
 class _BytesOfPyfuse3:
-    """A `PendingWrite` and its `KeptData`: these data stay anyway."""
+    """A `PendingWrite` and its `KeptData`; these data stay valid anyway."""
 
     def __init__(self, data: bytes) -> None:
         self.data: Data = data
@@ -80,7 +80,7 @@ class ContentOperations(DirectoryOperations):
     """Reads and writes of open files.
 
     At most *max_inflight* bytes of memory hold the data of writes that wait or are under way. An
-    image has a share of that; the data of more of its writes wait in a file (`Spill`).
+    image has a share of that; the data of its other writes wait in a file (`Spill`).
     """
 
     def __init__(
@@ -103,12 +103,12 @@ class ContentOperations(DirectoryOperations):
     def has_room(self) -> bool:
         """Whether waiting writes hold less than they may, so that a request can be taken.
 
-        They hold so much only if their data come faster than they can be written down.
+        They hold more only if data come faster than they can be written to the file.
         """
         return self._inflight < self._max_inflight
 
     def close(self) -> None:
-        """Give up the file of data that wait."""
+        """Close the file of waiting data."""
         self._spill.close()
 
     def begin_read(
@@ -133,7 +133,7 @@ class ContentOperations(DirectoryOperations):
         return data
 
     async def _read_later(self, handle: Handle, off: int, size: int, began: int) -> Data:
-        """A read that waits: for the limiter, unless *began* (ns) says that it was admitted."""
+        """A read that waits. *began*: when the limiter admitted it (ns), 0 if it did not yet."""
         data = None
         try:
             if not began:
@@ -153,7 +153,7 @@ class ContentOperations(DirectoryOperations):
     ) -> int | Coroutine[Any, Any, int]:
         """Write *data* at *off*; returns how many bytes were written, or a coroutine.
 
-        *flags*: open(2)'s as they are for this write, for fcntl(2) may have changed O_APPEND and
+        *flags* are those of open(2) for this write: fcntl(2) may have changed O_APPEND, and
         pwritev2(2) may ask for O_DSYNC or O_SYNC. None: as the file was opened.
         """
         handle = self._handles[fh]
@@ -181,10 +181,10 @@ class ContentOperations(DirectoryOperations):
         began: int,
         written: int | None,
     ) -> int:
-        """A write that waits, and is counted among the memory that waiting writes hold.
+        """A write that waits; its data count as memory that waiting writes hold.
 
-        *how*: pwritev2(2)'s flags. *began*: when it was admitted (ns), 0 if it was not yet.
-        *written*: how much of it is there already; None if it was not yet begun.
+        *how*: flags of pwritev2(2). *began*: when the limiter admitted it (ns), 0 if it did not
+        yet. *written*: how many bytes are written already; None if it has not begun.
         """
         data, size, key = kept.data, len(kept.data), handle.inode.key
         held = kept.held
@@ -211,7 +211,7 @@ class ContentOperations(DirectoryOperations):
             while written < size and handle.in_full:
                 more = await handle.file.write(off + written, data[written:], how)
                 if not more:
-                    raise OSError(errno.EIO, os.strerror(errno.EIO))  # it does not say why
+                    raise OSError(errno.EIO, os.strerror(errno.EIO))  # the error is not known
                 written += more
             handle.note_write(written, monotonic_ns() - began)
             return written
@@ -225,7 +225,7 @@ class ContentOperations(DirectoryOperations):
             kept.release()
 
     def _hold(self, key: FileKey, held: int) -> None:
-        """Count *held* more bytes of memory (less, if negative) for writes of the image *key*."""
+        """Count *held* bytes more (fewer, if negative) of memory for writes of the image *key*."""
         self._inflight += held
         now = self._inflight_of.get(key, 0) + held
         if now:
@@ -234,11 +234,11 @@ class ContentOperations(DirectoryOperations):
             self._inflight_of.pop(key, None)
 
     def _has_its_share(self, key: FileKey) -> bool:
-        """Whether the data of a further write of the image *key* are to wait in a file."""
+        """Whether the data of one more write of the image *key* must wait in a file."""
         return self._inflight_of[key] > self._image_share or self._inflight > self._spill_from
 
     async def _spill_or_keep(self, kept: KeptData) -> int:
-        """Write the data down, and give their memory back; where, or -1 if that cannot be."""
+        """Write the data to the file and free their memory; returns their place, -1 on failure."""
         try:
             place = await self._spill.put(kept.data)
         except OSError as exc:
@@ -247,7 +247,7 @@ class ContentOperations(DirectoryOperations):
         kept.release()
         return place
 
-    # What pyfuse3 calls if it reads the kernel's requests by itself.
+    # pyfuse3 calls these if it reads the kernel's requests itself.
 
     async def read(self, fh: pyfuse3.FileHandleT, off: int, size: int) -> Data:
         """See `begin_read`."""

@@ -1,4 +1,4 @@
-"""The FUSE protocol on the wire: numbers and structures of ``linux/fuse.h``.
+"""The numbers and structures of the FUSE protocol: ``linux/fuse.h``.
 
 The kernel keeps them as they are for all of major version 7. Numbers are in the machine's own
 byte order. A request is a ``fuse_in_header`` (40 bytes) and the arguments of its opcode, a reply
@@ -56,14 +56,14 @@ HEAD_SIZE: Final = 80
 
 READ: Final = int(Opcode.READ)
 WRITE: Final = int(Opcode.WRITE)
-"""Plain integers, for they are compared with on the hot path."""
+"""Plain integers, because the hot path compares with them."""
 
 parse_head: Final = struct.Struct("=4xIQ24xQQII8xI").unpack_from
 """opcode, unique, and of a read or write (noise for others): fh, offset, size in bytes,
 write_flags (``FUSE_WRITE_*``), and flags (open(2)'s, as they are for this read or write)."""
 
 WRITE_CACHE: Final = 1 << 0
-"""Of write_flags: the kernel writes back pages of its cache, whoever changed them."""
+"""A bit of write_flags: the kernel writes back pages of its cache, whoever changed them."""
 
 in_header: Final = struct.Struct("=IIQQIIIHH")
 """len (bytes), opcode, unique, nodeid, uid, gid, pid, total_extlen, padding."""
@@ -86,18 +86,18 @@ CREATE_IN: Final = struct.Struct("=IIII")
 """flags, mode, umask, open_flags."""
 
 READDIR_IN: Final = struct.Struct("=QQI")
-"""fh, offset, size in bytes (the rest of ``fuse_read_in`` says nothing of a directory)."""
+"""fh, offset, size in bytes (the rest of ``fuse_read_in`` has no meaning for a directory)."""
 
 SETATTR_IN: Final = struct.Struct("=I4xQQQQQQIIIIIIII")
 """valid, fh, size, lock_owner, atime, mtime, ctime, atimensec, mtimensec, ctimensec, mode,
 unused, uid, gid, unused."""
 
 SETXATTR_EXTRA: Final = 8
-"""Bytes by which ``fuse_setxattr_in`` is longer if FUSE_SETXATTR_EXT was agreed on."""
+"""How many bytes longer ``fuse_setxattr_in`` is if FUSE_SETXATTR_EXT was agreed on."""
 
 
 class Fattr(IntEnum):
-    """``FATTR_*``: which fields of a SETATTR are to be set."""
+    """``FATTR_*``: which attributes a SETATTR sets."""
 
     MODE = 1 << 0
     UID = 1 << 1
@@ -161,13 +161,13 @@ FOPEN_NOFLUSH: Final = 1 << 5
 
 INIT_MINOR_AT: Final = 20
 INIT_FLAGS_AT: Final = 28
-"""Where the reply to INIT says which of the kernel's offers are taken."""
+"""The place in the reply to INIT of the flags: which offers of the kernel are taken."""
 
 MAX_WRITE_AT: Final = 36
-"""Where the reply to INIT says how many bytes the largest write may have."""
+"""The place in the reply to INIT of the size (bytes) of the largest write."""
 
 DONT_MASK: Final = 1 << 6
-"""The filesystem applies the umask, for it knows of default ACLs."""
+"""The filesystem applies the umask, because it knows of default ACLs."""
 
 SETXATTR_EXT: Final = 1 << 29
 """A ``fuse_setxattr_in`` has flags of its own."""
