@@ -16,16 +16,16 @@ _DATE = "2026-11-23"
 _DESCRIPTION = """
 throttlefs is a FUSE filesystem that holds disk images to QEMU's I/O limits. `throttlefs mount
 SRC DST -o bps=1M` shows the files of SRC at DST, and every read and write of them waits until the
-limits allow it. Whatever opens the file, a virtual machine, dd, fio or a database, needs to know
+limits allow it. A virtual machine, dd, fio or a database opens the file in DST and needs to know
 nothing of this.
 
-SRC and DST are two directories, or two files: SRC may then be a disk image or a block device,
-whose contents DST shows as a regular file of its size. DST has to be there and to be
-empty, unless `-o nonempty` is given; neither may lie inside the other.
+SRC and DST are two directories or two files. As a file SRC may be a disk image or a block device;
+DST shows its contents as a regular file of its size. DST must exist and be empty, unless
+`-o nonempty` is given. Neither may lie inside the other.
 
 A request goes as soon as all earlier ones of its image are paid for, and its own cost delays the
 next. Idle time earns nothing (2 ms, for late timers) unless a `_max` allows a burst. fsync,
-truncate and metadata are free.
+truncate and metadata cost nothing.
 """
 
 _MOUNT8 = """
@@ -33,31 +33,32 @@ _MOUNT8 = """
 
   /srv/images /srv/slow fuse.throttlefs bps=10M,allow_other,nodev,nosuid,nofail 0 0
 
-mount(8) passes no PATH on: throttlefs has to be in /usr/local/bin or /usr/bin. As mount(8) has it,
-root's mounts allow devices and setuid programs unless `nodev` and `nosuid` say otherwise, which
-those of `throttlefs mount` do not unless `dev` and `suid` are given. `remount` is not possible:
+mount(8) passes no PATH on, so throttlefs must be in /usr/local/bin or /usr/bin. With mount(8),
+root's mounts allow devices and setuid programs unless `nodev` and `nosuid` are given. With
+`throttlefs mount` they do not, unless `dev` and `suid` are given. `remount` is not possible:
 `throttlefs set` changes limits.
 
-Access times are those of SRC. With `noatime` reading moves none, with `nodiratime` none of
-directories, where the daemon may say so: on files of its user, or as root (O_NOATIME in open(2)).
-Without them, or with `atime` or `relatime`, they move as the filesystem of SRC has it; so
-`strictatime` and `lazytime` have to be given to that one's mount, and are refused here.
+Access times are those of SRC. With `noatime` reading does not move them, with `nodiratime` it does
+not move those of directories, if the daemon may ask for that: on files of its user, or as root
+(O_NOATIME in open(2)). Without these options, or with `atime` or `relatime`, the filesystem of SRC
+decides. So `strictatime` and `lazytime` are refused here: give them to the mount of SRC.
 """
 
 _CACHE_MODES = """
   writeback     The page cache is used, and a write is answered when it is cached; the default.
-  none          The page cache is passed by (O_DIRECT); a write is answered when it is written.
+  none          No page cache (O_DIRECT); a write is answered when it is written.
   writethrough  The page cache is used, and a write is answered when it is durable (O_DSYNC).
-  directsync    The page cache is passed by, and a write is answered when it is durable.
+  directsync    No page cache, and a write is answered when it is durable.
   unsafe        As writeback, and fsync does nothing: data are lost when the host goes down.
 """
 
 _SIGNALS = """
-  SIGHUP           Read the config file again: restores what it and -o say, and undoes what
-                   throttlefs set has changed. `throttlefs show --json` names the daemon's pid.
-  SIGTERM, SIGINT  Let everything through that waits, and unmount. If the mount stays in use for
-                   10 seconds, detach it and serve what is open to the end. A second one ends the
-                   daemon at once, and requests under way fail.
+  SIGHUP           Read the config file again. This restores the limits of the file and of -o, and
+                   undoes the changes of throttlefs set. `throttlefs show --json` names the
+                   daemon's pid.
+  SIGTERM, SIGINT  Let all requests go that wait, and unmount. If the mount stays in use for 10
+                   seconds, detach it and serve what is open to the end, under the limits. A second
+                   signal ends the daemon at once, and requests under way fail.
 """
 
 _ENVIRONMENT = """
@@ -72,30 +73,30 @@ _FILES = """
 """
 
 _EXIT = """
-  0    It went well.
-  1    Something failed, or the daemon refused it; one line on stderr says what, and what to do. A
+  0    Success.
+  1    Something failed, or the daemon refused it; one line on stderr says what, and the cure. A
        mount that failed leaves nothing mounted.
   2    The command line was wrong.
   130  Interrupted.
 """
 
 _BUGS = """
-Files are opened past the page cache of the mount, or nothing would be limited: shared mmap(2) of
-them fails with ENODEV unless `-o auto_cache` is given. The kernel sends one synchronous write of a
-file at a time. A request that waits cannot be interrupted. There is no fallocate(2), SEEK_HOLE,
-copy_file_range(2) or ioctl(2); programs fall back.
+Shared mmap(2) fails with ENODEV unless `-o auto_cache` is given, because files are opened past the
+page cache of the mount; otherwise nothing would be limited. The kernel sends one synchronous write
+of a file at a time. A request that waits cannot be interrupted. There is no fallocate(2),
+SEEK_HOLE, copy_file_range(2) or ioctl(2); programs fall back.
 """
 
 _CONFIG_DESCRIPTION = """
 The file that `throttlefs mount --config FILE` (or `-o config=FILE`) reads, and reads again on
-SIGHUP: limits for images by their path, for groups of images, and for all the rest. It is TOML. A
-file that is wrong is refused whole: at the mount that is an error, at SIGHUP the limits stay as
-they are and the log says why.
+SIGHUP. It has limits for images by their path, for groups of images, and for all other images. It
+is TOML. A file with a mistake is refused as a whole: at the mount that is an error, at SIGHUP the
+limits stay as they are and the log says why.
 
-For an image counts what `throttlefs set` has said since, else the first `[[image]]` table whose
-path matches, else the default: `-o`, or `[defaults]` where -o is silent. Limits do not add up. A
-table with a limit of its own, or with a group, says all of its images' own limits; one with neither
-keeps the default's. Any limit in `-o` silences those of `[defaults]`.
+An image is held to its last change by `throttlefs set`, else to the first `[[image]]` table whose
+path matches, else to the default: `-o`, or `[defaults]` for what -o lacks. Limits do not add up. A
+table with a limit of its own, or with a group, replaces all of its images' own limits; a table with
+neither keeps the default's. Any limit in `-o` replaces all limits of `[defaults]`.
 """
 
 _CONFIG_TABLES = """
@@ -108,8 +109,8 @@ _CONFIG_TABLES = """
 
 _CONFIG_KEYS = """
   path    A pattern on the path relative to the mount. * and ? stop at a slash, ** does not, [abc]
-          is a set. If SRC is one file, its name is the path. Of a path longer than 4096 bytes the
-          directories within these and the name of the file count.
+          is a set. If SRC is one file, its name is the path. If a path is longer than 4096 bytes,
+          only the directories within these bytes and the name of the file count.
   group   The group to be in; an empty string for none.
   weight  The share in the group, 1 to 10000; 100 if not given.
   parent  The group around a group.

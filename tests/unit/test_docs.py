@@ -54,3 +54,8 @@ def test_wrong_links_are_seen(tmp_path: Path) -> None:
         "# One Head, two\n[a](#one-head-two) [b](page.md#no) [c](none.md) [d](page.md)\n"
     )
     assert wrong(page) == ["page.md#no", "none.md"]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_no_page_has_marks_of_a_conflict(page: Path) -> None:
+    assert not re.search(r"^(<{7}|={7}|>{7})( |$)", page.read_text(), re.MULTILINE)
