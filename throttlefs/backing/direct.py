@@ -9,7 +9,8 @@ from .alignment import Alignment
 from .buffers import SLOT_SIZE, Data, address_of, copy_aligned, give_slot, new_aligned, take_slot
 from .engine import Engine
 from .gate import gate_of
-from .write_flags import APPEND, reopened, write_from_with_flags, write_with_flags
+from .write_flags import APPEND, reopened
+from .writer import Writer
 
 
 class DirectIo:
@@ -29,16 +30,22 @@ class DirectIo:
     """
 
     def __init__(
-        self, fd: int, engine: Engine, alignment: Alignment, identity: tuple[int, int]
+        self,
+        fd: int,
+        engine: Engine,
+        writer: Writer,
+        alignment: Alignment,
+        key: tuple[int, int],
     ) -> None:
-        """*identity* is the file's device and inode number."""
+        """*key* is the file's device and inode number."""
         self._fd = fd
         self._engine = engine
+        self._writer = writer
         self._block_mask = alignment.offset - 1
         self._memory_alignment = alignment.memory
         # A slot is aligned to a page; no known disk demands more.
         self._slot_size = SLOT_SIZE if alignment.memory <= mmap.PAGESIZE else 0
-        self._gate = gate_of(*identity)
+        self._gate = gate_of(*key)
         self._cached_fd = -1
 
     async def read(self, offset: int, size: int) -> Data:
@@ -72,7 +79,9 @@ class DirectIo:
             slot = take_slot()
             try:
                 slot.memory[: len(data)] = data
-                return await self._write_from(offset, slot.address, len(data), flags)
+                return await self._writer.write_from(
+                    self._fd, offset, slot.address, len(data), flags
+                )
             finally:
                 give_slot(slot)
         finally:
@@ -84,23 +93,15 @@ class DirectIo:
         address = address_of(data)
         if address & (self._memory_alignment - 1):
             memory = copy_aligned(data, self._memory_alignment)
-            return await self._write_from(offset, memory.address, memory.size, flags)
-        return await self._write_from(offset, address, len(data), flags)
-
-    async def _write_from(self, offset: int, address: int, size: int, flags: int) -> int:
-        if flags:
-            return await write_from_with_flags(self._engine, self._fd, offset, address, size, flags)
-        return await self._engine.write_from(self._fd, offset, address, size)
+            address = memory.address
+        return await self._writer.write_from(self._fd, offset, address, len(data), flags)
 
     async def _write_through_cache(self, offset: int, data: Data, flags: int) -> int:
         engine = self._engine
         if self._cached_fd < 0:
             self._cached_fd = await engine.call(reopened, self._fd)
         fd = self._cached_fd
-        if flags:
-            written = await write_with_flags(engine, fd, offset, data, flags)
-        else:
-            written = await engine.write(fd, offset, data)
+        written = await self._writer.write(fd, offset, data, flags)
         if flags & APPEND:
             await engine.write_back(fd, 0, 0)  # all of it: the place of the append is unknown
         else:

@@ -6,7 +6,10 @@ import logging
 from collections.abc import Callable
 from typing import Literal, Protocol, Unpack
 
+from throttlefs.host.credentials import Credentials
+
 from .buffers import Data
+from .identities import OWN
 from .pool import Arguments, Result
 
 EngineChoice = Literal["auto", "uring", "threads"]
@@ -32,7 +35,14 @@ class Engine(Protocol):
         """Read up to *size* bytes at *offset*; fewer only at the end of the file."""
 
     async def write(
-        self, fd: int, offset: int, data: Data, *, offload: bool = False, flags: int = 0
+        self,
+        fd: int,
+        offset: int,
+        data: Data,
+        *,
+        offload: bool = False,
+        flags: int = 0,
+        identity: int = OWN,
     ) -> int:
         """Write all of *data*; returns its length.
 
@@ -47,7 +57,14 @@ class Engine(Protocol):
         """Read as `read` does, to the memory at *address*; returns the number of bytes."""
 
     async def write_from(
-        self, fd: int, offset: int, address: int, size: int, *, flags: int = 0
+        self,
+        fd: int,
+        offset: int,
+        address: int,
+        size: int,
+        *,
+        flags: int = 0,
+        identity: int = OWN,
     ) -> int:
         """Write as `write` does, from the memory at *address*."""
 
@@ -60,6 +77,15 @@ class Engine(Protocol):
 
     async def fsync(self, fd: int, datasync: bool) -> None:
         """fsync(2), or fdatasync(2) with *datasync*."""
+
+    def add_identity(self, credentials: Credentials) -> int:
+        """A number to write with for that user, without any capability.
+
+        Raises `OSError`: EPERM if the daemon may not become that user.
+        """
+
+    def drop_identity(self, identity: int) -> None:
+        """A number of `add_identity` is not needed any more; once for each call. Any thread."""
 
     async def call(
         self, function: Callable[[Unpack[Arguments]], Result], *args: *Arguments

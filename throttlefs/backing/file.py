@@ -18,16 +18,18 @@ import os
 import stat
 from time import monotonic
 
+from throttlefs.host.credentials import Credentials
 from throttlefs.settings.cachemode import CacheMode
 
 from . import blocking
-from .alignment import direct_alignment
+from .alignment import Alignment, direct_alignment
 from .buffers import Data, new_bytearray
 from .direct import DirectIo
 from .engine import Engine
 from .inline import STALL, filesystem_of
 from .status import Status, status_of
-from .write_flags import APPEND, DURABLE, write_with_flags
+from .write_flags import APPEND, DURABLE
+from .writer import Writer
 
 log = logging.getLogger("throttlefs")
 
@@ -87,7 +89,14 @@ class BackingFile:
     All operations raise `OSError` with the errno of the system call.
     """
 
-    def __init__(self, fd: int, engine: Engine, cache: CacheMode = CacheMode.WRITEBACK) -> None:
+    def __init__(
+        self,
+        fd: int,
+        engine: Engine,
+        cache: CacheMode = CacheMode.WRITEBACK,
+        credentials: Credentials | None = None,
+    ) -> None:
+        """*credentials* are those of the user for whom it was opened; None: of the daemon."""
         self.fd = fd
         self._engine = engine
         self._ignores_fsync = cache.ignores_fsync
@@ -96,12 +105,15 @@ class BackingFile:
         if cache.durable_writes and not flags & os.O_DSYNC:
             raise ValueError(f"cache mode {cache.value} needs a file opened with O_DSYNC")
         self._own_flags = APPEND if flags & os.O_APPEND else 0
-        if flags & os.O_APPEND:
-            flags &= ~os.O_APPEND
-            fcntl.fcntl(fd, fcntl.F_SETFL, flags)
-        self._direct = _direct_io(fd, flags, engine, status) if cache.direct else None
-
+        flags = _without_append(fd, flags)
+        self._always = APPEND if flags & os.O_APPEND else 0
         self._filesystem = filesystem = filesystem_of(fd, status)
+        alignment = _prepare_direct_io(fd, flags, status) if cache.direct else None
+        self._writer = Writer(engine, credentials)  # the last step that may raise
+        self._direct = alignment and DirectIo(
+            fd, engine, self._writer, alignment, (status.device, status.inode)
+        )
+
         self._may_write = flags & os.O_ACCMODE != os.O_RDONLY
         # O_DIRECT and O_DSYNC wait for the disk.
         waits = filesystem.may_block or self._direct is not None
@@ -121,6 +133,7 @@ class BackingFile:
         may_ask = self._read_flags and flags & os.O_ACCMODE != os.O_WRONLY
         self._edge_mask = _PAGE_MASK if may_ask else 0
         self._write_habit = filesystem.habit
+        self._room = filesystem.room if self._writer.is_limited else None
         self._writes_under_way = 0  # in the engine
         self._writes_till_probe = PROBE_EVERY
 
@@ -182,7 +195,9 @@ class BackingFile:
         begin = monotonic()
         if size > self._inline_write_max or begin < self._write_habit.resume_at:
             return None
-        flags = self._own_flags if flags is None else flags & self._usable_flags
+        if self._room is not None and not self._room.is_ample(self.fd, begin):
+            return None
+        flags = self._own_flags if flags is None else flags & self._usable_flags | self._always
         if flags:
             if flags & DURABLE:
                 return None
@@ -234,15 +249,12 @@ class BackingFile:
         After an error in the middle (ENOSPC, EFBIG) it returns the number of bytes written; the
         write that goes on from there raises the error.
         """
-        flags = self._own_flags if flags is None else flags & self._usable_flags
+        flags = self._own_flags if flags is None else flags & self._usable_flags | self._always
         if self._direct is not None:
             return await self._direct.write(offset, data, flags)
-        engine = self._engine
         self._writes_under_way += 1
         try:
-            if flags:
-                return await write_with_flags(engine, self.fd, offset, data, flags, offload=True)
-            return await engine.write(self.fd, offset, data, offload=True)
+            return await self._writer.write(self.fd, offset, data, flags, offload=True)
         finally:
             self._writes_under_way -= 1
 
@@ -269,6 +281,7 @@ class BackingFile:
         Raises `OSError` if the filesystem reports only now that a write failed; the descriptors are
         closed all the same (close(2), NOTES).
         """
+        self._writer.close()
         try:
             if self._direct is not None:
                 self._direct.close()
@@ -276,13 +289,24 @@ class BackingFile:
             os.close(self.fd)
 
 
-def _direct_io(fd: int, flags: int, engine: Engine, status: Status) -> DirectIo | None:
+def _without_append(fd: int, flags: int) -> int:
+    """Take O_APPEND away from *fd*, which has *flags*; the flags that it has then."""
+    if not flags & os.O_APPEND:
+        return flags
+    try:
+        fcntl.fcntl(fd, fcntl.F_SETFL, flags & ~os.O_APPEND)
+    except PermissionError:
+        return flags  # the file can only be appended to (chattr(1), +a)
+    return flags & ~os.O_APPEND
+
+
+def _prepare_direct_io(fd: int, flags: int, status: Status) -> Alignment | None:
     """The file's way past the page cache, or None if its filesystem has none."""
     alignment = direct_alignment(fd)
     if alignment is not None:
         try:
             fcntl.fcntl(fd, fcntl.F_SETFL, flags | os.O_DIRECT)
-            return DirectIo(fd, engine, alignment, (status.device, status.inode))
+            return alignment
         except OSError as error:
             if error.errno != errno.EINVAL:
                 raise

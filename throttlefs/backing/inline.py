@@ -8,6 +8,7 @@ from time import monotonic
 
 from throttlefs.host import filesystems
 
+from .room import Room
 from .status import Status
 
 STALL = 0.25e-3
@@ -68,10 +69,17 @@ class WriteHabit:
         self._pause = min(2 * self._pause, PAUSE_MAX)
 
 
+_SPARES_ROOM = frozenset({"ext2", "ext3", "ext4", "f2fs", "jfs", "reiserfs", "tmpfs", "ubifs"})
+"""Local filesystems that keep room for root, or have quotas that CAP_SYS_RESOURCE leads past.
+
+Those of XFS and btrfs hold whoever writes. An overlay writes with the rights of who mounted it.
+"""
+
+
 class Filesystem:
     """What matters here about one filesystem, for all files on it."""
 
-    __slots__ = ("habit", "in_memory", "looked_at", "may_block", "name")
+    __slots__ = ("habit", "in_memory", "looked_at", "may_block", "name", "room")
 
     def __init__(self, name: str, *, may_block: bool, in_memory: bool = False) -> None:
         self.name = name
@@ -80,6 +88,8 @@ class Filesystem:
         """Whether a read or write may wait for a server or daemon; then none runs inline."""
         self.in_memory = in_memory
         """Whether no access waits for a disk, except for swapped pages."""
+        self.room = Room() if name in _SPARES_ROOM else None
+        """None if it does not matter for whom a write is."""
         self.habit = WriteHabit()
         self.looked_at = 0.0
         """s (time.monotonic)."""

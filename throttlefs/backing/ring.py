@@ -131,11 +131,12 @@ class Ring:
         length: int,
         op_flags: int = 0,
         sqe_flags: int = 0,
+        personality: int = 0,
     ) -> None:
         """Write one request; the kernel sees it at the next `submit`. Needs `has_room`.
 
         The memory at *address* must stay where it is until the request has been reaped, and
-        *fd* open until it has been submitted.
+        *fd* open until it has been submitted. *personality* is a registered one's number.
         """
         tail = self._sq_tail
         abi.SQE.pack_into(
@@ -150,6 +151,7 @@ class Ring:
             length,
             op_flags,
             user_data,
+            personality,
         )
         # The kernel reads entry and tail inside io_uring_enter on this very thread (there is no
         # SQPOLL thread), so no memory barrier is needed in between.
@@ -175,7 +177,7 @@ class Ring:
         while self.queued:
             self._sq_tail = (self._sq_tail - 1) & _COUNTER
             at = (self._sq_tail & self._sq_mask) * abi.SQE_SIZE
-            withdrawn.append(abi.SQE.unpack_from(self._sqes, at)[-1])
+            withdrawn.append(abi.SQE.unpack_from(self._sqes, at)[abi.SQE_USER_DATA])
             self.queued -= 1
             self.in_flight -= 1
         self._words[self._sq_tail_at] = self._sq_tail

@@ -8,8 +8,11 @@ from typing import Unpack
 
 import trio
 
+from throttlefs.host.credentials import Credentials, call_for, writing_for
+
 from . import blocking
 from .buffers import Data
+from .identities import OWN, Identities
 from .pool import Arguments, BlockingPool, Result
 
 IO_THREADS = 32
@@ -26,6 +29,8 @@ class ThreadEngine:
 
     def __init__(self, threads: int = IO_THREADS) -> None:
         self._pool = BlockingPool(threads, "backing", at_most=threads)
+        self._identities = Identities(self._new_identity, lambda _: None)
+        self._latest_identity = OWN
         self.poll = self._pool.poll
         self.fileno = self._pool.fileno
         self.before_sleep = self._pool.before_sleep
@@ -35,9 +40,19 @@ class ThreadEngine:
         return await self._pool.run(blocking.read, fd, offset, size)
 
     async def write(
-        self, fd: int, offset: int, data: Data, *, offload: bool = False, flags: int = 0
+        self,
+        fd: int,
+        offset: int,
+        data: Data,
+        *,
+        offload: bool = False,
+        flags: int = 0,
+        identity: int = OWN,
     ) -> int:
         """See `Engine.write`."""
+        if identity != OWN:
+            user = self._identities.credentials(identity)
+            return await self._pool.run(call_for, user, blocking.write, fd, offset, data, flags)
         return await self._pool.run(blocking.write, fd, offset, data, flags)
 
     async def read_into(self, fd: int, offset: int, address: int, size: int) -> int:
@@ -45,9 +60,19 @@ class ThreadEngine:
         return await self._pool.run(blocking.read_into, fd, offset, address, size)
 
     async def write_from(
-        self, fd: int, offset: int, address: int, size: int, *, flags: int = 0
+        self,
+        fd: int,
+        offset: int,
+        address: int,
+        size: int,
+        *,
+        flags: int = 0,
+        identity: int = OWN,
     ) -> int:
         """See `Engine.write_from`."""
+        if identity != OWN:
+            user, write = self._identities.credentials(identity), blocking.write_from
+            return await self._pool.run(call_for, user, write, fd, offset, address, size, flags)
         return await self._pool.run(blocking.write_from, fd, offset, address, size, flags)
 
     async def write_back(self, fd: int, offset: int, size: int) -> None:
@@ -57,6 +82,20 @@ class ThreadEngine:
     async def fsync(self, fd: int, datasync: bool) -> None:
         """See `Engine.fsync`."""
         await self._pool.run(os.fdatasync if datasync else os.fsync, fd)
+
+    def add_identity(self, credentials: Credentials) -> int:
+        """See `Engine.add_identity`."""
+        return self._identities.add(credentials)
+
+    def drop_identity(self, identity: int) -> None:
+        """See `Engine.drop_identity`."""
+        self._identities.drop(identity)
+
+    def _new_identity(self, credentials: Credentials) -> int:
+        with writing_for(credentials):
+            pass  # tells whether it can be done
+        self._latest_identity += 1
+        return self._latest_identity
 
     async def call(
         self, function: Callable[[Unpack[Arguments]], Result], *args: *Arguments

@@ -21,10 +21,12 @@ import trio
 from trio.lowlevel import Abort, RaiseCancelT, Task
 
 from throttlefs import waiting
+from throttlefs.host.credentials import Credentials, writing_for
 
 from . import uring_abi as abi
 from .blocking import WRITE_BACK_AND_WAIT
 from .buffers import Data, address_of, addresses_are_known, new_bytes
+from .identities import OWN, Identities
 from .pool import Arguments, BlockingPool, Result
 from .ring import Ring, RingUnavailableError
 
@@ -81,10 +83,13 @@ class UringEngine:
         self._ring = Ring(entries)
         self._pool = BlockingPool(CALL_THREADS, "calls", self._ring.event_fd)
         self._calls = 0  # in the pool
+        self._identities = Identities(
+            self._new_identity, lambda number: abi.unregister_personality(self._ring.fd, number)
+        )
         self._requests: dict[int, _Request] = {}
         self._last_number = 0
         # Requests that the ring had no room for, in order: the arguments of Ring.push.
-        self._backlog: deque[tuple[int, int, int, int, int, int, int, int]] = deque()
+        self._backlog: deque[tuple[int, int, int, int, int, int, int, int, int]] = deque()
         self._patience = SUBMIT_PATIENCE
         self._ended = False
 
@@ -107,23 +112,39 @@ class UringEngine:
         return buffer if got == size else buffer[:got]
 
     async def write(
-        self, fd: int, offset: int, data: Data, *, offload: bool = False, flags: int = 0
+        self,
+        fd: int,
+        offset: int,
+        data: Data,
+        *,
+        offload: bool = False,
+        flags: int = 0,
+        identity: int = OWN,
     ) -> int:
         """See `Engine.write`."""
         if type(data) is memoryview and data.readonly:
             data = bytes(data)  # its own address is not known
         address, size = address_of(data), len(data)
-        return await self._transfer(abi.Op.WRITE, fd, offset, address, size, offload, flags)
+        return await self._transfer(
+            abi.Op.WRITE, fd, offset, address, size, offload, flags, identity
+        )
 
     async def read_into(self, fd: int, offset: int, address: int, size: int) -> int:
         """See `Engine.read_into`."""
         return await self._transfer(abi.Op.READ, fd, offset, address, size, False)
 
     async def write_from(
-        self, fd: int, offset: int, address: int, size: int, *, flags: int = 0
+        self,
+        fd: int,
+        offset: int,
+        address: int,
+        size: int,
+        *,
+        flags: int = 0,
+        identity: int = OWN,
     ) -> int:
         """See `Engine.write_from`."""
-        return await self._transfer(abi.Op.WRITE, fd, offset, address, size, False, flags)
+        return await self._transfer(abi.Op.WRITE, fd, offset, address, size, False, flags, identity)
 
     async def write_back(self, fd: int, offset: int, size: int) -> None:
         """See `Engine.write_back`."""
@@ -132,6 +153,18 @@ class UringEngine:
     async def fsync(self, fd: int, datasync: bool) -> None:
         """See `Engine.fsync`."""
         await self._request(abi.Op.FSYNC, fd, 0, 0, abi.FSYNC_DATASYNC if datasync else 0)
+
+    def add_identity(self, credentials: Credentials) -> int:
+        """See `Engine.add_identity`."""
+        return self._identities.add(credentials)
+
+    def drop_identity(self, identity: int) -> None:
+        """See `Engine.drop_identity`."""
+        self._identities.drop(identity)
+
+    def _new_identity(self, credentials: Credentials) -> int:
+        with writing_for(credentials):
+            return abi.register_personality(self._ring.fd)
 
     async def call(
         self, function: Callable[[Unpack[Arguments]], Result], *args: *Arguments
@@ -162,13 +195,21 @@ class UringEngine:
         size: int,
         offload: bool,
         rw_flags: int = 0,
+        personality: int = OWN,
     ) -> int:
         """Read or write until all is done, the file ends, or an error comes."""
         done = 0
         sqe_flags = abi.SQE_ASYNC if offload else 0
         while done < size:
             request = self._begin(
-                opcode, fd, offset + done, address + done, size - done, rw_flags, sqe_flags
+                opcode,
+                fd,
+                offset + done,
+                address + done,
+                size - done,
+                rw_flags,
+                sqe_flags,
+                personality,
             )
             await waiting.wait(_not_before_the_kernel_is_done)
             result = request.result
@@ -197,6 +238,7 @@ class UringEngine:
         length: int,
         op_flags: int,
         sqe_flags: int,
+        personality: int = OWN,
     ) -> _Request:
         """Put one request into the ring; the caller must `wait` for it next."""
         if self._ended:
@@ -206,9 +248,11 @@ class UringEngine:
         self._requests[number] = request
         ring = self._ring
         if self._backlog or not ring.has_room:
-            self._backlog.append((number, opcode, fd, offset, address, length, op_flags, sqe_flags))
+            self._backlog.append(
+                (number, opcode, fd, offset, address, length, op_flags, sqe_flags, personality)
+            )
         else:
-            ring.push(number, opcode, fd, offset, address, length, op_flags, sqe_flags)
+            ring.push(number, opcode, fd, offset, address, length, op_flags, sqe_flags, personality)
         # A single request has nothing to wait for: 5 us earlier on the disk at queue depth 1.
         if (
             ring.queued >= SUBMIT_BATCH

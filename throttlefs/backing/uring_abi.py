@@ -75,14 +75,20 @@ REGISTER_EVENTFD = 4
 """IORING_REGISTER_EVENTFD."""
 REGISTER_PROBE = 8
 """IORING_REGISTER_PROBE, 5.6."""
+REGISTER_PERSONALITY = 9
+"""IORING_REGISTER_PERSONALITY, 5.6."""
+UNREGISTER_PERSONALITY = 10
+"""IORING_UNREGISTER_PERSONALITY, 5.6."""
 REGISTER_IOWQ_MAX_WORKERS = 19
 """IORING_REGISTER_IOWQ_MAX_WORKERS, 5.15."""
 PROBE_OP_SUPPORTED = 1 << 0
 """IO_URING_OP_SUPPORTED."""
 
-SQE = struct.Struct("=BBHiQQIIQ")
+SQE = struct.Struct("=BBHiQQIIQ2xH")
 """``struct io_uring_sqe``: opcode, flags, ioprio, fd, offset, address, length, rw_flags
-(fsync_flags), user_data. The 24 bytes behind them stay zero."""
+(fsync_flags), user_data, personality. The 20 bytes behind them stay zero."""
+SQE_USER_DATA = 8
+"""The place of user_data among these."""
 SQE_SIZE = 64
 
 CQE = struct.Struct("=QiI")
@@ -183,6 +189,20 @@ def limit_workers(fd: int, bounded: int) -> None:
     numbers = (ctypes.c_uint32 * 2)(bounded, 0)  # 0: leave the unbounded ones (sockets) alone
     if _syscall(SYS_IO_URING_REGISTER, fd, REGISTER_IOWQ_MAX_WORKERS, numbers, 2) < 0:
         raise _last_error("io_uring_register(IORING_REGISTER_IOWQ_MAX_WORKERS)")
+
+
+def register_personality(fd: int) -> int:
+    """io_uring_register(2): a number for the credentials that this thread has now."""
+    number: int = _syscall(SYS_IO_URING_REGISTER, fd, REGISTER_PERSONALITY, None, 0)
+    if number < 0:
+        raise _last_error("io_uring_register(IORING_REGISTER_PERSONALITY)")
+    return number
+
+
+def unregister_personality(fd: int, number: int) -> None:
+    """io_uring_register(2): forget these credentials; requests under way keep them."""
+    if _syscall(SYS_IO_URING_REGISTER, fd, UNREGISTER_PERSONALITY, None, number) < 0:
+        raise _last_error("io_uring_register(IORING_UNREGISTER_PERSONALITY)")
 
 
 def supported_ops(fd: int) -> frozenset[int]:

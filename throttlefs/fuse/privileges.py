@@ -11,131 +11,28 @@ CAP_FSETID, a user who may write to somebody else's setuid program could change 
 stay setuid in SRC. So the daemon writes without it, and uses it only to set modes that the kernel
 has allowed.
 
-Rights belong to a thread. Threads that it starts inherit them, those of io_uring too.
+How a thread takes other ids and rights is in `throttlefs.host.credentials`.
 """
 
 from __future__ import annotations
 
-import ctypes
-import errno
 import os
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
 
 import pyfuse3
 
-_DAC_OVERRIDE = 1 << 1
-_DAC_READ_SEARCH = 1 << 2
-_FSETID = 1 << 4
-_MKNOD = 1 << 27
+from throttlefs.host.credentials import acting_for, in_group, lay_down, modes_kept
 
-# The kernel has checked these with all groups of the caller, which are not known here.
-_KEPT = _DAC_OVERRIDE | _DAC_READ_SEARCH | _MKNOD
+__all__ = [
+    "acting_for",
+    "in_group",
+    "lay_down",
+    "may_keep_setgid",
+    "mode_of_new",
+    "modes_kept",
+]
 
 _SETGID_PROGRAM = stat.S_ISGID | stat.S_IXGRP
-_VERSION_3 = 0x20080522
-
-_libc = ctypes.CDLL(None, use_errno=True)
-for _function in (_libc.setfsuid, _libc.setfsgid):
-    _function.argtypes = [ctypes.c_uint32]
-    _function.restype = ctypes.c_uint32
-
-_NOBODY_NEW = 0xFFFFFFFF
-
-
-class _Header(ctypes.Structure):
-    _fields_ = [("version", ctypes.c_uint32), ("pid", ctypes.c_int)]
-
-
-class _Set(ctypes.Structure):
-    _fields_ = [
-        ("effective", ctypes.c_uint32),
-        ("permitted", ctypes.c_uint32),
-        ("inheritable", ctypes.c_uint32),
-    ]
-
-
-_Sets = _Set * 2
-
-
-def _call(function: str, sets: ctypes.Array[_Set]) -> None:
-    header = _Header(_VERSION_3, 0)  # this thread
-    if getattr(_libc, function)(ctypes.byref(header), ctypes.byref(sets)) < 0:
-        number = ctypes.get_errno()
-        raise OSError(number, f"{function}: {os.strerror(number)}")
-
-
-def _rights() -> ctypes.Array[_Set]:
-    sets = _Sets()
-    _call("capget", sets)
-    return sets
-
-
-def _use_fsetid(wanted: bool) -> bool:
-    """Begin or stop to use CAP_FSETID; returns whether it was in use before."""
-    sets = _rights()
-    was_used = bool(sets[0].effective & _FSETID)
-    if wanted != was_used and sets[0].permitted & _FSETID:
-        sets[0].effective ^= _FSETID
-        _call("capset", sets)
-    return was_used
-
-
-def lay_down() -> None:
-    """Stop to use CAP_FSETID, in this thread and in those that it will start."""
-    _use_fsetid(False)
-
-
-@contextmanager
-def modes_kept() -> Iterator[None]:
-    """Use CAP_FSETID, if this process has it, to set the mode of a file."""
-    was_used = _use_fsetid(True)
-    try:
-        yield
-    finally:
-        if not was_used:
-            _use_fsetid(False)
-
-
-@contextmanager
-def acting_for(uid: int, gid: int, *, keep_modes: bool = False) -> Iterator[None]:
-    """Act as the user *uid* with the group *gid* in this block, if this is root's daemon.
-
-    Permissions of files and directories count as checked. The kernel checks again that only owners
-    change modes, and names in a sticky directory. *keep_modes*: use CAP_FSETID.
-
-    Raises `PermissionError` if the daemon may not become that user.
-    """
-    if os.geteuid() != 0 or (uid == 0 and gid == 0):
-        with modes_kept() if keep_modes else nullcontext():
-            yield
-        return
-    before = _rights()
-    try:
-        _become(uid, gid)
-        now = _rights()
-        wanted = (_KEPT if uid else now[0].effective) | (_FSETID if keep_modes else 0)
-        now[0].effective = now[0].permitted & wanted
-        _call("capset", now)
-        yield
-    finally:
-        _libc.setfsuid(0)
-        _libc.setfsgid(os.getegid())
-        _call("capset", before)  # becoming root again has raised all capabilities
-
-
-@contextmanager
-def in_group(gid: int) -> Iterator[None]:
-    """Be in the group *gid* for what follows, if this is root's daemon; in this thread."""
-    if os.geteuid() != 0:
-        yield
-        return
-    _libc.setfsgid(gid)
-    try:
-        yield
-    finally:
-        _libc.setfsgid(os.getegid())
 
 
 def mode_of_new(mode: int, caller: pyfuse3.RequestContext, dir_fd: int) -> int:
@@ -170,11 +67,3 @@ def may_keep_setgid(caller: pyfuse3.RequestContext, gid: int) -> bool:
         return gid in pyfuse3.get_sup_groups(caller.pid)
     except (OSError, RuntimeError):
         return False  # it is gone, or in a namespace that we do not see
-
-
-def _become(uid: int, gid: int) -> None:
-    _libc.setfsgid(gid)
-    _libc.setfsuid(uid)
-    # These two report no failure; they return the id in use before the call (setfsuid(2)).
-    if _libc.setfsuid(_NOBODY_NEW) != uid or _libc.setfsgid(_NOBODY_NEW) != gid:
-        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))

@@ -293,7 +293,7 @@ def test_large_writes_that_come_side_by_side_go_to_another_core(
 
             under_way, may_end = trio.Event(), trio.Event()
 
-            async def write(*_: object, offload: bool) -> int:
+            async def write(*_: object, offload: bool, identity: int) -> int:
                 assert offload
                 under_way.set()
                 await may_end.wait()

@@ -208,8 +208,8 @@ def test_short_transfers_are_completed(
     push = Ring.push
 
     def push_less(self: Ring, *args: int) -> None:
-        *before, length, op_flags, sqe_flags = args
-        push(self, *before, -(-length // 3), op_flags, sqe_flags)
+        *before, length, op_flags, sqe_flags, personality = args
+        push(self, *before, -(-length // 3), op_flags, sqe_flags, personality)
 
     monkeypatch.setattr(Ring, "push", push_less)
     read_and_write_much(uring_kind, image)

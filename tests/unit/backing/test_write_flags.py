@@ -6,7 +6,8 @@ import errno
 import fcntl
 import os
 import random
-from collections.abc import Callable
+import struct
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,9 @@ from throttlefs.backing.ring import Ring
 from throttlefs.settings.cachemode import CacheMode
 
 APPEND, DSYNC, SYNC = os.RWF_APPEND, os.RWF_DSYNC, os.RWF_SYNC
+
+_FS_IOC_GETFLAGS, _FS_IOC_SETFLAGS, _FS_APPEND_FL = 0x80086601, 0x40086602, 0x20
+"""linux/fs.h; the numbers hold where a long has 64 bits."""
 
 CACHES = pytest.mark.parametrize("cache", list(CacheMode), ids=lambda cache: cache.value)
 
@@ -145,6 +149,43 @@ def test_a_file_opened_for_appending(kind: str, cache: CacheMode, directory: Pat
     trio.run(main)
 
 
+@pytest.fixture
+def append_only(tmp_path: Path) -> Iterator[Path]:
+    """A file with the attribute ``a`` of chattr(1)."""
+    path = tmp_path / "log"
+    path.write_bytes(b"0123456789")
+
+    def toggle() -> None:
+        with open(path, "rb") as file:
+            (flags,) = struct.unpack("L", fcntl.ioctl(file, _FS_IOC_GETFLAGS, bytes(8)))
+            fcntl.ioctl(file, _FS_IOC_SETFLAGS, struct.pack("L", flags ^ _FS_APPEND_FL))
+
+    try:
+        toggle()
+    except OSError as error:
+        pytest.skip(f"no attributes of files here: {error}")
+    yield path
+    toggle()
+
+
+@CACHES
+def test_a_file_that_can_only_be_appended_to(
+    kind: str, cache: CacheMode, append_only: Path
+) -> None:
+    """Nobody may take O_APPEND from its descriptor, nor open it without."""
+
+    async def main() -> None:
+        async with running(kind) as engine:
+            fd = os.open(append_only, os.O_WRONLY | os.O_APPEND | cache.open_flags)
+            backing = BackingFile(fd, engine, cache)
+            for data, flags in ((b"A", None), (b"B", 0), (b"C", APPEND), (b"D" * 4096, DSYNC)):
+                assert await write(backing, 0, data, flags) == len(data)
+            assert append_only.read_bytes() == b"0123456789ABC" + b"D" * 4096
+            backing.close()
+
+    trio.run(main)
+
+
 def test_appends_to_the_page_cache_are_inline(tmp_path: Path) -> None:
     """As long as the last page is cached; else the kernel would read it first."""
     path = tmp_path / "image"
@@ -207,7 +248,7 @@ def given_flags(kind: str, monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
         def pushed(self: Ring, number: int, opcode: int, *args: int) -> None:
             if opcode == 23:  # IORING_OP_WRITE
-                given.append(args[-2])
+                given.append(args[4])
             push(self, number, opcode, *args)
 
         monkeypatch.setattr(Ring, "push", pushed)
