@@ -109,12 +109,13 @@ class BackingFile:
         self._always = APPEND if flags & os.O_APPEND else 0
         self._filesystem = filesystem = filesystem_of(fd, status)
         alignment = _prepare_direct_io(fd, flags, status) if cache.direct else None
-        self._writer = Writer(engine, credentials)  # the last step that may raise
+        self._may_write = flags & os.O_ACCMODE != os.O_RDONLY
+        # The last step that may raise.
+        self._writer = Writer(engine, credentials if self._may_write else None)
         self._direct = alignment and DirectIo(
             fd, engine, self._writer, alignment, (status.device, status.inode)
         )
 
-        self._may_write = flags & os.O_ACCMODE != os.O_RDONLY
         # O_DIRECT and O_DSYNC wait for the disk.
         waits = filesystem.may_block or self._direct is not None
         self._inline_read_max = 0 if waits else INLINE_READ_MAX

@@ -227,6 +227,18 @@ def test_users_are_forgotten_with_their_last_file(kind: str, tmp_path: Path) -> 
 
 
 @root_only
+def test_a_file_that_is_only_read_needs_nobody(kind: str, program: Path) -> None:
+    async def main() -> None:
+        async with running(kind) as engine:
+            backing = BackingFile(os.open(program, os.O_RDONLY), engine, credentials=ANNA)
+            assert not engine._identities._uses  # type: ignore[attr-defined]
+            assert bytes(await backing.read(0, 4)) == bytes(4)
+            backing.close()
+
+    trio.run(main)
+
+
+@root_only
 def test_a_daemon_that_may_not_become_others_says_so_once(
     kind: str, program: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
