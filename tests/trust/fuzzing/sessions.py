@@ -209,7 +209,7 @@ def command_line() -> Iterator[Check]:
 
         def check(data: bytes) -> None:
             words = [os.fsdecode(word) for word in data.replace(b"\0", b"").split(b"\x1f")]
-            out, err = io.StringIO(), io.StringIO()
+            out, err = io.TextIOWrapper(io.BytesIO(), "utf-8"), io.StringIO()
             sys.argv = ["throttlefs", ("set", "show")[sum(data) % 2], *words]
             before = world.state()
             with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
@@ -259,6 +259,10 @@ TARGETS = (
             command("query-block") + command("query-blockstats", query__nodes=True)
             + command("x-throttlefs-query-stats", histograms=True),
             command("x-throttlefs-query", device="%61.img") + command("x-throttlefs-reload"),
+            command("object-add", qom__type="throttle-group", id="g", limits={"bps-total": 5})
+            + command("qom-set", path="g", property="limits", value={"bps-total-max": 9})
+            + command("qom-get", path="/objects/g", property="x-iops-size")
+            + command("qom-list", path="/objects") + command("object-del", id="g"),
         ),
         (
             *_NAMES, b'"group-name": ', b'"device": ', b'"id": ', b'"off": true', b'"tenant"',
