@@ -18,6 +18,7 @@ import pyfuse3
 
 from throttlefs.backing import Data, write_flags
 from throttlefs.host.files import FileKey
+from throttlefs.settings.cachemode import CacheMode
 from throttlefs.throttle import READ, WRITE
 
 from .attributes import Attributes
@@ -89,10 +90,12 @@ class ContentOperations(DirectoryOperations):
         attributes: Attributes,
         limit_attributes: LimitAttributes,
         in_thread: RunInThread,
+        cache: CacheMode,
         max_inflight: int,
     ) -> None:
         super().__init__(inodes, attributes, limit_attributes, in_thread)
         self._handles: dict[int, Handle] = {}
+        self._cache = cache
         self._max_inflight = max_inflight
         self._image_share = max_inflight // 4
         self._spill_from = max_inflight // 2

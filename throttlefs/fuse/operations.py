@@ -23,7 +23,7 @@ from . import privileges, wire
 from .arguments import OpenFile
 from .attributes import Attributes, Entry
 from .closer import Closer
-from .contents import ContentOperations
+from .disk_operations import DiskOperations
 from .handle import Handle
 from .inode import Inode
 from .inode_operations import RunInThread
@@ -33,11 +33,13 @@ from .shares import Shares
 
 log = logging.getLogger("throttlefs")
 
+_PAST_THE_CACHE = wire.FOPEN_DIRECT_IO | wire.FOPEN_PARALLEL_DIRECT_WRITES
+
 # What the kernel has already acted on, or what belongs to the program's descriptor alone.
 _NOT_PASSED_ON = os.O_CREAT | os.O_EXCL | os.O_NOCTTY | os.O_NOFOLLOW | os.O_DIRECT | os.O_NONBLOCK
 
 
-class Operations(ContentOperations):
+class Operations(DiskOperations):
     """All handlers of a mount. Each has the signature that pyfuse3 gives it."""
 
     def __init__(
@@ -59,13 +61,12 @@ class Operations(ContentOperations):
         covers_source: bool,
         on_init: Callable[[], None],
     ) -> None:
-        super().__init__(inodes, attributes, limit_attributes, in_thread, max_inflight)
+        super().__init__(inodes, attributes, limit_attributes, in_thread, cache, max_inflight)
         self._listings = {}
         self._shares = Shares(handle_descriptors=2 if cache.direct else 1)
         self._governor = governor
         self._statistics = statistics
         self._engine = engine
-        self._cache = cache
         self._auto_cache = auto_cache
         self._noatime = noatime
         self._nodiratime = nodiratime
@@ -281,7 +282,7 @@ class Operations(ContentOperations):
         inode.handle_fds.append(fd)
         inode.writers += may_write
         # The page cache of the mount would absorb what is to be limited, unless asked for.
-        open_flags = 0 if self._auto_cache else wire.FOPEN_DIRECT_IO
+        open_flags = 0 if self._auto_cache else _PAST_THE_CACHE
         if self._devices.learn(inode.key[0], fd):
             open_flags |= wire.FOPEN_NOFLUSH
         return OpenFile(fd, open_flags)

@@ -231,6 +231,21 @@ def _removexattr(request: Request) -> tuple[Any, ...]:
     return request.nodeid, _name(request.body), request.caller
 
 
+def _fallocate(request: Request) -> tuple[Any, ...]:
+    return *wire.FALLOCATE_IN.unpack_from(request.body), request.caller
+
+
+def _lseek(request: Request) -> tuple[Any, ...]:
+    return wire.LSEEK_IN.unpack_from(request.body)
+
+
+def _copy_file_range(request: Request) -> tuple[Any, ...]:
+    fh_in, off_in, _, fh_out, off_out, length, flags = wire.COPY_FILE_RANGE_IN.unpack_from(
+        request.body
+    )
+    return fh_in, off_in, fh_out, off_out, length, flags, request.caller
+
+
 def _readdirplus(request: Request) -> tuple[Any, ...]:
     handle, offset, size = wire.READDIR_IN.unpack_from(request.body)
     return handle, offset, Listing(size)
@@ -260,6 +275,14 @@ def _bytes(request: Request, data: bytes) -> bytes:
 
 def _opened(request: Request, file: OpenFile) -> bytes:
     return wire.OPEN_OUT.pack(file.fh, file.open_flags)
+
+
+def _offset(request: Request, offset: int) -> bytes:
+    return wire.UINT64.pack(offset)
+
+
+def _written(request: Request, count: int) -> bytes:
+    return wire.TWO_UINT32.pack(count, 0)
 
 
 def _opened_directory(request: Request, handle: int) -> bytes:
@@ -327,6 +350,9 @@ TABLE: Final[dict[Opcode, Operation]] = {
     Opcode.RELEASE: Operation("release", _handle, _done),
     Opcode.FLUSH: Operation("flush", _handle, _done),
     Opcode.FSYNC: Operation("fsync", _fsync, _done),
+    Opcode.FALLOCATE: Operation("fallocate", _fallocate, _done),
+    Opcode.LSEEK: Operation("lseek", _lseek, _offset),
+    Opcode.COPY_FILE_RANGE: Operation("copy_file_range", _copy_file_range, _written),
     Opcode.STATFS: Operation("statfs", _caller, _statfs),
     Opcode.SETXATTR: Operation("setxattr_with_flags", _setxattr, _done),
     Opcode.GETXATTR: Operation("getxattr", _getxattr, _attribute_value),

@@ -45,8 +45,11 @@ class Opcode(IntEnum):
     CREATE = 35
     INTERRUPT = 36
     BATCH_FORGET = 42
+    FALLOCATE = 43
     READDIRPLUS = 44
     RENAME2 = 45
+    LSEEK = 46
+    COPY_FILE_RANGE = 47
 
 
 # -- requests ------------------------------------------------------------------------------
@@ -111,6 +114,15 @@ class Fattr(IntEnum):
     CTIME = 1 << 10
 
 
+FALLOCATE_IN: Final = struct.Struct("=QQQI4x")
+"""fh, offset, length (bytes), mode."""
+
+LSEEK_IN: Final = struct.Struct("=QQI4x")
+"""fh, offset, whence."""
+
+COPY_FILE_RANGE_IN: Final = struct.Struct("=QQQQQQQ")
+"""fh_in, off_in, nodeid_out, fh_out, off_out, len (bytes), flags."""
+
 FSYNC_FDATASYNC: Final = 1 << 0
 
 # -- replies -------------------------------------------------------------------------------
@@ -154,6 +166,9 @@ DIRENT: Final = struct.Struct("=QQII")
 FOPEN_DIRECT_IO: Final = 1 << 0
 FOPEN_KEEP_CACHE: Final = 1 << 1
 FOPEN_NONSEEKABLE: Final = 1 << 2
+FOPEN_PARALLEL_DIRECT_WRITES: Final = 1 << 6
+"""Send writes of one file side by side if they are within it (Linux 6.2; others ignore it)."""
+
 FOPEN_NOFLUSH: Final = 1 << 5
 """Send no FLUSH when the file is closed (Linux 5.16; older kernels send it)."""
 

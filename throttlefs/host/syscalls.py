@@ -20,6 +20,9 @@ _has_openat2 = True
 _syscall = _libc.syscall
 _syscall.restype = ctypes.c_long
 
+_fallocate = _libc.fallocate64
+_fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
+
 _getdents64 = _libc.getdents64
 _getdents64.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t]
 _getdents64.restype = ctypes.c_ssize_t
@@ -145,6 +148,11 @@ def list_directory(fd: int, room: int) -> list[DirectoryEntry]:
         entries.append(DirectoryEntry(name, offset))
         at += length
     return entries
+
+
+def fallocate(fd: int, mode: int, offset: int, length: int) -> None:
+    """fallocate(2) with *mode*'s flags (``FALLOC_FL_*``); *offset* and *length* in bytes."""
+    _check(_fallocate(fd, mode, offset, length))
 
 
 def renameat2(old_dir: int, old: bytes, new_dir: int, new: bytes, flags: int) -> None:

@@ -202,6 +202,22 @@ def test_arguments_without_a_caller_and_empty_replies(
     assert world.answer() == (0, b"")
 
 
+def test_operations_of_a_disk(world: World) -> None:
+    *arguments, caller = world.ask(Opcode.FALLOCATE, struct.pack("=QQQII", 3, 4096, 1 << 40, 3, 0))
+    assert arguments == [3, 4096, 1 << 40, 3]
+    assert who(caller) == (UID, GID, PID, 0)
+    assert world.answer() == (0, b"")
+    world.result = 1 << 41
+    assert world.ask(Opcode.LSEEK, struct.pack("=QQII", 3, 5, os.SEEK_HOLE, 0)) == (3, 5, 4)
+    assert world.answer() == (0, struct.pack("=Q", 1 << 41))
+    world.result = 4096
+    body = struct.pack("=QQQQQQQ", 3, 5, 99, 4, 7, 1 << 33, 0)
+    *arguments, caller = world.ask(Opcode.COPY_FILE_RANGE, body)
+    assert arguments == [3, 5, 4, 7, 1 << 33, 0]
+    assert who(caller) == (UID, GID, PID, 0)
+    assert world.answer() == (0, struct.pack("=II", 4096, 0))
+
+
 def test_extensions_at_the_end_of_a_request_are_not_its_arguments(world: World) -> None:
     """Security contexts and groups (``total_extlen``, in units of 8 bytes)."""
     world.error = OSError(errno.EDOM, "this will do")

@@ -1,0 +1,128 @@
+"""What a disk image can do beside reads and writes: allocate, discard, find holes, copy.
+
+A discard, an allocation and a write of zeroes move no data: each is one write request, of no bytes.
+A copy is a read of one image and a write of the other.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from time import monotonic_ns
+from typing import Final, TypeVar
+
+import pyfuse3
+
+from throttlefs.host import syscalls
+from throttlefs.throttle import READ, WRITE
+
+from . import privileges
+from .contents import ContentOperations
+from .handle import Handle
+
+T = TypeVar("T")
+
+_COPY_PIECE: Final = 1 << 20
+"""Bytes that a copy between limited images moves at a time.
+
+The kernel holds the target's lock until the reply, so a limited copy answers short and the program
+goes on from there (copy_file_range(2)).
+"""
+
+_COPY_MOST: Final = 1 << 30
+"""Bytes that a copy between images without limits moves at a time."""
+
+
+class DiskOperations(ContentOperations):
+    """The operations that pyfuse3 has no handler for; our own server has."""
+
+    async def fallocate(
+        self, fh: int, offset: int, length: int, mode: int, ctx: pyfuse3.RequestContext
+    ) -> None:
+        """Allocate, discard or zero *length* bytes at *offset* (fallocate(2)). Raises `OSError`."""
+        handle = self._handles[fh]
+        if not handle.try_admit(WRITE, 0):
+            await handle.wait_for_limit(WRITE, 0)
+        began = monotonic_ns()
+        try:
+            await self._in_thread(
+                _as_caller, ctx, syscalls.fallocate, handle.fd, mode, offset, length, owner=ctx.uid
+            )
+        except OSError:
+            handle.statistics.write.errors += 1
+            raise
+        handle.note_write(0, monotonic_ns() - began)
+
+    async def lseek(self, fh: int, offset: int, whence: int) -> int:
+        """Where the next data or hole is from *offset* on (SEEK_DATA, SEEK_HOLE; lseek(2)).
+
+        Costs nothing. Raises `OSError`, ENXIO if there is none.
+        """
+        handle = self._handles[fh]
+        found = await self._in_thread(os.lseek, handle.fd, offset, whence, owner=handle.uid)
+        return int(found)
+
+    async def copy_file_range(
+        self,
+        fh_in: int,
+        off_in: int,
+        fh_out: int,
+        off_out: int,
+        length: int,
+        flags: int,
+        ctx: pyfuse3.RequestContext,
+    ) -> int:
+        """Copy up to *length* bytes from one open file to another; returns how many it copied.
+
+        See copy_file_range(2). Raises `OSError`: EOPNOTSUPP where O_DIRECT is used, which leaves
+        the copying to the program.
+        """
+        source, target = self._handles[fh_in], self._handles[fh_out]
+        if flags:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        if self._cache.direct:
+            raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+        is_limited = not (source.image.unlimited[READ] and target.image.unlimited[WRITE])
+        length = min(length, _COPY_PIECE if is_limited else _COPY_MOST)
+        await self._admit_copy(source, target, length)
+        began = monotonic_ns()
+        try:
+            done = int(
+                await self._in_thread(
+                    _as_caller,
+                    ctx,
+                    os.copy_file_range,
+                    source.fd,
+                    target.fd,
+                    length,
+                    off_in,
+                    off_out,
+                    owner=ctx.uid,
+                )
+            )
+        except OSError:
+            target.statistics.write.errors += 1
+            raise
+        took = monotonic_ns() - began
+        source.end_read(length, done, took)
+        target.note_write(done, took)
+        if done < length:
+            target.image.refund(WRITE, length, done)
+        return done
+
+    @staticmethod
+    async def _admit_copy(source: Handle, target: Handle, length: int) -> None:
+        if not source.try_admit(READ, length):
+            await source.wait_for_limit(READ, length)
+        if not target.try_admit(WRITE, length):
+            await target.wait_for_limit(WRITE, length)
+
+
+def _as_caller(ctx: pyfuse3.RequestContext, call: Callable[..., T], *args: object) -> T:
+    """``call(*args)`` by the filesystem ids of the caller, without root's right to the reserve.
+
+    A filesystem keeps some blocks for root (mke2fs(8), -m), and root is held to no quota.
+    """
+    with privileges.acting_for(ctx.uid, ctx.gid):
+        return call(*args)
