@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import stat
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -92,6 +94,16 @@ def detach(path: Path) -> None:
     """Unmount *path* lazily; without root this works for FUSE mounts of one's own."""
     command = ["umount", "-l"] if IS_ROOT else ["fusermount3", "-u", "-z"]
     subprocess.run([*command, str(path)], check=True)
+
+
+def let_others_in(path: Path) -> None:
+    """Let other users pass through pytest's private directories to *path*."""
+    for directory in (path, *path.parents):
+        if directory == Path(tempfile.gettempdir()) or directory.stat().st_uid != os.geteuid():
+            break
+        mode = stat.S_IMODE(directory.stat().st_mode)
+        if mode & 0o011 != 0o011:
+            directory.chmod(mode | 0o011)
 
 
 def fails(*args: object, status: int = 1) -> str:

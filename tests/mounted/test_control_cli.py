@@ -203,12 +203,12 @@ def test_stats_count_what_was_done(mount: Mounted) -> None:
     disk = mount.path / "disk.img"
     with disk.open("r+b", buffering=0) as file:
         for _ in range(4):
-            file.write(bytes(65536))
+            file.write(bytes(MIB // 2))
         os.fsync(file.fileno())
         file.seek(0)
         file.read(4096)
     (one,) = [json.loads(line) for line in shown("stats", "--json", mount.path).splitlines()]
-    assert (one["write"]["requests"], one["write"]["bytes"]) == (4, 4 * 65536)
+    assert (one["write"]["requests"], one["write"]["bytes"]) == (4, 2 * MIB)
     assert (one["read"]["requests"], one["read"]["bytes"]) == (1, 4096)
     assert one["write"]["delayed"] == 3
     assert one["write"]["wait_quantiles_ns"]["p99"] > 1e6

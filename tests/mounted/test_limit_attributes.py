@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import Mounted, MountFactory, run_throttlefs, wait_for
+from tests.support import Mounted, MountFactory, let_others_in, run_throttlefs, wait_for
 
 BPS = "user.throttlefs.bps"
 
@@ -141,16 +141,12 @@ def test_only_files_have_them(mount: Mounted) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="takes another user's part, as root alone can")
-def test_the_owner_of_an_image_does_not_own_its_limits(
-    make_mount: MountFactory, tmp_path: Path
-) -> None:
+def test_the_owner_of_an_image_does_not_own_its_limits(make_mount: MountFactory) -> None:
     mounted = make_mount("bps=4M,allow_other")
     path = mounted.source / "disk.img"
     path.write_bytes(b"")
     os.chown(path, 65534, 65534)
-    for directory in tmp_path.parents:
-        if directory.stat().st_uid == 0 and str(directory).startswith("/tmp/"):
-            directory.chmod(0o755)
+    let_others_in(mounted.path)
     script = (
         "import os, sys\n"
         "os.setgid(65534); os.setuid(65534)\n"
@@ -164,7 +160,6 @@ def test_the_owner_of_an_image_does_not_own_its_limits(
         "        continue\n"
         "    sys.exit('was let')\n"
     )
-    tmp_path.chmod(0o755)
     result = subprocess.run(
         [sys.executable, "-I", "-c", script, mounted.path / "disk.img"],
         capture_output=True,

@@ -135,4 +135,6 @@ def test_systemd_understands_the_template(tmp_path: Path) -> None:
     result = subprocess.run(
         ["systemd-analyze", "verify", unit], capture_output=True, text=True, check=False
     )
-    assert (result.returncode, result.stderr) == (0, "")
+    # Newer systemds have something to say of units of other packages.
+    said = [line for line in result.stderr.splitlines() if "/lib/systemd/system/" not in line]
+    assert (result.returncode, said) == (0, [])

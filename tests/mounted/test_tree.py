@@ -13,7 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import IS_ROOT, Mounted, MountFactory, clear_away, needs_root, wait_for
+from tests.support import (
+    IS_ROOT,
+    Mounted,
+    MountFactory,
+    clear_away,
+    let_others_in,
+    needs_root,
+    wait_for,
+)
 from throttlefs.host import syscalls
 
 NOBODY = 65534
@@ -214,7 +222,7 @@ def test_acls_are_enforced(make_mount: MountFactory) -> None:
     path.write_text("secret")
     os.chmod(path, 0o600)
     read = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "cat", str(path)]
-    allow_way_down(mounted.path)
+    let_others_in(mounted.path)
     assert subprocess.run(read, capture_output=True, check=False).returncode != 0
     subprocess.run(["setfacl", "-m", f"u:{NOBODY}:r", path], check=True)
     assert subprocess.run(read, capture_output=True, check=True).stdout == b"secret"
@@ -224,14 +232,6 @@ def test_acls_are_enforced(make_mount: MountFactory) -> None:
     assert f"user:{NOBODY}:r--" in got.stdout
 
 
-def allow_way_down(path: Path) -> None:
-    """Let other users pass through pytest's private directories."""
-    for parent in path.parents:
-        if parent == Path("/tmp") or parent == Path("/"):
-            break
-        os.chmod(parent, os.stat(parent).st_mode | 0o011)
-
-
 @needs_root("become another user")
 def test_files_belong_to_who_creates_them(make_mount: MountFactory) -> None:
     mounted = make_mount("allow_other")
@@ -239,7 +239,7 @@ def test_files_belong_to_who_creates_them(make_mount: MountFactory) -> None:
     (mounted.path / "setgid").mkdir()
     os.chown(mounted.path / "setgid", 0, 77)
     os.chmod(mounted.path / "setgid", 0o2777)
-    allow_way_down(mounted.path)
+    let_others_in(mounted.path)
     script = "touch f; mkdir d; ln -s x l; mkfifo p; touch setgid/f; mkdir setgid/d; chmod 4755 f"
     subprocess.run(
         ["setpriv", "--reuid=1234", "--regid=4321", "--clear-groups", "sh", "-ec", script],
@@ -258,7 +258,7 @@ def test_files_belong_to_who_creates_them(make_mount: MountFactory) -> None:
 @needs_root("become another user")
 def test_permissions_are_those_of_the_files(make_mount: MountFactory) -> None:
     mounted = make_mount("allow_other")
-    allow_way_down(mounted.path)
+    let_others_in(mounted.path)
     (mounted.path / "private").write_text("x")
     os.chmod(mounted.path / "private", 0o600)
     as_nobody = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]

@@ -193,10 +193,10 @@ def test_a_request_that_fits_in_part_is_written_in_part(
     for mode in modes:
         mounted = make_mount(mode, source=source.path)
         for number, (write, flags) in enumerate(WAYS):
-            os.sync()
-            source.fill(300_000)
             path = mounted.path / f"f{number}"
             fd = os.open(path, os.O_RDWR | os.O_CREAT | flags)
+            os.sync()
+            source.fill(300_000)
             result = write(fd, data, 0)
             assert result < MIB
             if flags & os.O_DIRECT or result < 0:
