@@ -219,3 +219,28 @@ def test_an_allocation_leaves_roots_reserve_alone(make_mount: MountFactory, tmp_
         mounted.umount()
     finally:
         subprocess.run(["umount", "-l", source], check=False)
+
+
+@pytest.mark.skipif(
+    tuple(map(int, os.uname().release.split(".")[:2])) < (6, 1),
+    reason="the kernel has no O_TMPFILE for FUSE (before Linux 6.1)",
+)
+@pytest.mark.parametrize("options", ["", "cache=none"])
+def test_a_file_without_a_name(make_mount: MountFactory, options: str) -> None:
+    mounted = make_mount(options)
+    fd = os.open(mounted.path, os.O_TMPFILE | os.O_RDWR, 0o640)
+    assert os.write(fd, b"unnamed") == 7
+    assert os.fstat(fd).st_nlink == 0
+    assert os.listdir(mounted.source) == []
+    top = os.open(mounted.path, os.O_PATH)
+    # By linkat(2), which follows the magic link; Python takes link(2) without the directories.
+    os.link(f"/proc/self/fd/{fd}", "named", src_dir_fd=top, dst_dir_fd=top)
+    os.close(top)
+    assert (mounted.source / "named").read_bytes() == b"unnamed"
+    assert (mounted.source / "named").stat().st_mode & 0o777 == 0o640
+    os.close(fd)
+    fd = os.open(mounted.path, os.O_TMPFILE | os.O_RDWR | os.O_EXCL)
+    os.write(fd, b"never seen")
+    os.close(fd)
+    assert os.listdir(mounted.path) == ["named"]
+    mounted.umount()

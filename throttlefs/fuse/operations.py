@@ -216,11 +216,35 @@ class Operations(DiskOperations):
     ) -> tuple[OpenFile, Entry]:
         """Create and open a file; it belongs to the caller where the daemon may say so."""
         parent = self._inodes.get(parent_inode)
+        try:
+            return await self._create(parent, name, mode, flags | os.O_CREAT | os.O_EXCL, ctx)
+        except FileExistsError:
+            if flags & os.O_EXCL:
+                raise
+            # Somebody was quicker below SRC. Only the kernel knows whether the caller may open
+            # that, and after ESTALE it looks once more (path_resolution(7)).
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE)) from None
+
+    async def tmpfile(
+        self,
+        parent_inode: pyfuse3.InodeT,
+        name: bytes,
+        mode: pyfuse3.ModeT,
+        flags: pyfuse3.FlagT,
+        ctx: pyfuse3.RequestContext,
+    ) -> tuple[OpenFile, Entry]:
+        """Create and open a file without a name (open(2), O_TMPFILE); *name* means nothing."""
+        parent = self._inodes.get(parent_inode)
+        return await self._create(parent, b"", mode, flags | os.O_TMPFILE, ctx)
+
+    async def _create(
+        self, parent: Inode, name: bytes, mode: int, flags: int, ctx: pyfuse3.RequestContext
+    ) -> tuple[OpenFile, Entry]:
         self._shares.take(ctx.uid)
         try:
             with self._inodes.pinned(parent) as dir_fd:
                 fd, st = await self._retried(
-                    ctx.uid, self._create_file, dir_fd, name, mode, flags, ctx
+                    ctx.uid, self._create_file, dir_fd, name or b".", mode, flags, ctx
                 )
         except BaseException:
             self._shares.give_back(ctx.uid)
@@ -231,8 +255,9 @@ class Operations(DiskOperations):
         except BaseException:
             # The program is told that there is no such file, so there is to be none.
             self._inodes.forget(inode.number, 1)
-            with self._inodes.pinned(parent) as dir_fd:
-                await self._in_thread(_unmake, name, dir_fd, inode.key, owner=ctx.uid)
+            if name:
+                with self._inodes.pinned(parent) as dir_fd:
+                    await self._in_thread(_unmake, name, dir_fd, inode.key, owner=ctx.uid)
             raise
         return file, self._attributes.entry(inode.number, st)
 
@@ -244,17 +269,11 @@ class Operations(DiskOperations):
         flags: int,
         ctx: pyfuse3.RequestContext,
     ) -> tuple[int, os.stat_result]:
-        backing_flags = self._backing_flags(flags) | os.O_NOFOLLOW
+        how = flags & (os.O_CREAT | os.O_EXCL | os.O_TMPFILE)
+        backing_flags = self._backing_flags(flags & ~os.O_TMPFILE) | os.O_NOFOLLOW | how
         mode = privileges.mode_of_new(stat.S_IMODE(mode), ctx, dir_fd)
-        try:
-            with privileges.acting_for(ctx.uid, ctx.gid, keep_modes=True):
-                fd = os.open(name, backing_flags | os.O_CREAT | os.O_EXCL, mode, dir_fd=dir_fd)
-        except FileExistsError:
-            if flags & os.O_EXCL:
-                raise
-            # Somebody was quicker below SRC. Only the kernel knows whether the caller may open
-            # that, and after ESTALE it looks once more (path_resolution(7)).
-            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE)) from None
+        with privileges.acting_for(ctx.uid, ctx.gid, keep_modes=True):
+            fd = os.open(name, backing_flags, mode, dir_fd=dir_fd)
         try:
             return fd, os.fstat(fd)
         except BaseException:

@@ -347,6 +347,7 @@ TABLE: Final[dict[Opcode, Operation]] = {
     Opcode.LINK: Operation("link", _link, _entry),
     Opcode.OPEN: Operation("open", _open, _opened),
     Opcode.CREATE: Operation("create", _create, _created),
+    Opcode.TMPFILE: Operation("tmpfile", _create, _created),
     Opcode.RELEASE: Operation("release", _handle, _done),
     Opcode.FLUSH: Operation("flush", _handle, _done),
     Opcode.FSYNC: Operation("fsync", _fsync, _done),
