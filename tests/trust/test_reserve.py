@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from tests.support import MountFactory
 from tests.trust.sources import ENVIRONMENT, MIB, MakeSource, Source, run
 from tests.trust.users import ANNA, ROOT, Person, workers
 from tests.unit.backing.conftest import running
@@ -52,6 +53,14 @@ def fill(fd: int) -> int:
             if is_full(error):
                 return done
             raise
+
+
+def fill_by_name(path: Path) -> int:
+    fd = os.open(path, os.O_WRONLY)
+    try:
+        return fill(fd)
+    finally:
+        os.close(fd)
 
 
 def natively(source: Source, person: Person) -> int:
@@ -148,6 +157,18 @@ def test_a_user_for_whom_it_is_kept(make_source: MakeSource) -> None:
         got = trio.run(through_backing, "uring", CacheMode.NONE, prepared(source, ANNA), stranger)
         assert got < expected - 10 * MIB
         assert source.remount("resuid=0,resgid=0")
+
+
+@pytest.mark.parametrize("options", ["cache=writeback", "cache=none", "engine=threads"])
+def test_through_a_mount(make_source: MakeSource, make_mount: MountFactory, options: str) -> None:
+    source = make_source("ext4", "-m", "30")
+    expected = natively(source, ANNA)
+    mounted = make_mount(f"allow_other,{options}", source=source.path)
+    prepared(source, ANNA)
+    with workers([ANNA]) as (worker,):
+        got = int(worker.run(fill_by_name, mounted.path / "file"))
+    assert abs(got - expected) < CLOSE
+    mounted.umount()
 
 
 def test_allocating_ahead(make_source: MakeSource) -> None:

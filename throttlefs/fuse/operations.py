@@ -14,6 +14,7 @@ import pyfuse3
 
 from throttlefs.backing import BackingFile, Engine
 from throttlefs.host import syscalls
+from throttlefs.host.credentials import Credentials
 from throttlefs.host.files import FileKey
 from throttlefs.policy.governor import Governor
 from throttlefs.settings.cachemode import CacheMode
@@ -138,7 +139,7 @@ class Operations(DiskOperations):
             except BaseException:
                 self._shares.give_back(ctx.uid)
                 raise
-        return self._opened(found, fd, flags, ctx.uid)
+        return self._opened(found, fd, flags, ctx)
 
     async def _open(self, inode: Inode, path: bytes, flags: int, uid: int) -> int:
         """Open *path*, which leads to *inode*; in a thread if that may wait.
@@ -251,7 +252,7 @@ class Operations(DiskOperations):
             raise
         inode = self._inodes.adopt_created(parent, name, st)
         try:
-            file = self._opened(inode, fd, flags, ctx.uid)
+            file = self._opened(inode, fd, flags, ctx)
         except BaseException:
             # The program is told that there is no such file, so there is to be none.
             self._inodes.forget(inode.number, 1)
@@ -284,9 +285,10 @@ class Operations(DiskOperations):
         flags = (flags & ~_NOT_PASSED_ON) | os.O_CLOEXEC | self._cache.open_flags
         return flags | os.O_NOATIME if self._noatime else flags
 
-    def _opened(self, inode: Inode, fd: int, flags: int, uid: int) -> OpenFile:
+    def _opened(self, inode: Inode, fd: int, flags: int, ctx: pyfuse3.RequestContext) -> OpenFile:
+        uid = ctx.uid
         try:
-            file = BackingFile(fd, self._engine, self._cache)
+            file = BackingFile(fd, self._engine, self._cache, Credentials(uid, ctx.gid))
         except BaseException:
             self._shares.give_back(uid)
             os.close(fd)
