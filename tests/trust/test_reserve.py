@@ -55,8 +55,8 @@ def fill(fd: int) -> int:
             raise
 
 
-def fill_by_name(path: Path) -> int:
-    fd = os.open(path, os.O_WRONLY)
+def fill_in(directory: int) -> int:
+    fd = os.open("file", os.O_WRONLY, dir_fd=directory)
     try:
         return fill(fd)
     finally:
@@ -165,8 +165,10 @@ def test_through_a_mount(make_source: MakeSource, make_mount: MountFactory, opti
     expected = natively(source, ANNA)
     mounted = make_mount(f"allow_other,{options}", source=source.path)
     prepared(source, ANNA)
+    directory = os.open(mounted.path, os.O_PATH)  # where the user could not get by its path
     with workers([ANNA]) as (worker,):
-        got = int(worker.run(fill_by_name, mounted.path / "file"))
+        got = int(worker.run(fill_in, directory))
+    os.close(directory)
     assert abs(got - expected) < CLOSE
     mounted.umount()
 
