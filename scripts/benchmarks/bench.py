@@ -7,7 +7,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +17,9 @@ from benchmarks import probe
 from benchmarks.completions import Completion, span
 from benchmarks.errors import BenchmarkError, NotMeasurableError
 from benchmarks.fio import Fio, Job
-from benchmarks.peers import PEERS, Served, Setup
+from benchmarks.peers import Peer, Served, Setup
 from benchmarks.processes import Interrupts, Processes, cpu_wait_seconds, wait
+from benchmarks.results import peer_of
 from benchmarks.scratch import MIB, Scratch, warm_up
 from benchmarks.trace import Tracer
 
@@ -57,7 +58,8 @@ class Probe:
 class Bench:
     """Scratch directory, children, trace; a context manager that leaves nothing behind."""
 
-    def __init__(self, parent: Path) -> None:
+    def __init__(self, parent: Path, peers: Mapping[str, Peer]) -> None:
+        self.peers = peers
         self.interrupts = Interrupts()
         self.processes = Processes(self.interrupts)
         self.scratch = Scratch(parent)
@@ -91,9 +93,9 @@ class Bench:
         return path
 
     @contextmanager
-    def serve(self, peer: str, setup: Setup) -> Iterator[Served]:
-        """Have a peer serve images for the length of the block."""
-        with PEERS[peer](self.processes, self.scratch).serve(setup) as served:
+    def serve(self, way: str, setup: Setup) -> Iterator[Served]:
+        """Have the peer of a way serve images for the length of the block."""
+        with self.peers[peer_of(way)].serve(self.processes, self.scratch, setup) as served:
             yield served
 
     @contextmanager
@@ -112,11 +114,15 @@ class Bench:
     @contextmanager
     def probe(self, name: str, *arguments: object) -> Iterator[Probe]:
         """Run a function of :mod:`benchmarks.probe` beside the block; it is ended with it."""
+        with self.client([sys.executable, probe.__file__, name, *map(str, arguments)]) as client:
+            yield client
+
+    @contextmanager
+    def client(self, command: Sequence[str | Path]) -> Iterator[Probe]:
+        """Run a command that prints a line of JSON beside the block; it is ended with it."""
         output = self.scratch.root / f"probe{next(self._numbers)}"
         with output.open("wb") as file:
-            child = self.processes.start(
-                [sys.executable, probe.__file__, name, *map(str, arguments)], file
-            )
+            child = self.processes.start(command, file)
         try:
             yield Probe(child, output)
         finally:

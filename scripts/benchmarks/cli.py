@@ -5,34 +5,55 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 from rich.console import Console
 
-from benchmarks import accuracy, fio, machine, plots, report, speed
+from benchmarks import accuracy, compare, fio, machine, plots, report, speed
 from benchmarks.bench import Bench
 from benchmarks.errors import BenchmarkError, InterruptedRunError
-from benchmarks.peers import PEERS
-from benchmarks.results import Result, Section, Step
+from benchmarks.peers import CHECKOUT, PEERS, Peer, peer_named
+from benchmarks.results import Result, Section, Step, peer_of
 from benchmarks.runner import chosen, duration, run_steps
 
 Plot = Callable[[Sequence[Result], Path], None]
 Function = TypeVar("Function", bound=Callable[..., Any])
-QUICK = "Measure each case once, by runs so short that all takes about 5 minutes (speed: 10)."
-QUICK_SECONDS = {"accuracy": 300.0, "speed": 630.0}
 QUICK_RUNS = (4.0, 3.0, 2.0, 1.5, 1.0)
 """Seconds of a run: the longest that fits is taken, the shortest if none does."""
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """What the two benchmarks differ in."""
+
+    name: str
+    sections: Callable[[Sequence[str], float, int], list[Section]]
+    """Of the names of peers, the seconds of a run, and the rounds."""
+    plot: Plot
+    seconds: float
+    """Of a run, if nothing else is said."""
+    rounds: int
+    quick_seconds: float
+    """How long all of a quick one may take."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """What else is to be known of it."""
 
 
 @dataclass(frozen=True)
 class Choices:
     """What the options that both benchmarks have in common say."""
 
+    peers: tuple[Peer, ...]
+    peers_only: bool
+    seconds: float | None
+    rounds: int | None
+    quick: bool
     only: tuple[str, ...]
     listing: bool
     directory: Path
@@ -40,9 +61,53 @@ class Choices:
     plot: Path | None
 
 
-def _common(function: Function) -> Function:
-    """Add the options that both benchmarks have."""
+class PeerType(click.ParamType):  # type: ignore[type-arg] # not in older ones
+    """The name of a peer, or ``checkout:DIRECTORY``."""
+
+    name = "peer"
+
+    def __init__(self, *names: str) -> None:
+        self.names = [*names, f"{CHECKOUT}DIR"]
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
+        return f"[{'|'.join(self.names)}]"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Peer:
+        if value not in self.names and not value.startswith(CHECKOUT):
+            self.fail(f"{value!r} is none of {', '.join(self.names)}", param, ctx)
+        try:
+            return peer_named(value)
+        except BenchmarkError as error:
+            self.fail(str(error), param, ctx)
+
+
+def _common(*names: str, default: Sequence[str] = ()) -> Callable[[Function], Function]:
+    """Add the options that both benchmarks have; ``names`` are the peers to choose from."""
+    file = click.Path(dir_okay=False, path_type=Path)
     options = [
+        click.option(
+            "--peer",
+            "peers",
+            type=PeerType(*names),
+            multiple=True,
+            default=default,
+            show_default=", ".join(default),
+            help="Measure this peer in turn: qsd is qemu-storage-daemon's FUSE export, bindfs "
+            "shows the files (names only), native is the filesystem without anything before it, "
+            "checkout:DIR another checkout of throttlefs, with a table of what is worse here.",
+        ),
+        click.option("--peers-only", is_flag=True, help="Leave throttlefs itself out."),
+        click.option("--seconds", type=click.FloatRange(0.5, 600), help="Of one run."),
+        click.option(
+            "--rounds",
+            type=click.IntRange(1, 100),
+            help="Runs of each case and peer in turn; the median counts.",
+        ),
+        click.option(
+            "--quick",
+            is_flag=True,
+            help="One round, by runs so short that all takes about 5 minutes (speed: 10).",
+        ),
         click.option(
             "--only",
             metavar="PATTERN",
@@ -58,21 +123,16 @@ def _common(function: Function) -> Function:
             show_default=True,
             help="Where the scratch directory is made (not in memory).",
         ),
-        click.option(
-            "--json",
-            type=click.Path(dir_okay=False, path_type=Path),
-            help="Write all figures to this file.",
-        ),
-        click.option(
-            "--plot",
-            type=click.Path(dir_okay=False, path_type=Path),
-            help="Draw a picture into this file (.png, .svg or .pdf).",
-        ),
-        click.option("--quick", is_flag=True, help=QUICK),
+        click.option("--json", type=file, help="Write all figures to this file."),
+        click.option("--plot", type=file, help="Draw a picture into this .png, .svg or .pdf."),
     ]
-    for option in reversed(options):
-        function = option(function)
-    return function
+
+    def decorate(function: Function) -> Function:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -85,54 +145,18 @@ def main() -> None:
 
 
 @main.command("accuracy")
-@click.option(
-    "--peer",
-    "peers",
-    type=click.Choice(["qsd"]),
-    multiple=True,
-    help="Measure this peer on the same cases in turn: qsd is qemu-storage-daemon's FUSE export.",
-)
-@click.option("--peers-only", is_flag=True, help="Leave throttlefs itself out.")
-@click.option("--seconds", type=click.FloatRange(1, 600), show_default="4", help="Per case.")
-@_common
-def accuracy_command(
-    peers: tuple[str, ...], peers_only: bool, seconds: float | None, quick: bool, **common: Any
-) -> None:
+@_common("qsd")
+def accuracy_command(**common: Any) -> None:
     """Hold limits against what they let through.
 
     Sections: grid (measured/limit), and further figures of how even, how fair and how prompt the
-    limiter is; --list names them all.
+    limiter is; --list names them all. 4 seconds a run, one round; beside a checkout 3.
     """
-    names = _peers(peers, peers_only)
-    choices = Choices(**common)
-
-    def sections(seconds: float) -> list[Section]:
-        return accuracy.sections(names, seconds)
-
-    usual = _longest("accuracy", sections, choices) if quick else 4
-    seconds = seconds or usual
-    _run("accuracy", choices, sections(seconds), {"seconds": seconds}, plots.accuracy)
+    _run(Benchmark("accuracy", accuracy.sections, plots.accuracy, 4, 1, 300), Choices(**common))
 
 
 @main.command("speed")
-@click.option(
-    "--peer",
-    "peers",
-    type=click.Choice(["qsd", "bindfs", "native"]),
-    multiple=True,
-    default=["qsd", "bindfs", "native"],
-    show_default=True,
-    help="Measure this peer in turn: qemu-storage-daemon (contents of images), bindfs (names), or "
-    "the filesystem without anything before it.",
-)
-@click.option("--peers-only", is_flag=True, help="Leave throttlefs itself out.")
-@click.option("--seconds", type=click.FloatRange(0.5, 600), show_default="2", help="Per run.")
-@click.option(
-    "--rounds",
-    type=click.IntRange(1, 100),
-    show_default="3",
-    help="Runs of each workload and peer; their median counts.",
-)
+@_common("qsd", "bindfs", "native", default=["qsd", "bindfs", "native"])
 @click.option(
     "--image-size",
     type=click.IntRange(64, 65536),
@@ -141,58 +165,55 @@ def accuracy_command(
     metavar="MIB",
     help="Size of the image in MiB.",
 )
-@_common
-def speed_command(
-    peers: tuple[str, ...],
-    peers_only: bool,
-    seconds: float | None,
-    rounds: int | None,
-    image_size: int,
-    quick: bool,
-    **common: Any,
-) -> None:
-    """Hold requests a second, and what they cost, against the peers."""
-    names = _peers(peers, peers_only)
-    choices = Choices(**common)
-    number = rounds or (1 if quick else 3)
+def speed_command(image_size: int, **common: Any) -> None:
+    """Hold requests a second, operations on names, and what they cost, against the peers.
 
-    def sections(seconds: float) -> list[Section]:
-        return speed.sections(names, seconds, number, image_size)
-
-    usual = _longest("speed", sections, choices) if quick else 2
-    seconds = seconds or usual
-    settings = {"seconds": seconds, "rounds": number, "image_mib": image_size}
-    _run("speed", choices, sections(seconds), settings, plots.speed)
+    2 seconds a run, 3 rounds.
+    """
+    sections = partial(speed.sections, image_mib=image_size)
+    settings = {"image_mib": image_size}
+    _run(Benchmark("speed", sections, plots.speed, 2, 3, 630, settings), Choices(**common))
 
 
-def _peers(peers: Sequence[str], peers_only: bool) -> list[str]:
-    if peers_only and not peers:
+def _peers(choices: Choices) -> dict[str, Peer]:
+    """Return the peers to be measured, by name."""
+    named = [*([] if choices.peers_only else [PEERS["throttlefs"]]), *choices.peers]
+    if not named:
         raise click.UsageError("--peers-only leaves nothing to measure: name a --peer")
-    return [*([] if peers_only else ["throttlefs"]), *dict.fromkeys(peers)]
+    peers: dict[str, Peer] = {}
+    for peer in named:
+        if peers.setdefault(peer.name, peer) != peer:
+            raise click.UsageError(f"two checkouts have the name {peer.name}: rename one")
+    return peers
 
 
-def _longest(name: str, sections: Callable[[float], Sequence[Section]], choices: Choices) -> float:
-    """Return of how many seconds a run can be for all that was chosen to be done in time."""
-    for seconds in QUICK_RUNS:
-        steps = _chosen(sections(seconds), choices)
-        if sum(step.seconds for step in steps) <= QUICK_SECONDS[name]:
-            return seconds
-    return QUICK_RUNS[-1]
+def _plan(
+    benchmark: Benchmark, choices: Choices, peers: Sequence[str]
+) -> tuple[float, int, list[Section]]:
+    """Return the seconds of a run, the rounds, and the sections."""
+    compared = bool(compare.other_versions(peers))
+    usual = 1 if choices.quick else max(benchmark.rounds, 3 if compared else 1)
+    rounds = choices.rounds or usual
+    if choices.seconds:
+        lengths: Sequence[float] = [choices.seconds]
+    else:
+        lengths = QUICK_RUNS if choices.quick else [benchmark.seconds]
+    for seconds in lengths:
+        sections = benchmark.sections(peers, seconds, rounds)
+        if sum(step.seconds for step in _steps(sections, choices)) <= benchmark.quick_seconds:
+            break
+    return seconds, rounds, sections
 
 
-def _chosen(sections: Iterable[Section], choices: Choices) -> list[Step]:
+def _steps(sections: Iterable[Section], choices: Choices) -> list[Step]:
     return chosen((step for section in sections for step in section.steps()), choices.only)
 
 
-def _run(
-    name: str,
-    choices: Choices,
-    sections: Sequence[Section],
-    settings: dict[str, Any],
-    plot: Plot,
-) -> None:
+def _run(benchmark: Benchmark, choices: Choices) -> None:
     """Run what was chosen; print the tables, write the files, and exit with the right status."""
-    steps = _chosen(sections, choices)
+    peers = _peers(choices)
+    seconds, rounds, sections = _plan(benchmark, choices, list(peers))
+    steps = _steps(sections, choices)
     if not steps:
         raise click.UsageError(f"nothing of --list matches --only {' '.join(choices.only)}")
     if choices.listing:
@@ -202,18 +223,21 @@ def _run(
     results: list[Result] = []
     try:
         _check_files(choices)
-        versions = _check_tools({step.peer.partition(",")[0] for step in steps})
+        wanted = {peer_of(step.peer) for step in steps}
+        versions = _check_tools([peer for name, peer in peers.items() if name in wanted])
+        settings = {"seconds": seconds, "rounds": rounds, **benchmark.settings}
         head = {"machine": machine.describe(), "settings": settings, "versions": versions}
         _say(f"Takes {duration(sum(step.seconds for step in steps))}.")
-        interrupted, clock = _measure(choices.directory, steps, results)
+        interrupted, clock = _measure(choices.directory, peers, steps, results)
         if interrupted:
             _say("Interrupted: this is what was measured so far.")
         report.print_headline(head)
         report.print_tables(sections, results, clock)
         if choices.json:
-            report.write_json(choices.json, report.document(name, head, sections, results))
+            written = report.document(benchmark.name, head, sections, results)
+            report.write_json(choices.json, written)
         if choices.plot:
-            plot(results, choices.plot)
+            benchmark.plot(report.middle_results(sections, results), choices.plot)
     except BenchmarkError as error:
         raise click.ClickException(" ".join(str(error).split())) from None
     if interrupted:
@@ -222,10 +246,12 @@ def _run(
         sys.exit(1)
 
 
-def _measure(directory: Path, steps: Sequence[Step], results: list[Result]) -> tuple[int, str]:
+def _measure(
+    directory: Path, peers: Mapping[str, Peer], steps: Sequence[Step], results: list[Result]
+) -> tuple[int, str]:
     """Run the steps; return the signal that ended them early (0: none), and by which clock."""
     clock = ""
-    bench = Bench(directory)
+    bench = Bench(directory, peers)
     with suppress(InterruptedRunError), bench.interrupts.caught(), bench:
         clock = bench.clock
         if bench.scratch.is_memory():
@@ -246,10 +272,10 @@ def _check_files(choices: Choices) -> None:
         plots.require(choices.plot)
 
 
-def _check_tools(peers: Collection[str]) -> dict[str, str]:
+def _check_tools(peers: Collection[Peer]) -> dict[str, str]:
     """Return the versions of everything that takes part. Raises BenchmarkError if it is missing."""
-    versions = {"fio": fio.version(), **{peer: PEERS[peer].version() for peer in sorted(peers)}}
-    if {*peers} != {"native"}:
+    versions = {"fio": fio.version(), **{peer.name: peer.version() for peer in peers}}
+    if {*versions} != {"fio", "native"}:
         try:
             os.close(os.open("/dev/fuse", os.O_RDWR))
         except OSError as error:

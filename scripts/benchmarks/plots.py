@@ -83,7 +83,7 @@ def accuracy(results: Sequence[Result], path: Path) -> None:
             times = [t for t, _ in result["_curve"]]
             units = [amount / scale for _, amount in result["_curve"]]
             over = [u - rate.allows(t) / scale for t, u in zip(times, units, strict=True)]
-            colour = _COLOURS[result.peer]
+            colour = _COLOURS.get(result.peer)
             total.plot(times, units, color=colour, lw=1.3, label=result.peer)
             excess.plot(times, over, color=colour, lw=1.3)
         total.set_title(case.name, fontsize=9)

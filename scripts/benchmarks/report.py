@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
+from benchmarks import compare
 from benchmarks.errors import BenchmarkError
 from benchmarks.results import Result, Section
 
@@ -27,17 +28,29 @@ def print_headline(head: Mapping[str, Any]) -> None:
     )
 
 
+def middle_results(sections: Sequence[Section], results: Sequence[Result]) -> list[Result]:
+    """Return the results that the reports of the sections are about."""
+    return [
+        result
+        for section in sections
+        for result in section.for_report([r for r in results if r.section == section.name])
+    ]
+
+
 def print_tables(sections: Sequence[Section], results: Sequence[Result], clock: str) -> None:
-    """Print the tables of every section that has results, how they were measured, what failed."""
+    """Print the tables of every section that has results, how they were measured, what failed.
+
+    Then, where two versions were measured, a table that compares them.
+    """
     console = Console(highlight=False)
     if not console.is_terminal:
         # In a file or a pipe a table must not be cut to some default width.
-        console = Console(highlight=False, width=140)
+        console = Console(highlight=False, width=160)
     for section in sections:
         own = [result for result in results if result.section == section.name]
         if not own:
             continue
-        tables = list(section.report(own))
+        tables = list(section.report(section.for_report(own)))
         if not tables:
             continue
         for table in tables:
@@ -45,6 +58,9 @@ def print_tables(sections: Sequence[Section], results: Sequence[Result], clock: 
             console.print(table)
         method = f"{section.method.replace('{clock}', clock)} {_effort(own)}"
         console.print(Padding(Text(method, style="dim"), (0, 2)))
+    for renderable in compare.tables(sections, results):
+        console.print()
+        console.print(renderable)
     reasons: dict[str, list[str]] = {}
     for result in results:
         if result.reason is not None:
@@ -82,10 +98,11 @@ def document(
         "benchmark": benchmark,
         **head,
         "summary": {
-            section.name: _plain(section.summary(by_section[section.name]))
+            section.name: _plain(section.summary(section.for_report(by_section[section.name])))
             for section in sections
             if by_section[section.name]
         },
+        "comparison": compare.document(sections, results),
         "results": [
             {
                 "section": result.section,

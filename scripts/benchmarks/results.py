@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from rich.console import RenderableType
 
@@ -59,6 +59,16 @@ class Result:
         return self.figures[name]
 
 
+class Row(NamedTuple):
+    """A figure by which two versions are compared."""
+
+    what: str
+    """What it is, and its unit."""
+    value: float
+    better: Literal["lower", "higher", "nearer"] = "lower"
+    """Nearer: it is a distance from what is right, in percent, so that only differences count."""
+
+
 class Section(ABC):
     """A group of cases that are measured alike and reported in one table."""
 
@@ -66,6 +76,8 @@ class Section(ABC):
     title: ClassVar[str]
     method: str
     """How it was measured, printed below the table."""
+    takes_medians: ClassVar[bool] = False
+    """Whether the report wants all rounds; else it gets one for each case and peer."""
 
     @abstractmethod
     def steps(self) -> Iterable[Step]:
@@ -75,9 +87,56 @@ class Section(ABC):
     def report(self, results: Sequence[Result]) -> Iterable[RenderableType]:
         """Return the tables of what was measured; there may be less than was planned."""
 
+    def rows(self, result: Result) -> Iterable[Row]:
+        """Return the figures of a result by which versions are compared."""
+        return ()
+
+    def for_report(self, results: Sequence[Result]) -> list[Result]:
+        """Return the results that the report is about.
+
+        Of several rounds that with the middle value of its first row: one that did happen.
+        """
+        if self.takes_medians:
+            return list(results)
+        rounds: dict[tuple[str, str], list[Result]] = {}
+        for result in results:
+            rounds.setdefault((result.case, result.peer), []).append(result)
+        return [self._middle(several) for several in rounds.values()]
+
+    def _middle(self, results: Sequence[Result]) -> Result:
+        measured = of(results)
+        if not measured:
+            return results[0]
+
+        def first(result: Result) -> float:
+            return next((row.value for row in self.rows(result)), 0.0)
+
+        return sorted(measured, key=first)[(len(measured) - 1) // 2]
+
     def summary(self, results: Sequence[Result]) -> Figures:
         """Return the figures over all cases, for the JSON file."""
         return {}
+
+
+def in_turn(
+    section: str,
+    case: str,
+    peers: Sequence[str],
+    rounds: int,
+    seconds: float,
+    measure: Callable[[Bench, str], Figures],
+) -> Iterator[Step]:
+    """Return the steps of a case: all peers in each round, in the opposite order in every other.
+
+    So neither a machine that gets slower nor what one peer leaves to the next favours any.
+    """
+    for number in range(1, rounds + 1):
+        for peer in peers if number % 2 else reversed(peers):
+
+            def run(bench: Bench, peer: str = peer) -> Figures:
+                return measure(bench, peer)
+
+            yield Step(section, case, peer, seconds, run, number)
 
 
 def of(results: Iterable[Result], peer: str | None = None, case: str | None = None) -> list[Result]:
@@ -92,6 +151,11 @@ def of(results: Iterable[Result], peer: str | None = None, case: str | None = No
 def cases(results: Iterable[Result]) -> list[str]:
     """Return the names of the cases in the order in which they were first met."""
     return list(dict.fromkeys(result.case for result in results))
+
+
+def peer_of(way: str) -> str:
+    """Return the peer of a way to it, such as "throttlefs, no limits"."""
+    return way.partition(",")[0]
 
 
 def peers(results: Iterable[Result]) -> list[str]:

@@ -17,6 +17,7 @@ from benchmarks.cli import main
 from benchmarks.mounts import mounted_below
 from benchmarks.speed import names
 
+ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.timeout(240)
 
 
@@ -55,3 +56,27 @@ def test_names_are_measured_through_each_peer(
         mounts = {"throttlefs", "bindfs"}
         assert set(values) == (mounts if figure in names.MEMORY else {*mounts, "native"})
         assert min(values.values()) > 0
+
+
+@pytest.mark.skipif(not (ROOT / ".venv/bin/python").exists(), reason="no .venv in this checkout")
+def test_two_versions_are_measured_beside_each_other(tmp_path: Path) -> None:
+    """This checkout against itself: by its own Python, in rounds, each row with its verdict."""
+    other = f"checkout:{ROOT.name}"
+    only = ["--only", "latency/iops-3000-4k-qd1", "--only", "release/1-image"]
+    words = ["accuracy", *only, "--peer", f"checkout:{ROOT}", "--seconds", "0.5", "--rounds", "2"]
+    printed, document = measure(tmp_path, *words)
+    assert f"Worse than {other} by over 5 %: " in printed
+    assert "of 4 rows, " in printed
+    assert set(document["versions"]) == {"fio", "throttlefs", other}
+    rows = document["comparison"][other]
+    assert [(row["name"], row["what"]) for row in rows] == [
+        ("latency/iops-3000-4k-qd1", "p99, us"),
+        ("latency/iops-3000-4k-qd1", "p50, us"),
+        ("release/1-image", "releasing one, us"),
+        ("release/1-image", "queueing one, us"),
+    ]
+    for row in rows:
+        assert len(row["changes"]) == 2
+        assert min(row["ours"], row["theirs"], row["ratio"]) > 0
+    order = [(result["peer"], result["round"]) for result in document["results"]]
+    assert order[:4] == [("throttlefs", 1), (other, 1), (other, 2), ("throttlefs", 2)]

@@ -12,7 +12,7 @@ from benchmarks.accuracy.windows import Windows
 from benchmarks.results import Section
 
 
-def sections(peers: Sequence[str], seconds: float) -> list[Section]:
+def sections(peers: Sequence[str], seconds: float, rounds: int = 1) -> list[Section]:
     """Return all sections in the order in which they are run."""
     kinds = (Grid, Latency, Windows, Fairness, Neighbours, Live, Release)
-    return [kind(peers, seconds) for kind in kinds]
+    return [kind(peers, seconds, rounds) for kind in kinds]

@@ -16,7 +16,7 @@ from benchmarks.errors import BenchmarkError
 from benchmarks.fio import Job
 from benchmarks.measures import jain_index, share_errors, worst
 from benchmarks.peers import Image, Setup
-from benchmarks.results import Figures, Result, Section, Step, cases, of, peers
+from benchmarks.results import Figures, Result, Row, Section, Step, cases, in_turn, of, peers
 
 MIB = 1024 * 1024
 SETTLING = 0.5
@@ -149,9 +149,10 @@ class Fairness(Section):
     name = "fairness"
     title = "Sharing a group's limit"
 
-    def __init__(self, peers: Sequence[str], seconds: float) -> None:
+    def __init__(self, peers: Sequence[str], seconds: float, rounds: int) -> None:
         self._peers = peers
         self._seconds = seconds
+        self._rounds = rounds
         self.method = (
             f"{seconds:g} s, all clients at once; bytes/s of each between its first and last "
             f"completion (fio's log) of the stretch that begins {SETTLING:g} s after all of them "
@@ -161,14 +162,18 @@ class Fairness(Section):
 
     def steps(self) -> Iterable[Step]:
         for sharing in SHARINGS:
-            for peer in self._peers:
-                yield Step(
-                    self.name,
-                    sharing.name,
-                    peer,
-                    self._seconds + SETTLING + STARTING_MANY + STARTING,
-                    partial(measure, peer=peer, sharing=sharing, seconds=self._seconds),
-                )
+            yield from in_turn(
+                self.name,
+                sharing.name,
+                self._peers,
+                self._rounds,
+                self._seconds + SETTLING + STARTING_MANY + STARTING,
+                partial(measure, sharing=sharing, seconds=self._seconds),
+            )
+
+    def rows(self, result: Result) -> Iterable[Row]:
+        yield Row("worst off its share, %", 100 * abs(result["worst"]), "nearer")
+        yield Row("all off the limit, %", 100 * abs(result["total_ratio"] - 1), "nearer")
 
     def report(self, results: Sequence[Result]) -> Iterable[RenderableType]:
         table = formats.table(

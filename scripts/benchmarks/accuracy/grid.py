@@ -16,7 +16,7 @@ from benchmarks.bench import LEAD, Bench
 from benchmarks.completions import cumulative_curve
 from benchmarks.measures import mean, median, worst
 from benchmarks.peers import Image, Setup
-from benchmarks.results import Figures, Result, Section, Step, cases, of, peers
+from benchmarks.results import Figures, Result, Row, Section, Step, cases, in_turn, of, peers
 
 IMAGE_MIB = 256
 STARTING = 1.6
@@ -50,9 +50,10 @@ class Grid(Section):
     name = "grid"
     title = "Measured / limit"
 
-    def __init__(self, peers: Sequence[str], seconds: float) -> None:
+    def __init__(self, peers: Sequence[str], seconds: float, rounds: int) -> None:
         self._peers = peers
         self._seconds = seconds
+        self._rounds = rounds
         self._loads = {case.name: case.load_text for case in GRID}
         self.method = (
             f"{seconds:g} s a case (bursts: to well beyond their end) on a fresh mount, page cache "
@@ -69,14 +70,21 @@ class Grid(Section):
     def steps(self) -> Iterable[Step]:
         for case in GRID:
             seconds = max(self._seconds, BURSTS * case.burst_lasts)
-            for peer in self._peers:
-                yield Step(
-                    self.name,
-                    case.name,
-                    peer,
-                    seconds + LEAD + STARTING,
-                    partial(measure, peer=peer, case=case, seconds=seconds),
-                )
+            yield from in_turn(
+                self.name,
+                case.name,
+                self._peers,
+                self._rounds,
+                seconds + LEAD + STARTING,
+                partial(measure, case=case, seconds=seconds),
+            )
+
+    def rows(self, result: Result) -> Iterable[Row]:
+        if result["coarse"]:
+            over = result["requests_over"]
+            yield Row("off by, % of a request", 100 * max(0.0, -over, over - 1), "nearer")
+        else:
+            yield Row("off the limit, %", 100 * abs(result["ratio"] - 1), "nearer")
 
     def report(self, results: Sequence[Result]) -> Iterable[RenderableType]:
         coarse = {result.case for result in of(results) if result["coarse"]}

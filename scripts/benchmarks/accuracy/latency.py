@@ -12,7 +12,7 @@ from benchmarks.bench import Bench
 from benchmarks.fio import OVERHEAD, Job
 from benchmarks.measures import percentile
 from benchmarks.peers import Image, Setup
-from benchmarks.results import Figures, Result, Section, Step, cases, of, peers
+from benchmarks.results import Figures, Result, Row, Section, Step, cases, in_turn, of, peers
 
 IOPS = 3000
 SETTLING = 0.5
@@ -39,9 +39,10 @@ class Latency(Section):
     name = "latency"
     title = "Latency at queue depth 1"
 
-    def __init__(self, peers: Sequence[str], seconds: float) -> None:
+    def __init__(self, peers: Sequence[str], seconds: float, rounds: int) -> None:
         self._peers = peers
         self._seconds = seconds
+        self._rounds = rounds
         self.method = (
             f"iops={IOPS}, 4 KiB, psync, {seconds:g} s; fio's latency of each request, the first "
             f"{SETTLING:g} s left out. Ideal: {1e6 / IOPS:.0f} us, all alike."
@@ -49,14 +50,17 @@ class Latency(Section):
 
     def steps(self) -> Iterable[Step]:
         for case, rw in LOADS.items():
-            for peer in self._peers:
-                yield Step(
-                    self.name,
-                    case,
-                    peer,
-                    self._seconds + SETTLING + OVERHEAD + 1,
-                    partial(measure, peer=peer, rw=rw, seconds=self._seconds),
-                )
+            yield from in_turn(
+                self.name,
+                case,
+                self._peers,
+                self._rounds,
+                self._seconds + SETTLING + OVERHEAD + 1,
+                partial(measure, rw=rw, seconds=self._seconds),
+            )
+
+    def rows(self, result: Result) -> Iterable[Row]:
+        return [Row(f"{name}, us", result[name] / 1e3) for name in ("p99", "p50")]
 
     def report(self, results: Sequence[Result]) -> Iterable[RenderableType]:
         table = formats.table(self.title, "case", "peer", "p50", "p99")

@@ -15,8 +15,8 @@ from benchmarks.completions import Completion
 from benchmarks.errors import NotMeasurableError
 from benchmarks.fio import Job
 from benchmarks.measures import median
-from benchmarks.peers import Image, Served, Setup
-from benchmarks.results import Figures, Result, Section, Step, of
+from benchmarks.peers import Image, Served, Setup, is_throttlefs
+from benchmarks.results import Figures, Result, Row, Section, Step, in_turn, of
 
 MIB = 1024 * 1024
 SLOW, FAST = 2 * MIB, 100 * MIB
@@ -81,8 +81,9 @@ class Live(Section):
     name = "live"
     title = "A live change takes effect after"
 
-    def __init__(self, peers: Sequence[str], seconds: float) -> None:
-        self._peers = peers
+    def __init__(self, peers: Sequence[str], seconds: float, rounds: int) -> None:
+        self._peers = list(filter(is_throttlefs, peers))
+        self._rounds = rounds
         self._seconds = max(seconds, 4.0)
         self.method = (
             f"bps goes from 2M to 100M and back every {INTERVAL:g} s with 16 reads of 64 KiB "
@@ -92,14 +93,19 @@ class Live(Section):
         )
 
     def steps(self) -> Iterable[Step]:
-        for peer in set(self._peers) & {"throttlefs"}:
-            yield Step(
-                self.name,
-                "change",
-                peer,
-                self._seconds + LEAD + STARTING,
-                partial(measure, peer=peer, seconds=self._seconds),
-            )
+        return in_turn(
+            self.name,
+            "change",
+            self._peers,
+            self._rounds,
+            self._seconds + LEAD + STARTING,
+            partial(measure, seconds=self._seconds),
+        )
+
+    def rows(self, result: Result) -> Iterable[Row]:
+        for what in ("raised", "lowered"):
+            # Less than a few requests' time cannot be told apart.
+            yield Row(f"{what}, ms", max(2.0, 1e3 * median(result[what])))
 
     def report(self, results: Sequence[Result]) -> Iterable[RenderableType]:
         table = formats.table(self.title, "change", "peer", "median", "worst", "changes")

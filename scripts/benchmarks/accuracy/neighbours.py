@@ -14,9 +14,9 @@ from benchmarks.bench import Bench
 from benchmarks.fio import OVERHEAD, Job
 from benchmarks.measures import median, percentile
 from benchmarks.mounts import waiting_requests
-from benchmarks.peers import Image, Served, Setup
+from benchmarks.peers import Image, Served, Setup, is_throttlefs
 from benchmarks.processes import wait_until
-from benchmarks.results import Figures, Result, Section, Step, of
+from benchmarks.results import Figures, Result, Row, Section, Step, in_turn, of
 
 MIB = 1024 * 1024
 HELD = {"bps": MIB}
@@ -83,9 +83,10 @@ class Neighbours(Section):
     name = "neighbours"
     title = "Beside a throttled image"
 
-    def __init__(self, peers: Sequence[str], seconds: float) -> None:
+    def __init__(self, peers: Sequence[str], seconds: float, rounds: int) -> None:
         self._peers = peers
         self._seconds = seconds
+        self._rounds = rounds
         self.method = (
             f"bps=1M on one image. Reads: 4 KiB, queue depth 1, of another image without limits; "
             f"p99 by fio, alone and beside {WAITING} waiting 64 KiB reads, in turn, median of "
@@ -95,23 +96,28 @@ class Neighbours(Section):
         )
 
     def steps(self) -> Iterable[Step]:
-        for peer in self._peers:
-            yield Step(
-                self.name,
-                "reads",
-                peer,
-                2 * self._seconds + ROUNDS * (3 * OVERHEAD + SETTLING),
-                partial(measure_reads, peer=peer, seconds=self._seconds),
-            )
-        # Its peer exports single files: there is no directory to list.
-        for peer in set(self._peers) & {"throttlefs"}:
-            yield Step(
-                self.name,
-                "metadata",
-                peer,
-                1.5 * self._seconds + 4,
-                partial(measure_metadata, peer=peer, seconds=self._seconds),
-            )
+        yield from in_turn(
+            self.name,
+            "reads",
+            self._peers,
+            self._rounds,
+            2 * self._seconds + ROUNDS * (3 * OVERHEAD + SETTLING),
+            partial(measure_reads, seconds=self._seconds),
+        )
+        yield from in_turn(
+            self.name,
+            "metadata",
+            # QSD exports single files: there is no directory to list.
+            list(filter(is_throttlefs, self._peers)),
+            self._rounds,
+            1.5 * self._seconds + 4,
+            partial(measure_metadata, seconds=self._seconds),
+        )
+
+    def rows(self, result: Result) -> Iterable[Row]:
+        reads, metadata = ("beside", "alone"), ("busy_stat", "busy_list", "idle_stat", "idle_list")
+        for name in reads if result.case == "reads" else metadata:
+            yield Row(f"{name.replace('_', ' ')}, p99, us", result[name] / 1e3)
 
     def report(self, results: Sequence[Result]) -> Iterable[RenderableType]:
         table = formats.table(

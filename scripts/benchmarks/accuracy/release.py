@@ -10,8 +10,10 @@ from rich.console import RenderableType
 
 from benchmarks import formats
 from benchmarks.bench import Bench
+from benchmarks.errors import NotMeasurableError
 from benchmarks.measures import median
-from benchmarks.results import Figures, Result, Section, Step, of
+from benchmarks.peers import Throttlefs, is_throttlefs
+from benchmarks.results import Figures, Result, Row, Section, Step, in_turn, of
 
 IMAGES = {"1-image": (1, 0), "10000-images-1000-blocked": (10_000, 1_000)}
 """How many images the group has, and how many of them their own limits hold back."""
@@ -21,8 +23,31 @@ RELEASES = 20_000
 ROUNDS = 3
 
 
-def measure(_bench: Bench, images: int, blocked: int) -> Figures:
-    """Return the CPU time (us) of releasing a request, and of queueing the next in its place."""
+_CODE = """
+import json, sys
+from benchmarks.accuracy.release import measure
+print(json.dumps(measure(None, *map(int, sys.argv[1:]))))
+"""
+
+
+def measure_of(bench: Bench, peer: str, images: int, blocked: int) -> Figures:
+    """Have a version of throttlefs measured by its own benchmarks, which know its modules."""
+    throttlefs = bench.peers[peer]
+    assert isinstance(throttlefs, Throttlefs)
+    installation = throttlefs.installation
+    if not (installation.scripts / "benchmarks").is_dir():
+        raise NotMeasurableError(f"{installation.directory} has no scripts/benchmarks")
+    path = f"PYTHONPATH={installation.scripts}"
+    command = ["env", path, str(installation.python), "-P", "-c", _CODE, str(images), str(blocked)]
+    with bench.client(command) as client:
+        return client.result(120)
+
+
+def measure(_bench: object, images: int, blocked: int) -> Figures:
+    """Return the CPU time (us) of releasing a request, and of queueing the next in its place.
+
+    Other versions are asked by this name, with these arguments.
+    """
     from throttlefs.settings.limits import Limits
     from throttlefs.throttle.group import Group
     from throttlefs.throttle.leaf import Leaf, Request
@@ -75,21 +100,23 @@ class Release(Section):
         f"image with two waiting at all times; {RELEASES:,} releases, median of {ROUNDS} rounds."
     )
 
-    def __init__(self, peers: Sequence[str], _seconds: float) -> None:
-        self._peers = [peer for peer in peers if peer == "throttlefs"]
+    def __init__(self, peers: Sequence[str], _seconds: float, rounds: int) -> None:
+        self._peers = list(filter(is_throttlefs, peers))
+        self._rounds = rounds
 
     def steps(self) -> Iterable[Step]:
-        for peer in self._peers:
-            for case, (images, blocked) in IMAGES.items():
-                yield Step(
-                    self.name, case, peer, 4, partial(measure, images=images, blocked=blocked)
-                )
+        for case, (images, blocked) in IMAGES.items():
+            measure = partial(measure_of, images=images, blocked=blocked)
+            yield from in_turn(self.name, case, self._peers, self._rounds, 4, measure)
+
+    def rows(self, result: Result) -> Iterable[Row]:
+        yield Row("releasing one, us", result["release_us"])
+        yield Row("queueing one, us", result["queue_us"])
 
     def report(self, results: Sequence[Result]) -> Iterable[RenderableType]:
-        table = formats.table(self.title, "group", "releasing one", "queueing one")
+        table = formats.table(self.title, "group", "peer", "releasing one", "queueing one")
         for result in of(results):
-            table.add_row(
-                result.case, f"{result['release_us']:.1f} us", f"{result['queue_us']:.1f} us"
-            )
+            spent = (f"{result[what]:.1f} us" for what in ("release_us", "queue_us"))
+            table.add_row(result.case, result.peer, *spent)
         if table.row_count:
             yield table

@@ -13,7 +13,7 @@ from benchmarks.accuracy.grid import IMAGE_MIB, STARTING
 from benchmarks.allowance import Rate, window_excess
 from benchmarks.bench import LEAD, Bench
 from benchmarks.peers import Image, Setup
-from benchmarks.results import Figures, Result, Section, Step, cases, of, peers
+from benchmarks.results import Figures, Result, Row, Section, Step, cases, in_turn, of, peers
 
 LENGTHS = {"100 ms": 0.1, "10 ms": 0.01}
 
@@ -33,9 +33,10 @@ class Windows(Section):
     name = "windows"
     title = "Excess in the fullest window, one request aside"
 
-    def __init__(self, peers: Sequence[str], seconds: float) -> None:
+    def __init__(self, peers: Sequence[str], seconds: float, rounds: int) -> None:
         self._peers = peers
         self._seconds = seconds
+        self._rounds = rounds
         self.method = (
             f"{seconds:g} s a case; any window of the run, the first included: what was answered "
             "in it less one request / what the limit allows in it, less 1. Answers: {clock}."
@@ -43,14 +44,18 @@ class Windows(Section):
 
     def steps(self) -> Iterable[Step]:
         for case in WINDOWS:
-            for peer in self._peers:
-                yield Step(
-                    self.name,
-                    case.name,
-                    peer,
-                    self._seconds + LEAD + STARTING,
-                    partial(measure, peer=peer, case=case, seconds=self._seconds),
-                )
+            yield from in_turn(
+                self.name,
+                case.name,
+                self._peers,
+                self._rounds,
+                self._seconds + LEAD + STARTING,
+                partial(measure, case=case, seconds=self._seconds),
+            )
+
+    def rows(self, result: Result) -> Iterable[Row]:
+        for length in LENGTHS:
+            yield Row(f"excess in {length}, %", 100 * max(0.0, result[length]), "nearer")
 
     def report(self, results: Sequence[Result]) -> Iterable[RenderableType]:
         names = peers(results)

@@ -1,11 +1,36 @@
 """What throttlefs is compared with, and throttlefs itself, behind one interface."""
 
+from pathlib import Path
+
 from benchmarks.peers.base import Image, Peer, Served, Setup
 from benchmarks.peers.bindfs import Bindfs
+from benchmarks.peers.installations import Installation, installation_in
 from benchmarks.peers.native import Native
 from benchmarks.peers.qsd import Qsd
-from benchmarks.peers.throttlefs import Throttlefs
+from benchmarks.peers.throttlefs import CHECKOUT, Throttlefs, is_throttlefs
 
-PEERS: dict[str, type[Peer]] = {peer.name: peer for peer in (Throttlefs, Qsd, Bindfs, Native)}
+PEERS: dict[str, Peer] = {peer.name: peer for peer in (Throttlefs(), Qsd(), Bindfs(), Native())}
 
-__all__ = ["PEERS", "Image", "Peer", "Served", "Setup"]
+
+def peer_named(text: str) -> Peer:
+    """Return the peer that ``--peer`` names; ``checkout:DIRECTORY`` is another throttlefs.
+
+    Raises BenchmarkError if the directory has none, KeyError for any other name.
+    """
+    if text.startswith(CHECKOUT):
+        return Throttlefs(installation_in(Path(text.removeprefix(CHECKOUT))))
+    return PEERS[text]
+
+
+__all__ = [
+    "CHECKOUT",
+    "PEERS",
+    "Image",
+    "Installation",
+    "Peer",
+    "Served",
+    "Setup",
+    "Throttlefs",
+    "is_throttlefs",
+    "peer_named",
+]

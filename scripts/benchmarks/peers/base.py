@@ -62,17 +62,14 @@ class Peer(ABC):
 
     name: str
 
-    def __init__(self, processes: Processes, scratch: Scratch) -> None:
-        self.processes = processes
-        self.scratch = scratch
-
-    @classmethod
     @abstractmethod
-    def version(cls) -> str:
+    def version(self) -> str:
         """Return what is measured, with its version. Raises BenchmarkError if it is missing."""
 
     @abstractmethod
-    def serve(self, setup: Setup) -> AbstractContextManager[Served]:
+    def serve(
+        self, processes: Processes, scratch: Scratch, setup: Setup
+    ) -> AbstractContextManager[Served]:
         """Serve images until the block ends; whatever waits in it then goes through or fails.
 
         Raises NotMeasurableError for what the peer cannot do, BenchmarkError if it fails.

@@ -9,14 +9,14 @@ from contextlib import contextmanager
 from benchmarks.errors import BenchmarkError, NotMeasurableError
 from benchmarks.mounts import force_unmount, mounted, wait_until_gone
 from benchmarks.peers.base import Peer, Served, Setup, last_words
-from benchmarks.processes import wait_until
+from benchmarks.processes import Processes, wait_until
+from benchmarks.scratch import Scratch
 
 
 class Bindfs(Peer):
     name = "bindfs"
 
-    @classmethod
-    def version(cls) -> str:
+    def version(self) -> str:
         try:
             done = subprocess.run(
                 ["bindfs", "--version"], check=True, capture_output=True, text=True
@@ -26,17 +26,17 @@ class Bindfs(Peer):
         return done.stdout.strip()
 
     @contextmanager
-    def serve(self, setup: Setup) -> Iterator[Served]:
+    def serve(self, processes: Processes, scratch: Scratch, setup: Setup) -> Iterator[Served]:
         if setup.groups or any(image.limits for image in setup.images):
             raise NotMeasurableError("bindfs has no limits")
-        point = self.scratch.root / "bindfs"
+        point = scratch.root / "bindfs"
         point.mkdir(exist_ok=True)
-        log = self.scratch.root / "bindfs.log"
+        log = scratch.root / "bindfs.log"
         # direct_io: as with throttlefs, the mount has no page cache of its own.
         options = ",".join(["direct_io", *setup.options])
-        command = ["bindfs", "-f", "--no-allow-other", "-o", options, self.scratch.images, point]
+        command = ["bindfs", "-f", "--no-allow-other", "-o", options]
         with log.open("wb") as output:
-            child = self.processes.start(command, output)
+            child = processes.start([*command, scratch.images, point], output)
         try:
             wait_until(lambda: child.poll() is not None or point in mounted(), 10)
             minor = mounted().get(point)
@@ -49,6 +49,6 @@ class Bindfs(Peer):
                 connections=[minor],
             )
         finally:
-            self.processes.end(child, grace=5)
+            processes.end(child, grace=5)
             if not wait_until_gone(point, 0):
                 force_unmount(point)

@@ -7,17 +7,18 @@ from contextlib import contextmanager
 
 from benchmarks.errors import NotMeasurableError
 from benchmarks.peers.base import Peer, Served, Setup
+from benchmarks.processes import Processes
+from benchmarks.scratch import Scratch
 
 
 class Native(Peer):
     name = "native"
 
-    @classmethod
-    def version(cls) -> str:
+    def version(self) -> str:
         return "the file itself"
 
     @contextmanager
-    def serve(self, setup: Setup) -> Iterator[Served]:
+    def serve(self, processes: Processes, scratch: Scratch, setup: Setup) -> Iterator[Served]:
         if setup.groups or any(image.limits for image in setup.images):
             raise NotMeasurableError("a plain file has no limits")
-        yield Served(files=[image.path for image in setup.images], directory=self.scratch.images)
+        yield Served(files=[image.path for image in setup.images], directory=scratch.images)

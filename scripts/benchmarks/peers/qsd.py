@@ -14,7 +14,8 @@ from benchmarks.allowance import RATES, Limits
 from benchmarks.errors import BenchmarkError, NotMeasurableError
 from benchmarks.mounts import force_unmount, mounted, wait_until_gone
 from benchmarks.peers.base import Peer, Served, Setup, last_words
-from benchmarks.processes import wait, wait_until
+from benchmarks.processes import Processes, wait, wait_until
+from benchmarks.scratch import Scratch
 
 _DASHED = {"bps": "bps-total", "iops": "iops-total"} | {
     f"{kind}_{short}": f"{kind}-{long}"
@@ -100,8 +101,7 @@ def _option(name: str, value: Mapping[str, Any]) -> list[str]:
 class Qsd(Peer):
     name = "qsd"
 
-    @classmethod
-    def version(cls) -> str:
+    def version(self) -> str:
         try:
             done = subprocess.run(
                 ["qemu-storage-daemon", "--version"], check=True, capture_output=True, text=True
@@ -114,17 +114,17 @@ class Qsd(Peer):
         return f"qemu-storage-daemon {found[1] if found else '(of unknown version)'}"
 
     @contextmanager
-    def serve(self, setup: Setup) -> Iterator[Served]:
-        directory = self.scratch.root / "qsd"
+    def serve(self, processes: Processes, scratch: Scratch, setup: Setup) -> Iterator[Served]:
+        directory = scratch.root / "qsd"
         directory.mkdir(exist_ok=True)
         points = [
             directory / f"{number}-{image.path.name}" for number, image in enumerate(setup.images)
         ]
         for point in points:
             point.touch()
-        log = self.scratch.root / "qsd.log"
+        log = scratch.root / "qsd.log"
         with log.open("wb") as output:
-            child = self.processes.start(command_line(setup, points), output)
+            child = processes.start(command_line(setup, points), output)
         try:
             ready = wait_until(
                 lambda: child.poll() is not None or mounted().keys() >= set(points), 10
@@ -146,7 +146,7 @@ class Qsd(Peer):
             if not wait(child, 2):
                 for point in points:
                     force_unmount(point)
-            self.processes.end(child, grace=2)
+            processes.end(child, grace=2)
             for point in points:
                 if not wait_until_gone(point, 0):
                     force_unmount(point)

@@ -5,18 +5,24 @@ from __future__ import annotations
 import os
 import re
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from benchmarks.allowance import Limits
 from benchmarks.errors import BenchmarkError
 from benchmarks.mounts import answers, force_unmount, mounted, wait_until_gone
 from benchmarks.peers.base import Peer, Served, Setup, last_words
-from benchmarks.processes import wait_until
+from benchmarks.peers.installations import OWN, Installation
+from benchmarks.processes import Processes, wait_until
+from benchmarks.scratch import Scratch
 
-_COMMAND = [sys.executable, "-m", "throttlefs"]
+CHECKOUT = "checkout:"
+
+
+def is_throttlefs(name: str) -> bool:
+    """Return whether a peer of this name is a throttlefs, of whatever version."""
+    return name == "throttlefs" or name.startswith(CHECKOUT)
 
 
 def is_uniform(setup: Setup) -> bool:
@@ -65,32 +71,38 @@ def _escape_glob(name: str) -> str:
     return re.sub(r"([*?\[])", r"[\1]", name)
 
 
+@dataclass(frozen=True)
 class Throttlefs(Peer):
-    name = "throttlefs"
+    """throttlefs of this checkout or, as ``checkout:NAME``, of another one."""
 
-    @classmethod
-    def version(cls) -> str:
-        done = subprocess.run([*_COMMAND, "--version"], check=False, capture_output=True, text=True)
-        if done.returncode:
-            said = done.stderr.strip().splitlines()
-            raise BenchmarkError(f"throttlefs does not start: {said[-1] if said else 'no word'}")
-        return done.stdout.strip().replace(", version", "")
+    installation: Installation = OWN
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        if self.installation is OWN:
+            return "throttlefs"
+        # A comma begins what follows a peer's name: see speed/variants.py.
+        return CHECKOUT + self.installation.directory.name.replace(",", "_")
+
+    def version(self) -> str:
+        version = self.installation.version()
+        return version if self.installation is OWN else f"{self.name} {version}"
 
     @contextmanager
-    def serve(self, setup: Setup) -> Iterator[Served]:
-        point = self.scratch.root / "mnt"
+    def serve(self, processes: Processes, scratch: Scratch, setup: Setup) -> Iterator[Served]:
+        point = scratch.root / "mnt"
         point.mkdir(exist_ok=True)
-        log = self.scratch.root / "throttlefs.log"
-        config = self.scratch.root / "limits.toml"
+        log = scratch.root / "throttlefs.log"
+        config = scratch.root / "limits.toml"
         # In the foreground, so that the daemon is a child: its id is known, and so is its end.
-        command = [*_COMMAND, "mount", str(self.scratch.images), str(point), "-f"]
+        command = [*self.installation.command, "mount", str(scratch.images), str(point), "-f"]
         if options := mount_options(setup):
             command += ["-o", ",".join(options)]
         if setup.live or not is_uniform(setup):
             config.write_text(config_text(setup))
             command += ["--config", str(config)]
         with log.open("wb") as output:
-            child = self.processes.start(command, output)
+            child = processes.start(command, output)
 
         def reload(changed: Setup) -> None:
             # Replaced as a whole: the daemon must not read half a file.
@@ -117,6 +129,6 @@ class Throttlefs(Peer):
                 raise BenchmarkError(last_words(log) or f"throttlefs: exit {child.returncode}")
         finally:
             # SIGTERM opens the gates: what waits goes through, then the mount ends.
-            self.processes.end(child, grace=20)
+            processes.end(child, grace=20)
             if not wait_until_gone(point, 0):
                 force_unmount(point)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from benchmarks.peers import CHECKOUT
 from benchmarks.results import Section
 from benchmarks.speed.files import Files
 from benchmarks.speed.images import Images
@@ -13,11 +14,13 @@ from benchmarks.speed.workloads import Workloads
 
 def sections(peers: Sequence[str], seconds: float, rounds: int, image_mib: int) -> list[Section]:
     """Return all sections in the order in which they are run."""
+    # These are long, and tell enough by one run, unless versions are compared by them.
+    few = rounds if any(peer.startswith(CHECKOUT) for peer in peers) else 1
     return [
         Workloads(peers, seconds, rounds, image_mib),
         Images(peers, seconds, rounds),
-        Stalls(peers, seconds),
-        Files(peers),
-        Memory(peers),
+        Stalls(peers, seconds, few),
+        Files(peers, few),
+        Memory(peers, few),
         Names(peers, seconds, rounds),
     ]

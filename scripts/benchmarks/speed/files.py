@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from functools import partial
 from pathlib import Path
 
 from rich.console import RenderableType
@@ -13,7 +12,7 @@ from benchmarks.bench import Bench
 from benchmarks.errors import NotMeasurableError
 from benchmarks.peers import Image, Served, Setup
 from benchmarks.processes import memory
-from benchmarks.results import Figures, Result, Section, Step, of
+from benchmarks.results import Figures, Result, Row, Section, Step, in_turn, of
 
 OPEN_FILES = 10_000
 ENTRIES = 100_000
@@ -80,21 +79,25 @@ class Files(Section):
         "of every entry. One process, one run."
     )
 
-    def __init__(self, peers: Sequence[str]) -> None:
+    def __init__(self, peers: Sequence[str], rounds: int) -> None:
+        self._rounds = rounds
         # QSD exports single images, not directories; bindfs is there for names.
         self._peers = [peer for peer in peers if peer not in ("qsd", "bindfs")]
 
     def steps(self) -> Iterable[Step]:
-        for peer in self._peers:
-            yield Step(self.name, "open", peer, 8, partial(measure_open, peer=peer))
-        for peer in self._peers:
-            yield Step(
-                self.name,
-                "directory",
-                peer,
-                20,
-                partial(measure_directory, peer=peer),
-            )
+        for case, seconds, measure in (
+            ("open", 8, measure_open),
+            ("directory", 20, measure_directory),
+        ):
+            yield from in_turn(self.name, case, self._peers, self._rounds, seconds, measure)
+
+    def rows(self, result: Result) -> Iterable[Row]:
+        for name in ("open_per_second", "read_per_second", "first", "again", "with_stat"):
+            if name in result.figures:
+                what = name.removesuffix("_per_second").replace("_", " ")
+                yield Row(f"{what}, 1/s", result[name], "higher")
+        if result.figures.get("memory_open"):
+            yield Row("memory, all open, MiB", result["memory_open"] / 2**20)
 
     def report(self, results: Sequence[Result]) -> Iterable[RenderableType]:
         if opened := of(results, case="open"):

@@ -11,8 +11,8 @@ from benchmarks import formats
 from benchmarks.bench import Bench
 from benchmarks.fio import OVERHEAD, Job
 from benchmarks.measures import median
-from benchmarks.results import Figures, Result, Section, Step, of, peers
-from benchmarks.speed.variants import LIMITED, Variant, chosen, fitted, run, setup
+from benchmarks.results import Figures, Result, Row, Section, Step, in_turn, of, peers
+from benchmarks.speed.variants import fitted, limited_ways, run, setup
 from benchmarks.speed.workloads import STARTING
 
 COUNT = 64
@@ -21,23 +21,24 @@ DEPTH = 32
 CASES = {"1-image": 1, f"{COUNT}-images": COUNT}
 
 
-def measure(bench: Bench, variant: Variant, count: int, seconds: float) -> Figures:
+def measure(bench: Bench, way: str, count: int, seconds: float) -> Figures:
     """Read at random from so many images, DEPTH requests under way in all."""
     paths = [
         bench.image(f"{TOTAL_MIB // count}m-{number:02}", TOTAL_MIB // count)
         for number in range(count)
     ]
-    with bench.serve(variant.peer, setup(variant, paths)) as served:
+    with bench.serve(way, setup(way, paths)) as served:
         job = Job(served.files, "randread", "4k", DEPTH, extra={"file_service_type": "random"})
-        return run(bench, served, fitted(job, variant, direct=False), seconds)
+        return run(bench, served, fitted(job, way, direct=False), seconds)
 
 
 class Images(Section):
     name = "images"
     title = f"{COUNT} images read at once against one, requests/s in all"
+    takes_medians = True
 
     def __init__(self, peers: Sequence[str], seconds: float, rounds: int) -> None:
-        self._variants = chosen(LIMITED, peers)
+        self._ways = limited_ways(peers)
         self._seconds = seconds
         self._rounds = rounds
         self.method = (
@@ -47,17 +48,18 @@ class Images(Section):
         )
 
     def steps(self) -> Iterable[Step]:
-        for number in range(1, self._rounds + 1):
-            for variant in self._variants:
-                for case, count in CASES.items():
-                    yield Step(
-                        self.name,
-                        case,
-                        variant.name,
-                        self._seconds + OVERHEAD + STARTING,
-                        partial(measure, variant=variant, count=count, seconds=self._seconds),
-                        round=number,
-                    )
+        for case, count in CASES.items():
+            yield from in_turn(
+                self.name,
+                case,
+                self._ways,
+                self._rounds,
+                self._seconds + OVERHEAD + STARTING,
+                partial(measure, count=count, seconds=self._seconds),
+            )
+
+    def rows(self, result: Result) -> Iterable[Row]:
+        yield Row("requests/s", result["per_second"], "higher")
 
     def report(self, results: Sequence[Result]) -> Iterable[RenderableType]:
         table = formats.table(self.title, "peer", *CASES, "ratio")

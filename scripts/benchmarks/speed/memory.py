@@ -14,9 +14,9 @@ from benchmarks.bench import Bench
 from benchmarks.errors import BenchmarkError, NotMeasurableError
 from benchmarks.fio import Fio, Job
 from benchmarks.mounts import waiting_requests
-from benchmarks.peers import Image, Served, Setup
+from benchmarks.peers import Image, Served, Setup, is_throttlefs
 from benchmarks.processes import memory, wait_until
-from benchmarks.results import Figures, Result, Section, Step, of
+from benchmarks.results import Figures, Result, Row, Section, Step, in_turn, of
 
 MIB = 1024 * 1024
 WRITES = 1000
@@ -103,24 +103,30 @@ class Memory(Section):
         "and blocks that do not hold what was written."
     )
 
-    def __init__(self, peers: Sequence[str]) -> None:
-        self._peers = [peer for peer in peers if peer == "throttlefs"]
+    def __init__(self, peers: Sequence[str], rounds: int) -> None:
+        self._peers = list(filter(is_throttlefs, peers))
+        self._rounds = rounds
 
     def steps(self) -> Iterable[Step]:
-        for peer in self._peers:
-            for bound in MAX_INFLIGHT_MIB:
-                yield Step(
-                    self.name,
-                    f"max_inflight-{bound}M",
-                    peer,
-                    FILLING + 12,
-                    partial(measure, peer=peer, bound=bound),
-                )
+        for bound in MAX_INFLIGHT_MIB:
+            yield from in_turn(
+                self.name,
+                f"max_inflight-{bound}M",
+                self._peers,
+                self._rounds,
+                FILLING + 12,
+                partial(measure, bound=bound),
+            )
+
+    def rows(self, result: Result) -> Iterable[Row]:
+        for what in ("waiting_peak", "peak", "after"):
+            yield Row(f"memory, {what.replace('_', ' ')}, MiB", result[what] / MIB)
 
     def report(self, results: Sequence[Result]) -> Iterable[RenderableType]:
         table = formats.table(
             self.title,
             "max_inflight",
+            "peer",
             "under way",
             "before",
             "most while waiting",
@@ -134,6 +140,7 @@ class Memory(Section):
             waiting = result["waiting"]
             table.add_row(
                 formats.mebibytes(result["max_inflight"]),
+                result.peer,
                 "unknown" if waiting is None else f"{waiting:,}",
                 formats.mebibytes(result["idle"]),
                 formats.mebibytes(result["waiting_peak"]),

@@ -20,7 +20,7 @@ from benchmarks.fio import Job
 from benchmarks.measures import median, percentile
 from benchmarks.peers import Image, Setup
 from benchmarks.processes import memory, wait
-from benchmarks.results import Figures, Result, Section, Step, cases, of, peers
+from benchmarks.results import Figures, Result, Row, Section, Step, cases, in_turn, of, peers
 
 FILES = 5_000
 ENTRIES = 10_000
@@ -196,6 +196,7 @@ def measure_memory(bench: Bench, peer: str) -> Figures:
 class Names(Section):
     name = "names"
     title = "Operations on names, us each"
+    takes_medians = True
 
     def __init__(self, peers: Sequence[str], seconds: float, rounds: int) -> None:
         # QSD exports single images, not directories.
@@ -231,9 +232,14 @@ class Names(Section):
             ("idle-memory", 2, measure_memory),
         ]
         for case, estimate, measure in trials:
-            for number in range(1, self._rounds + 1):
-                for peer in self._peers:
-                    yield Step(self.name, case, peer, estimate, partial(measure, peer=peer), number)
+            yield from in_turn(self.name, case, self._peers, self._rounds, estimate, measure)
+
+    def rows(self, result: Result) -> Iterable[Row]:
+        for figure, value in result.figures.items():
+            if figure in MEMORY:
+                yield Row(f"{MEMORY[figure]}, MiB", value / 2**20)
+            else:
+                yield Row(f"{LABELS[figure]}, us", value / 1e3)
 
     def report(self, results: Sequence[Result]) -> Iterable[RenderableType]:
         names = peers(results)

@@ -11,8 +11,8 @@ from benchmarks import formats
 from benchmarks.bench import Bench
 from benchmarks.fio import OVERHEAD, Job
 from benchmarks.measures import percentile
-from benchmarks.results import Figures, Result, Section, Step, cases, of, peers
-from benchmarks.speed.variants import LIMITED, Variant, chosen, fitted, setup
+from benchmarks.results import Figures, Result, Row, Section, Step, cases, in_turn, of, peers
+from benchmarks.speed.variants import fitted, limited_ways, setup
 
 INTERVAL = 0.001
 LOADS = {
@@ -23,25 +23,25 @@ LOADS = {
 QUANTILES = {"p50": 50, "p99": 99, "max": 100}
 
 
-def measure(bench: Bench, variant: Variant, load: str, seconds: float) -> Figures:
+def measure(bench: Bench, way: str, load: str, seconds: float) -> Figures:
     """Return what reading one cached block every ms takes (ns) beside a load."""
     quiet, busy = bench.image("quiet", 16), bench.image("busy", 512)
-    with bench.serve(variant.peer, setup(variant, [quiet, busy])) as served:
+    with bench.serve(way, setup(way, [quiet, busy])) as served:
         shape = LOADS[load]
         if shape is None:
-            found = _probe(bench, variant, served.files[0], seconds)
+            found = _probe(bench, way, served.files[0], seconds)
         else:
-            job = fitted(Job(served.files[1], *shape), variant, direct=False)
+            job = fitted(Job(served.files[1], *shape), way, direct=False)
             with bench.load([job], seconds + 2) as fio:
-                found = _probe(bench, variant, served.files[0], seconds)
+                found = _probe(bench, way, served.files[0], seconds)
                 # A load that has failed has disturbed nobody.
                 if not fio.running:
                     fio.summaries()
     return {name: percentile(found, percent) for name, percent in QUANTILES.items()}
 
 
-def _probe(bench: Bench, variant: Variant, file: object, seconds: float) -> list[int]:
-    direct = int(variant.peer != "native")
+def _probe(bench: Bench, way: str, file: object, seconds: float) -> list[int]:
+    direct = int(way != "native")
     with bench.probe("reads", file, seconds, INTERVAL, direct) as probe:
         found: list[int] = probe.result(seconds + 30)["read"]
     return found
@@ -51,8 +51,9 @@ class Stalls(Section):
     name = "stalls"
     title = "A cached 4 KiB read every ms, beside writers of another image"
 
-    def __init__(self, peers: Sequence[str], seconds: float) -> None:
-        self._variants = chosen(LIMITED, peers)
+    def __init__(self, peers: Sequence[str], seconds: float, rounds: int) -> None:
+        self._ways = limited_ways(peers)
+        self._rounds = rounds
         self._seconds = max(seconds, 2.0)
         self.method = (
             f"{self._seconds:g} s; a process of its own reads one block of an image in the page "
@@ -63,14 +64,17 @@ class Stalls(Section):
 
     def steps(self) -> Iterable[Step]:
         for load in LOADS:
-            for variant in self._variants:
-                yield Step(
-                    self.name,
-                    load,
-                    variant.name,
-                    self._seconds + OVERHEAD + 3,
-                    partial(measure, variant=variant, load=load, seconds=self._seconds),
-                )
+            yield from in_turn(
+                self.name,
+                load,
+                self._ways,
+                self._rounds,
+                self._seconds + OVERHEAD + 3,
+                partial(measure, load=load, seconds=self._seconds),
+            )
+
+    def rows(self, result: Result) -> Iterable[Row]:
+        return [Row(f"{name}, us", result[name] / 1e3) for name in ("p99", "p50")]
 
     def report(self, results: Sequence[Result]) -> Iterable[RenderableType]:
         table = formats.table(self.title, "load", "peer", *QUANTILES)

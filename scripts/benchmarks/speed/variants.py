@@ -1,48 +1,40 @@
-"""The ways to an image that are measured in turn, and one run of fio through any of them."""
+"""The ways to an image that are measured in turn, and one run of fio through any of them.
+
+A way is a peer's name, and perhaps what follows a comma: "throttlefs, no limits".
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.allowance import Limits
 from benchmarks.bench import Bench
 from benchmarks.fio import Job
-from benchmarks.peers import Image, Served, Setup
+from benchmarks.peers import Image, Served, Setup, is_throttlefs
 from benchmarks.processes import cpu_seconds
 from benchmarks.results import Figures
 
 UNREACHABLE = {"bps": 10**12, "iops": 10**9}
 """Limits that no machine reaches: what the limiter costs when it never says no."""
+NO_LIMITS = ", no limits"
 
 
-@dataclass(frozen=True)
-class Variant:
-    """A peer, and the limits it is given."""
-
-    name: str
-    peer: str
-    limits: Limits
+def limited_ways(peers: Sequence[str]) -> list[str]:
+    """Return the ways through each peer that has limits, and to the file itself."""
+    return [peer for peer in peers if peer != "bindfs"]
 
 
-VARIANTS = (
-    Variant("throttlefs", "throttlefs", UNREACHABLE),
-    Variant("throttlefs, no limits", "throttlefs", {}),
-    Variant("qsd", "qsd", UNREACHABLE),
-    Variant("native", "native", {}),
-)
-LIMITED = tuple(variant for variant in VARIANTS if variant.name != "throttlefs, no limits")
+def all_ways(peers: Sequence[str]) -> list[str]:
+    """As limited_ways, and through throttlefs without limits too."""
+    unlimited = {peer: [peer + NO_LIMITS] for peer in peers if is_throttlefs(peer)}
+    return [way for peer in limited_ways(peers) for way in (peer, *unlimited.get(peer, []))]
 
 
-def chosen(variants: Sequence[Variant], peers: Sequence[str]) -> list[Variant]:
-    """Return the variants of some peers."""
-    return [variant for variant in variants if variant.peer in peers]
-
-
-def setup(variant: Variant, images: Sequence[Path], direct: bool = False) -> Setup:
-    """Return a mount of images that all have the variant's limits."""
-    return Setup([Image(path, variant.limits) for path in images], direct=direct)
+def setup(way: str, images: Sequence[Path], direct: bool = False) -> Setup:
+    """Return a mount of images with the limits that the way has."""
+    limits = {} if way.endswith(NO_LIMITS) or way == "native" else UNREACHABLE
+    return Setup([Image(path, limits) for path in images], direct=direct)
 
 
 def io_uring_works() -> bool:
@@ -53,14 +45,14 @@ def io_uring_works() -> bool:
         return True
 
 
-def fitted(job: Job, variant: Variant, direct: bool) -> Job:
-    """Return the job as this variant has to be loaded.
+def fitted(job: Job, way: str, direct: bool) -> Job:
+    """Return the job as this way has to be loaded.
 
     A mount is opened with O_DIRECT, so that the client's own page cache is out of the way; the
     native file as the daemons open it: buffered, unless ``direct``. Buffered libaio is not
     asynchronous, io_uring is.
     """
-    if variant.peer != "native":
+    if way != "native":
         return job
     if job.depth > 1 and not direct and io_uring_works():
         return replace(job, direct=False, engine="io_uring")

@@ -15,9 +15,9 @@ from benchmarks import formats
 from benchmarks.bench import Bench
 from benchmarks.fio import OVERHEAD, Job
 from benchmarks.measures import median
-from benchmarks.results import Figures, Result, Section, Step, cases, of, peers
+from benchmarks.results import Figures, Result, Row, Section, Step, cases, in_turn, of, peers
 from benchmarks.scratch import drop_cache
-from benchmarks.speed.variants import VARIANTS, Variant, chosen, fitted, run, setup
+from benchmarks.speed.variants import all_ways, fitted, run, setup
 
 WORKLOADS: Mapping[str, Job] = {
     "randread-4k-qd1": Job(Path(), "randread", "4k", 1),
@@ -39,7 +39,7 @@ STARTING = 1.3
 
 
 def measure(
-    bench: Bench, variant: Variant, mode: str, workload: str, seconds: float, mebibytes: int
+    bench: Bench, way: str, mode: str, workload: str, seconds: float, mebibytes: int
 ) -> Figures:
     """Run one workload through a fresh mount."""
     if mode == "warm":
@@ -47,11 +47,11 @@ def measure(
     else:
         image = bench.image("image", mebibytes)
     direct = mode == "none"
-    with bench.serve(variant.peer, setup(variant, [image], direct)) as served:
+    with bench.serve(way, setup(way, [image], direct)) as served:
         if mode in ("cold", "none"):
             drop_cache(image)
         job = replace(
-            fitted(WORKLOADS[workload], variant, direct),
+            fitted(WORKLOADS[workload], way, direct),
             file=served.file,
             # A cold block is cold only once.
             repeat=mode != "cold",
@@ -62,9 +62,10 @@ def measure(
 class Workloads(Section):
     name = "workloads"
     title = "Requests a second"
+    takes_medians = True
 
     def __init__(self, peers: Sequence[str], seconds: float, rounds: int, mebibytes: int) -> None:
-        self._variants = chosen(VARIANTS, peers)
+        self._ways = all_ways(peers)
         self._seconds = seconds
         self._rounds = rounds
         self._mebibytes = mebibytes
@@ -79,29 +80,28 @@ class Workloads(Section):
     def steps(self) -> Iterable[Step]:
         for mode in MODES:
             for workload in WORKLOADS:
-                for number in range(1, self._rounds + 1):
-                    for variant in self._variants:
-                        yield self._step(mode, workload, variant, number)
+                yield from in_turn(
+                    self.name,
+                    f"{mode}/{workload}",
+                    self._ways,
+                    self._rounds,
+                    self._seconds + OVERHEAD + STARTING,
+                    partial(
+                        measure,
+                        mode=mode,
+                        workload=workload,
+                        seconds=self._seconds,
+                        mebibytes=self._mebibytes,
+                    ),
+                )
 
-    def _step(self, mode: str, workload: str, variant: Variant, number: int) -> Step:
-        return Step(
-            self.name,
-            f"{mode}/{workload}",
-            variant.name,
-            self._seconds + OVERHEAD + STARTING,
-            partial(
-                measure,
-                variant=variant,
-                mode=mode,
-                workload=workload,
-                seconds=self._seconds,
-                mebibytes=self._mebibytes,
-            ),
-            round=number,
-        )
+    def rows(self, result: Result) -> Iterable[Row]:
+        yield Row("requests/s", result["per_second"], "higher")
+        if "cpu_us" in result.figures:
+            yield Row("CPU of the daemon, us", result["cpu_us"])
 
     def report(self, results: Sequence[Result]) -> Iterable[RenderableType]:
-        names = [variant.name for variant in self._variants if variant.name in peers(results)]
+        names = [way for way in self._ways if way in peers(results)]
         summary = summarise(results)
         for mode in MODES:
             rows = {

@@ -1,6 +1,7 @@
 """What the peers are told: QEMU's command line, throttlefs' options and configuration."""
 
 import json
+import re
 import tomllib
 from pathlib import Path
 from typing import cast
@@ -8,8 +9,8 @@ from typing import cast
 import pytest
 from benchmarks.accuracy.cases import GRID, WINDOWS
 from benchmarks.accuracy.fairness import SHARINGS
-from benchmarks.errors import NotMeasurableError
-from benchmarks.peers import Image, Setup
+from benchmarks.errors import BenchmarkError, NotMeasurableError
+from benchmarks.peers import Image, Setup, Throttlefs, is_throttlefs, peer_named
 from benchmarks.peers.bindfs import Bindfs
 from benchmarks.peers.native import Native
 from benchmarks.peers.qsd import command_line, throttle_limits
@@ -119,7 +120,46 @@ def test_every_group_is_accepted_by_throttlefs() -> None:
     "setup", [Setup([Image(A, {"bps": 1})]), Setup([Image(A)], {"g": {"bps": 1}})]
 )
 def test_what_has_no_limits_is_not_asked_for_any(setup: Setup) -> None:
-    for kind in (Bindfs, Native):
-        peer = kind(cast(Processes, None), cast(Scratch, None))
-        with pytest.raises(NotMeasurableError, match="no limits"), peer.serve(setup):
+    nothing = (cast(Processes, None), cast(Scratch, None))
+    for peer in (Bindfs(), Native()):
+        with pytest.raises(NotMeasurableError, match="no limits"), peer.serve(*nothing, setup):
             pass
+
+
+def test_another_checkout_is_measured_by_its_own_python(tmp_path: Path) -> None:
+    other = tmp_path / "older, much"
+    make_checkout(other, other / "throttlefs/__init__.py", "throttlefs, version 9")
+    peer = peer_named(f"checkout:{other}")
+    assert peer.name == "checkout:older_ much"
+    assert is_throttlefs(peer.name)
+    assert peer.version() == "checkout:older_ much throttlefs 9"
+    assert isinstance(peer, Throttlefs)
+    assert peer.installation.command[0] == f"{other}/.venv/bin/python"
+    assert peer.installation.scripts == other / "scripts"
+    assert peer == peer_named(f"checkout:{other}/.")
+
+
+def test_what_is_no_checkout_of_its_own_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BenchmarkError, match=r"has no \.venv"):
+        peer_named(f"checkout:{tmp_path}")
+    other = tmp_path / "other"
+    make_checkout(other, Path("/elsewhere/throttlefs/__init__.py"), "")
+    with pytest.raises(BenchmarkError, match=r"/elsewhere/.* not in"):
+        peer_named(f"checkout:{other}")
+    (other / ".venv/bin/python").write_text("#!/bin/sh\necho no module >&2; exit 1\n")
+    with pytest.raises(BenchmarkError, match="no module"):
+        peer_named(f"checkout:{other}")
+    with pytest.raises(KeyError):
+        peer_named("cgroup")
+
+
+def make_checkout(directory: Path, module: Path, version: str) -> None:
+    """Make a directory whose Python says that it has throttlefs, there and of that version."""
+    python = directory / ".venv/bin/python"
+    python.parent.mkdir(parents=True)
+    python.write_text(f"#!/bin/sh\n[ $2 = -c ] && echo '{module}' || echo '{version}'\n")
+    python.chmod(0o755)
+
+
+def test_this_version_says_from_which_commit_it_is() -> None:
+    assert re.fullmatch(r"throttlefs \S+( \([0-9a-f]{7,}(-dirty)?\))?", Throttlefs().version())

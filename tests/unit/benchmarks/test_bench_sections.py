@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from benchmarks import accuracy, cli, plots, report, speed
+from benchmarks import accuracy, cli, compare, plots, report, speed
 from benchmarks.accuracy.cases import GIB, GRID, KIB, MIB
 from benchmarks.accuracy.fairness import rate_within, shares
 from benchmarks.accuracy.grid import summarise as summarise_grid
@@ -251,6 +251,19 @@ def test_files_that_cannot_be_written_are_told_before_anything_runs(tmp_path: Pa
     assert ".png" in picture.output
 
 
+def test_every_section_can_be_compared_and_never_with_itself_at_a_loss() -> None:
+    versions = ["throttlefs", "checkout:base"]
+    sections = [
+        *accuracy.sections(versions, 4.0, rounds=3),
+        *speed.sections(versions, 2.0, rounds=2, image_mib=64),
+    ]
+    results = [result_of(step) for section in sections for step in section.steps()]
+    rows = compare.compare_all(sections, results)["checkout:base"]
+    assert {row.name.partition("/")[0] for row in rows} == {section.name for section in sections}
+    assert not any(row.is_worse for row in rows)
+    assert {len(row.changes) for row in rows} == {2, 3}
+
+
 def test_pictures_are_drawn_of_what_was_measured(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     results = [result_of(step) for section in all_sections() for step in section.steps()]
@@ -287,8 +300,9 @@ def test_a_quick_run_has_each_case_once_and_fits(
 ) -> None:
     taken: list[list[Step]] = []
 
-    def note(_name: str, choices: cli.Choices, sections: list[Section], *_: object) -> None:
-        taken.append(cli._chosen(sections, choices))
+    def note(benchmark: cli.Benchmark, choices: cli.Choices) -> None:
+        _, _, sections = cli._plan(benchmark, choices, list(cli._peers(choices)))
+        taken.append(cli._steps(sections, choices))
 
     monkeypatch.setattr(cli, "_run", note)
     for words in ([], ["--quick"], ["--quick", "--seconds", "7"]):
@@ -331,7 +345,10 @@ def test_rounds_of_names_are_interleaved_and_qsd_has_none() -> None:
     section = next(section for section in all_sections() if section.name == "names")
     steps = list(section.steps())[:6]
     peers = ["throttlefs", "bindfs", "native"]
-    assert [(s.round, s.peer) for s in steps] == [(n, peer) for n in (1, 2) for peer in peers]
+    assert [(s.round, s.peer) for s in steps] == [
+        *((1, peer) for peer in peers),
+        *((2, peer) for peer in reversed(peers)),
+    ]
 
 
 def test_a_section_says_how_long_it_took_and_how_busy_the_machine_was(
