@@ -82,9 +82,9 @@ _EXIT = """
 
 _BUGS = """
 Shared mmap(2) fails with ENODEV unless `-o auto_cache` is given, because files are opened past the
-page cache of the mount; otherwise nothing would be limited. The kernel sends one synchronous write
-of a file at a time. A request that waits cannot be interrupted. There is no fallocate(2),
-SEEK_HOLE, copy_file_range(2) or ioctl(2); programs fall back.
+page cache of the mount; otherwise nothing would be limited. Before Linux 6.2 the kernel sends one
+synchronous write of a file at a time. A request that waits cannot be interrupted. There is no
+ioctl(2).
 """
 
 _CONFIG_DESCRIPTION = """
