@@ -22,7 +22,7 @@ from tests import support
 from tests.failing_fs import failing_process
 from tests.support import Mounted, MountFactory, wait_for
 from tests.trust.daemon_counts import count
-from throttlefs.host.fusectl import abort_connection
+from throttlefs.host.fusectl import connection_directory
 from throttlefs.host.mountinfo import mounted_at
 
 T = TypeVar("T")
@@ -130,7 +130,7 @@ def test_files_of_a_source_that_has_died_are_let_go(
         handles = [os.open(mounted.path / "f", os.O_RDWR) for _ in range(50)]
         entry = mounted_at(os.fsencode(source))
         assert entry is not None
-        abort_connection(entry)
+        Path(connection_directory(entry), "abort").write_text("1")
         for handle in handles:
             with contextlib.suppress(OSError):  # which says that SRC is gone
                 os.close(handle)
