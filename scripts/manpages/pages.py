@@ -68,7 +68,8 @@ _ENVIRONMENT = """
 """
 
 _FILES = """
-  /run/throttlefs/  Control sockets and records of root's mounts.
+  /run/throttlefs/  Control sockets and records of root's mounts; /tmp/throttlefs-0/ without a
+                    writable /run.
   /etc/fuse.conf    `user_allow_other` there lets ordinary users give -o allow_other.
 """
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import MountFactory, clear_away, run_throttlefs, wait_for
+from tests.support import MountFactory, clear_away, needs_root, run_throttlefs, wait_for
 from throttlefs.host import runtime
 from throttlefs.host.mountinfo import mounted_at
 from throttlefs.host.unmounting import is_dead
@@ -104,7 +104,7 @@ mount.let_go_of_deleted = fail
 """
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can take another process's descriptor")
+@needs_root("take the descriptor of another process")
 @pytest.mark.parametrize("before", ["", _WITHOUT_FUSECTL], ids=["fusectl", "no fusectl"])
 def test_a_daemon_that_fails_does_not_ask_its_own_mount(
     directories: tuple[Path, Path], before: str

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import THROTTLEFS, Mounted, clear_away, fails, needs_root, run_throttlefs
+from tests.support import THROTTLEFS, Mounted, clear_away, fails, run_throttlefs
 from throttlefs.host.mountinfo import mounted_at
 
 
@@ -97,30 +97,6 @@ def test_umount_of_what_is_no_mount(directories: tuple[Path, Path], tmp_path: Pa
     assert "not a mount point" in fails("umount", directories[1])
     assert "not a mount point" in fails("umount", tmp_path / "no")
     assert "type proc" in fails("umount", "/proc")
-
-
-def run_in_namespace(script: str) -> subprocess.CompletedProcess[str]:
-    """Run a shell script in a mount namespace of its own."""
-    return subprocess.run(
-        ["unshare", "--mount", "--propagation", "private", "sh", "-c", script],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-
-
-@needs_root("hide /dev/fuse")
-def test_without_dev_fuse(directories: tuple[Path, Path], tmp_path: Path) -> None:
-    """A /dev without fuse: the message says what to load."""
-    source, target = directories
-    command = " ".join([*THROTTLEFS, "mount", str(source), str(target)])
-    result = run_in_namespace(
-        f"mount -t tmpfs tmpfs /dev && mknod -m 666 /dev/null c 1 3 && {command}"
-    )
-    assert (result.returncode, len(result.stderr.splitlines())) == (1, 1), result.stderr
-    assert "/dev/fuse is missing" in result.stderr
-    assert "modprobe fuse" in result.stderr
 
 
 @pytest.mark.parametrize("command", [["list", "--json"], ["--help"], ["mount", "--help"]])

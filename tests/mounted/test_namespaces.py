@@ -12,12 +12,19 @@ from pathlib import Path
 import pytest
 
 from tests.namespaces import Namespace, namespace
-from tests.support import THROTTLEFS, Mounted, MountFactory, run_throttlefs, wait_for
+from tests.support import (
+    THROTTLEFS,
+    Mounted,
+    MountFactory,
+    needs_root,
+    run_throttlefs,
+    wait_for,
+)
 from throttlefs.host import runtime
 from throttlefs.host.busy import mounted_elsewhere
 from throttlefs.host.mountinfo import mounted_at
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can make namespaces at will")
+pytestmark = needs_root("make namespaces at will")
 
 
 @pytest.fixture

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import resource
-import shutil
 
 from throttlefs.errors import ThrottlefsError
-from throttlefs.host import fusectl, runtime
+from throttlefs.host import prerequisites, runtime
 from throttlefs.host.paths import check_may_allow_others
 from throttlefs.settings.options import MountOptions
 
@@ -17,11 +16,10 @@ def check_environment(options: MountOptions) -> None:
 
     Makes the runtime directory, and removes the files of dead daemons there.
     """
-    problem = fusectl.fuse_problem()
+    by_fusermount = os.geteuid() != 0 or options.auto_unmount
+    problem = prerequisites.device_problem() or prerequisites.mount_problem(by_fusermount)
     if problem is not None:
         raise ThrottlefsError(problem)
-    if (os.geteuid() != 0 or options.auto_unmount) and shutil.which("fusermount3") is None:
-        raise ThrottlefsError("fusermount3 is missing; install the package fuse3")
     for option in ("allow_other", "allow_root"):
         if getattr(options, option):
             check_may_allow_others(option)

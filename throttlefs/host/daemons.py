@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import select
 import signal
 import socket
@@ -58,14 +59,23 @@ def _hold(pid: int, owner: int | None) -> Daemon | None:
         pidfd = os.pidfd_open(pid)
     except OSError:
         return None
-    try:
-        is_his = owner is None or os.stat(f"/proc/{pid}").st_uid == owner
-    except OSError:
-        is_his = False
-    if not is_his:
+    if owner is not None and _effective_user(pid) != owner:
         os.close(pidfd)
         return None
     return Daemon(pid, pidfd)
+
+
+def _effective_user(pid: int) -> int | None:
+    """The effective user id of *pid* (proc(5), /proc/PID/status); None if it is gone.
+
+    Files in /proc belong to root if the process has capabilities, or had more rights once.
+    """
+    try:
+        with open(f"/proc/{pid}/status", "rb") as file:
+            found = re.search(rb"^Uid:\s+\d+\s+(\d+)", file.read(), re.MULTILINE)
+    except OSError:
+        return None
+    return int(found[1]) if found else None
 
 
 def _find_by_socket(mount: MountEntry) -> Daemon | None:

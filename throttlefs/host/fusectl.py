@@ -1,7 +1,7 @@
 """What the kernel lets us see and set of a FUSE mount beside its requests.
 
-The files of fusectl (Documentation/filesystems/fuse.rst), one directory for each connection; the
-settings of the fuse module; and /dev/fuse, which every mount begins with.
+That is in the files of fusectl (Documentation/filesystems/fuse.rst), one directory for each
+connection, and in the settings of the fuse module.
 """
 
 from __future__ import annotations
@@ -133,16 +133,3 @@ def warn_of_request_timeouts() -> None:
                 name,
                 seconds,
             )
-
-
-def fuse_problem() -> str | None:
-    """What keeps FUSE from working here for this user, with the cure, or None."""
-    try:
-        os.close(os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC))
-    except FileNotFoundError:
-        return "/dev/fuse is missing; load the kernel module with: modprobe fuse"
-    except PermissionError:
-        return "no permission to open /dev/fuse; as root: chmod 666 /dev/fuse"
-    except OSError as exc:
-        return f"cannot open /dev/fuse: {exc.strerror}; load the kernel module with: modprobe fuse"
-    return None
