@@ -1,9 +1,9 @@
-"""Which blocking calls may be under way: fair to those who ask for them, with room for the others.
+"""Decides which blocking calls may run, fairly among their owners, with room for others.
 
-A call may be stuck for a long time: a lease in SRC holds an open(2) up for 45 s, a dead server for
-ever. So calls that are stuck do not count, up to a bound; and nobody gets the last places.
+A call may be stuck for a long time: a lease in SRC delays an open(2) for 45 s, a dead server for
+ever. So stuck calls do not count, up to a bound, and nobody gets the last places.
 
-Nothing here waits or looks at a clock: instants are handed in, in seconds.
+The module neither waits nor reads a clock: the caller passes instants, in seconds.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _PRIVILEGED = (None, 0)
 """Owners without a share: the daemon itself and root."""
 
 _RESERVE = 8
-"""One in so many of the most places is for the privileged alone: a person may be many users."""
+"""One in so many of the most places is for privileged owners only: a person may be many users."""
 
 
 class _Owner(Generic[Call]):
@@ -34,9 +34,9 @@ class _Owner(Generic[Call]):
 class FairQueue(Generic[Call]):
     """Calls that wait and calls that run.
 
-    There are *places* for calls that get on, and none is needed for a call that has been running
-    for *stuck_after* seconds, until *most* calls run. Owners take turns. An owner who has a call
-    running gets neither the last free place nor more places than are left for the others.
+    There are *places* for calls. A call that has been running for *stuck_after* seconds needs no
+    place, until *most* calls run. Owners take turns. An owner with a running call gets neither the
+    last free place nor more places than are left for others.
     """
 
     def __init__(self, places: int, most: int, stuck_after: float) -> None:
@@ -60,7 +60,7 @@ class FairQueue(Generic[Call]):
         return bool(self._turns)
 
     def put(self, call: Call, owner: int | None) -> None:
-        """*call* waits, behind what else its *owner* (a user id; None: the daemon) waits for."""
+        """Queue *call* behind the other calls of its *owner* (a user id; None: the daemon)."""
         calls = self._owners.get(owner)
         if calls is None:
             calls = self._owners[owner] = _Owner()
@@ -69,11 +69,11 @@ class FairQueue(Generic[Call]):
         calls.waiting.append(call)
 
     def take(self, now: float) -> Call | None:
-        """The next call that may begin, which runs from *now* on; None if none may."""
+        """The next call that may begin, which counts as running from *now* on; None if none may."""
         if not self._turns:
             return None
         free = self._places - len(self._running)
-        if free <= 1:  # calls that are stuck matter only then
+        if free <= 1:  # stuck calls matter only then
             free += self._stuck(now)
             free = min(free, self._most - len(self._running))
         if free < 1:
@@ -103,7 +103,7 @@ class FairQueue(Generic[Call]):
         return call
 
     def done(self, call: Call) -> None:
-        """*call* runs no more."""
+        """Note that *call* has ended."""
         _, owner = self._running.pop(call)
         if owner not in _PRIVILEGED:
             self._running_of_users -= 1
@@ -121,7 +121,7 @@ class FairQueue(Generic[Call]):
         return count
 
     def next_look(self, now: float) -> float | None:
-        """When `take` may have a call though none was done; None: not before one is."""
+        """When `take` may have a call although none has ended; None: not before one ends."""
         if not self._turns:
             return None
         stuck = self._stuck(now)
@@ -131,6 +131,6 @@ class FairQueue(Generic[Call]):
         return began[stuck] + self._stuck_after
 
     def take_all(self) -> Iterator[Call]:
-        """Every call that waits, in order, whether it may begin or not; all of them run then."""
+        """All waiting calls, in order, even if they may not begin; they count as running then."""
         while self._turns:
             yield self._begin(self._turns.popleft(), 0.0)

@@ -1,4 +1,4 @@
-"""Blocking calls in threads of their own, from tasks and from the session loop's handlers."""
+"""Runs blocking calls in threads, for trio tasks and for the handlers of the session loop."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ Result = TypeVar("Result")
 Arguments = TypeVarTuple("Arguments")
 
 METADATA_THREADS = 8
-"""Threads for metadata, of which little is under way at a time."""
+"""Threads for metadata: few such calls are under way at a time."""
 
 METADATA_THREADS_AT_MOST = 64
-"""So many when others are stuck; a thread costs 8 MiB of address space and some 50 KiB."""
+"""The most threads when others are stuck; one costs 8 MiB of address space and some 50 KiB."""
 
 STUCK_AFTER = 0.1
 """s: a call that takes longer waits for a server, a lease or a very busy disk. Most take less than
@@ -32,7 +32,7 @@ STUCK_AFTER = 0.1
 
 
 class _Job:
-    """A call, the task that waits for it, and its result or error."""
+    """A call, the task or handler that waits for it, and its result or error."""
 
     __slots__ = ("call", "error", "result", "token", "waiter")
 
@@ -52,14 +52,14 @@ class _Job:
 class BlockingPool:
     """Runs functions that block in threads of its own.
 
-    Threads are started as they are needed, up to *limit*, and kept. When calls wait, further
-    threads stand in for those that have been stuck for *stuck_after* seconds, *at_most* in all;
-    they end when nothing waits any more. Who may have how many is `FairQueue`'s. The threads are
-    called *name* in ``top -H`` and tracebacks.
+    Threads are started when they are needed, up to *limit*, and kept. When calls wait, more threads
+    replace those that have been stuck for *stuck_after* seconds, up to *at_most* in all; they end
+    when nothing waits any more. `FairQueue` decides who may have how many. The threads are called
+    *name* in ``top -H`` and tracebacks.
 
-    A call costs half of ``trio.to_thread.run_sync``, which starts with a capacity limiter,
-    a context copy and a checkpoint and ends with a message per call; here the results of many
-    calls come back with one wake-up of the loop.
+    A call costs half of ``trio.to_thread.run_sync``, which starts with a capacity limiter, a
+    context copy and a checkpoint and ends with a message per call. Here the results of many calls
+    come back with one wake-up of the loop.
     """
 
     def __init__(
@@ -71,22 +71,22 @@ class BlockingPool:
         at_most: int = METADATA_THREADS_AT_MOST,
         stuck_after: float = STUCK_AFTER,
     ) -> None:
-        """*event_fd* is an eventfd of the caller's, to be used for `fileno`.
+        """*event_fd* is an eventfd of the caller, which `fileno` returns.
 
         It must stay open until `close` has returned True.
         """
         self._limit = limit
         self._name = name
-        # The loop alone decides what may begin, so this needs no lock.
+        # Only the loop decides which call may begin, so this needs no lock.
         self._queue: FairQueue[_Job] = FairQueue(limit, max(limit, at_most), stuck_after)
-        self._begun: SimpleQueue[_Job | None] = SimpleQueue()  # None: a thread is to end
+        self._begun: SimpleQueue[_Job | None] = SimpleQueue()  # None: a thread must end
         self._done: deque[_Job] = deque()
         self._threads: list[threading.Thread] = []  # some of them may have ended
         self._started = 0  # threads, ever
         self._live = 0  # threads that were not told to end
         self._alarm = _Alarm(f"{name} alarm", self._look)
         self._look_is_due = False
-        self._token: TrioToken | None = None  # of the latest call
+        self._token: TrioToken | None = None  # the instant of the latest call
         self._closed = False
         self._owns_event_fd = event_fd < 0
         if self._owns_event_fd:
@@ -101,12 +101,12 @@ class BlockingPool:
     ) -> Result:
         """``function(*args)`` in a thread; its result, or its exception.
 
-        *owner* is the user for whom it is; None: for the daemon itself. Cancellation waits for
-        it, as with `Engine`. Raises `RuntimeError` after `close`.
+        *owner* is the user who asks; None: the daemon itself. A cancellation waits for the call, as
+        with `Engine`. Raises `RuntimeError` after `close`.
         """
         if self._closed:
             raise RuntimeError("the pool of threads is closed")
-        # A session loop watches `fileno`; a trio task is reached by its loop's token.
+        # A session loop watches `fileno`; a trio task is woken through the token of its loop.
         self._token = token = None if waiting.running else trio.lowlevel.current_trio_token()
         job = _Job(lambda: function(*args), waiting.current(), token)
         self._queue.put(job, owner)
@@ -117,7 +117,7 @@ class BlockingPool:
         return cast(Result, job.result)
 
     def _begin(self) -> None:
-        """Hand to the threads what may begin."""
+        """Hand the calls that may begin to the threads."""
         queue, now = self._queue, time.monotonic()
         while (job := queue.take(now)) is not None:
             if queue.running > self._live:
@@ -131,10 +131,10 @@ class BlockingPool:
         return self._event_fd
 
     def before_sleep(self) -> None:
-        """Nothing to do: the threads are at work already."""
+        """Do nothing: the threads are already at work."""
 
     def poll(self) -> None:
-        """Wake the tasks whose calls are done, and begin what waited for that."""
+        """Wake the tasks whose calls are done, and begin calls that waited for that."""
         done = self._done
         if not done and not self._look_is_due:
             return
@@ -153,9 +153,9 @@ class BlockingPool:
             self._begun.put(None)
 
     def close(self, timeout: float = 0.0) -> bool:
-        """Let the threads end when they have done what was asked for.
+        """Let the threads end when their calls are done.
 
-        Waits for that for *timeout* seconds at most; returns whether all have ended.
+        Waits for at most *timeout* seconds; returns whether all have ended.
         """
         self._closed = True
         for job in self._queue.take_all():
@@ -190,39 +190,39 @@ class BlockingPool:
                 job.error = error
             token = job.token
             done.append(job)
-            del job  # or an idle thread keeps the last call's buffers alive
+            del job  # otherwise an idle thread keeps the buffers of its last call alive
             self._tell(token)
 
     def _look(self) -> None:
-        """A call has been running for so long that another one may begin; from any thread."""
+        """Note that a call is stuck, so another one may begin. Any thread may call this."""
         self._look_is_due = True
         self._tell(self._token)
 
     def _tell(self, token: TrioToken | None) -> None:
-        """Have the loop call `poll`; from any thread."""
+        """Make the loop call `poll`. Any thread may call this."""
         if token is None:
             os.eventfd_write(self._event_fd, 1)
             return
         try:
-            # Any number of these before the loop comes round are one call of `poll`.
+            # However many of these come before the loop runs, it calls `poll` once.
             token.run_sync_soon(self.poll, idempotent=True)
         except trio.RunFinishedError:
             pass  # nobody is left who could wait for it
 
 
 class _Alarm:
-    """Calls *ring* in a thread of its own at the instant that was set last."""
+    """Calls *ring* in a thread of its own, at the instant that was set last."""
 
     def __init__(self, name: str, ring: Callable[[], None]) -> None:
         self._name = name
         self._ring = ring
         self._instants: SimpleQueue[float | None] = SimpleQueue()
         self.set_to: float | None = None
-        """To be cleared when it has rung."""
+        """Whether it has rung; the owner clears it."""
         self._thread: threading.Thread | None = None
 
     def set(self, instant: float | None) -> None:
-        """Ring at *instant* (s, time.monotonic) and not before; None: whenever it was set to."""
+        """Ring at *instant* (s, time.monotonic) and not before; None keeps the old instant."""
         if instant is None or instant == self.set_to:
             return
         self.set_to = instant
@@ -232,7 +232,7 @@ class _Alarm:
             self._thread.start()
 
     def end(self) -> list[threading.Thread]:
-        """Ring no more; returns the thread that is about to end, if there is one."""
+        """Do not ring any more; returns the thread that is about to end, if there is one."""
         self._instants.put(None)
         return [] if self._thread is None else [self._thread]
 

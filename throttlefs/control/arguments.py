@@ -35,7 +35,7 @@ Signature = Mapping[str, Parameter]
 def check_arguments(arguments: Mapping[str, Any], signature: Signature, within: str = "") -> None:
     """Raise `QmpError` unless *arguments* are as *signature* says.
 
-    *within* goes before their names in messages: "limits." for the members of ``limits``.
+    *within* comes before their names in messages: "limits." for the members of ``limits``.
     """
     for name, parameter in signature.items():
         if name in arguments:
@@ -49,7 +49,7 @@ def check_arguments(arguments: Mapping[str, Any], signature: Signature, within: 
 
 def _check_value(name: str, value: object, parameter: Parameter) -> None:
     expected = parameter.type
-    # To Python a boolean is an integer.
+    # In Python a boolean is an integer.
     wrong_bool = isinstance(value, bool) and expected not in ("boolean", "any")
     if wrong_bool or not isinstance(value, _TYPES[expected]):
         raise QmpError(f"Invalid parameter type for '{name}', expected: {expected}")

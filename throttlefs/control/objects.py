@@ -1,9 +1,9 @@
-"""QEMU's object model as far as limits go: a group is an object of the type ``throttle-group``.
+"""The part of QEMU's object model for limits: a group is an object of type ``throttle-group``.
 
-After ``qapi/qom.json`` and ``block/throttle-groups.c`` of QEMU 7.2. Every group of the mount is
-``/objects/NAME``, whoever made it (in QEMU only one that ``object-add`` made). Its property
-``limits`` has QEMU's names (``bps-total-max``) and whole numbers, so a fraction is rounded up.
-Limits that QEMU refuses for a total beside a read or write limit are taken here, as elsewhere.
+It follows ``qapi/qom.json`` and ``block/throttle-groups.c`` of QEMU 7.2. Every group of the mount
+is ``/objects/NAME`` (in QEMU only groups that ``object-add`` made are). Its property ``limits`` has
+QEMU's names (``bps-total-max``) and whole numbers, so a fraction is rounded up. A total beside a
+read or write limit, which QEMU refuses, is accepted as elsewhere.
 """
 
 from __future__ import annotations
@@ -151,8 +151,8 @@ class ObjectCommands:
     def _resolve(self, path: str) -> Group | str:
         """The object at *path*: a group, `_ROOT` or `_CONTAINER`.
 
-        As in QEMU a path that does not begin with a slash is the end of one.
-        Raises `DeviceNotFoundError`.
+        As in QEMU, a path without a slash at its beginning is the end of a path. Raises
+        `DeviceNotFoundError`.
         """
         groups = self._groups()
         absolute, parts = path.startswith("/"), path.strip("/")

@@ -35,7 +35,7 @@ class Inode:
         self.pins = 0  # how many threads use its descriptor now
         self.handle_fds: list[int] = []  # descriptors of open handles; any can serve as fd
         self.recently_used = False
-        self.writers = 0  # handles that may write
+        self.writers = 0  # how many handles may write
 
     @property
     def path(self) -> bytes:

@@ -1,7 +1,7 @@
 """Limits as extended attributes: ``user.throttlefs.bps`` and so on.
 
-Reading one gives what holds for the file itself (of the mount's root: the default), setting one is
-a live change. They live in the mount alone: the file behind never sees them, and they are not
+Reading one gives the value that holds for the file; the mount's root has the default. Setting one
+is a live change. They exist only in the mount: the file behind never gets them, and they are not
 listed, so that nothing copies them along with a file.
 """
 
@@ -28,14 +28,14 @@ from .inodes import InodeTable
 LIMIT_PREFIX: Final = b"user.throttlefs."
 
 _UNSET: Final = {"group": NO_GROUP, "weight": str(DEFAULT_WEIGHT)}
-"""What removing an attribute comes to; a limit is lifted."""
+"""The values that removing an attribute sets; a limit is lifted."""
 
 
 class LimitAttributes:
     """Reads and sets the limits of *inodes* by the names of attributes, `LIMIT_PREFIX` included.
 
-    Everything raises `OSError`: ENODATA for what there is not, EINVAL for what cannot be, EPERM
-    for who is neither root nor the user who mounted.
+    All methods raise `OSError`: ENODATA for a missing attribute, EINVAL for a wrong value, EPERM if
+    the caller is neither root nor the user who mounted.
     """
 
     def __init__(self, inodes: InodeTable, tuner: Tuner) -> None:
@@ -70,7 +70,7 @@ class LimitAttributes:
             raise _error(errno.EINVAL) from None
 
     def remove(self, inode: Inode, name: bytes, uid: int) -> None:
-        """Lift one limit, leave the group, or take the usual weight."""
+        """Lift one limit, leave the group, or return to the default weight."""
         key = _key(name)
         if key not in LIMIT_NAMES and key not in _UNSET:
             raise _error(errno.ENODATA)
@@ -78,14 +78,14 @@ class LimitAttributes:
         self.set(inode, name, value.encode(), uid)
 
     def _check_kind(self, inode: Inode) -> None:
-        """Only what has limits has these attributes."""
+        """Raise ENODATA unless the file can have limits."""
         if inode is not self._inodes.root:
             mode = os.fstat(self._inodes.fd(inode)).st_mode
             if not stat.S_ISREG(mode):
                 raise _error(errno.ENODATA)
 
     def _is_mount(self, inode: Inode) -> bool:
-        """Whether it stands for the mount as a whole, not for an image."""
+        """Whether *inode* stands for the whole mount, not for an image."""
         return inode is self._inodes.root and not self._inodes.is_one_file
 
     def _state(self, inode: Inode) -> State:

@@ -1,4 +1,4 @@
-"""The handlers for names: making, linking, renaming and removing. All of it runs in threads."""
+"""The handlers for names: they make, link, rename and remove files, all in threads."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .inode_operations import InodeOperations, open_and_stat
 
 
 class TreeOperations(InodeOperations):
-    """Names of files, made and removed as their callers (see `privileges`)."""
+    """Makes and removes names of files with the rights of the callers (see `privileges`)."""
 
     async def mknod(
         self,
@@ -59,7 +59,7 @@ class TreeOperations(InodeOperations):
         target: bytes,
         ctx: pyfuse3.RequestContext,
     ) -> Entry:
-        """Make a symlink to *target*, taken as it stands."""
+        """Make a symlink to *target*, which is not changed."""
 
         def make(dir_fd: int) -> None:
             os.symlink(target, name, dir_fd=dir_fd)
@@ -90,7 +90,7 @@ class TreeOperations(InodeOperations):
     async def _entry_of(
         self, parent: Inode, name: bytes, made: tuple[int, os.stat_result] | None, uid: int
     ) -> Entry:
-        """What the kernel is told of *name*, which was just *made*, if there was a descriptor."""
+        """The entry for *name*, which was just *made* if there was a descriptor."""
         inode, st = (
             self._adopt(parent, name, *made) if made else await self._find(parent, name, uid)
         )
@@ -103,7 +103,7 @@ class TreeOperations(InodeOperations):
         new_name: bytes,
         ctx: pyfuse3.RequestContext,
     ) -> Entry:
-        """Give the file a further name; its limits stay one set, whatever the name."""
+        """Give the file one more name; all its names share its limits."""
         parent = self._inodes.get(new_parent_inode)
         with (
             self._inodes.pinned(self._inodes.get(inode)) as fd,
@@ -113,7 +113,8 @@ class TreeOperations(InodeOperations):
             def work() -> tuple[int, os.stat_result] | None:
                 path = b"/proc/self/fd/%d" % fd
                 with privileges.acting_for(ctx.uid, ctx.gid):
-                    # Both dir_fds, or Python takes link(2), which does not follow the magic link.
+                    # With both dir_fds; otherwise Python uses link(2), which does not follow the
+                    # magic link.
                     os.link(path, new_name, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
                 return _opened_if_room(new_name, dir_fd)
 
@@ -128,7 +129,7 @@ class TreeOperations(InodeOperations):
     async def unlink(
         self, parent_inode: pyfuse3.InodeT, name: bytes, ctx: pyfuse3.RequestContext
     ) -> None:
-        """Remove a name; the file lives on while somebody has it open."""
+        """Remove a name; the file continues to exist while somebody has it open."""
         await self._remove(self._inodes.get(parent_inode), name, ctx, os.unlink)
 
     async def rmdir(
@@ -154,14 +155,14 @@ class TreeOperations(InodeOperations):
             await self._in_thread(work, owner=ctx.uid)
 
     async def _keep_hold(self, parent: Inode, dir_fd: int, name: bytes, uid: int) -> None:
-        """*name* is about to be removed: see `InodeTable.keep_hold`."""
+        """Prepare for the removal of *name*: see `InodeTable.keep_hold`."""
         try:
             if self._devices.is_local(parent.key[0]):
                 found = open_and_stat(name, dir_fd)
             else:
                 found = await self._in_thread(open_and_stat, name, dir_fd, owner=uid)
         except OSError:
-            return  # the removal will say what is wrong
+            return  # the removal will report the error
         self._inodes.keep_hold(*found)
 
     async def rename(
@@ -192,7 +193,7 @@ class TreeOperations(InodeOperations):
 
 
 def _opened_if_room(name: bytes, dir_fd: int) -> tuple[int, os.stat_result] | None:
-    """What `open_and_stat` gives; None if descriptors are short, which the loop can mend."""
+    """The result of `open_and_stat`; None if descriptors are short, which the loop can mend."""
     try:
         return open_and_stat(name, dir_fd)
     except OSError as exc:
@@ -209,9 +210,9 @@ class _Named(NamedTuple):
 
 
 def _named(name: bytes, dir_fd: int) -> _Named | None:
-    """Which file has *name* in *dir_fd* now; None if none has."""
+    """The file that has *name* in *dir_fd* now; None if there is none."""
     try:
         st = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
     except OSError:
-        return None  # gone again already; a later lookup will tell
+        return None  # it is gone again; a later lookup will find out
     return _Named((st.st_dev, st.st_ino), stat.S_ISDIR(st.st_mode))

@@ -1,14 +1,14 @@
-"""How the daemon keeps memory, and gives it back without holding up a request.
+"""Keeps memory for the daemon, and gives it back without delaying a request.
 
-A request of 1 MiB passes through buffers of that size. By default glibc gets each from the
-kernel and gives it back, page by page zeroed and faulted in: that doubled the CPU time of a
-1 MiB read or write. So freed buffers are kept while requests come (mallopt(3)), and given back
-once they do not (malloc_trim(3)).
+A request of 1 MiB passes through buffers of that size. By default glibc gets each buffer from the
+kernel and gives it back, and the kernel zeroes it page by page. That doubled the CPU time of a 1
+MiB read or write. So freed buffers are kept while requests come (mallopt(3)), and given back when
+no more come (malloc_trim(3)).
 
-Python's collector of garbage looks at every object that it knows of, now and then: with 200,000
-known files that took 83 ms, whenever it came. So what has been looked at is not looked at again
-(`gc.freeze`). Of frozen objects those go that nobody refers to any more, as ever; only circles
-among them stay, and what serves requests makes none (tests/mounted/test_garbage.py).
+At times Python's garbage collector looks at every object that it knows: with 200,000 known files
+that took 83 ms. So it does not look at an object a second time (`gc.freeze`). Frozen objects are
+still freed when nothing refers to them. Only circles among them stay, and serving requests makes
+none (tests/mounted/test_garbage.py).
 """
 
 from __future__ import annotations
@@ -28,15 +28,16 @@ _MOST_KEPT = 1 << 30
 _YOUNG_ROUNDS: Final = 2
 """Collections of the younger objects between those that look at all that are not frozen.
 
-Each looks at some 7,700 new objects, so that all of them are 23,000: 2 ms.
+Each looks at some 7,700 new objects, so all of them look at 23,000: 2 ms.
 """
 
 _STEP: Final = 16 << 20
 """Bytes given back at a time: 2 to 4 ms, in which nobody can allocate."""
 
 _STEP_TAKES_S: Final = 0.005
-"""After a step that takes longer the next is larger: there are many small pieces elsewhere, and
-each step looks at them all."""
+"""After a step that takes longer the next one is larger.
+
+There are many small pieces elsewhere then, and each step looks at all of them."""
 
 _BETWEEN_STEPS_S: Final = 0.02
 
@@ -62,9 +63,9 @@ def keep_buffers() -> None:
 
 
 def collect_in_steps() -> None:
-    """From now on let the collector of garbage look at new objects only, few at a time.
+    """Let the garbage collector look only at new objects from now on, a few at a time.
 
-    A Python that collects in steps by itself (3.14) is not kept from it.
+    A Python that collects in steps by itself (3.14) still does so.
     """
     gc.freeze()
     young, middle, _ = gc.get_threshold()
@@ -78,9 +79,9 @@ def _freeze_survivors(phase: str, info: dict[str, int]) -> None:
 
 
 def give_back() -> None:
-    """Return what is no longer needed to the system: Python's garbage, glibc's freed memory.
+    """Return unused memory to the system: Python's garbage, and memory that glibc keeps.
 
-    For idle times. Much memory goes in a thread, in steps.
+    Call this when idle. Much memory is returned in a thread, in steps.
     """
     gc.collect()
     if not hasattr(_libc, "malloc_trim") or _trimming.is_set():
@@ -97,7 +98,7 @@ _trimming = threading.Event()
 
 
 def _trim_in_steps() -> None:
-    """Give back glibc's freed memory, that at the top in steps."""
+    """Return the memory that glibc keeps; the part at the top in steps."""
     try:
         step = _STEP
         while (kept := _free().keepcost) > step:
@@ -117,7 +118,7 @@ def _malloc_trim(keep: int) -> None:
 
 
 def _free() -> _Mallinfo2:
-    """What glibc has free; nothing if it is too old to say (before 2.33)."""
+    """How much glibc has free; nothing if it is too old to say (before 2.33)."""
     mallinfo2 = getattr(_libc, "mallinfo2", None)
     if mallinfo2 is None:
         return _Mallinfo2()

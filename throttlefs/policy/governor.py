@@ -52,7 +52,7 @@ class Governor:
         return image
 
     def renamed(self, key: FileKey, path: bytes) -> None:
-        """The file *key* has the name *path* now, and no longer the one it was known by."""
+        """Note that the file *key* has the name *path* now instead of its last one."""
         if key not in self.paths or not self.throttle.knows(key):
             return
         self.paths[key] = path
@@ -114,7 +114,7 @@ class Governor:
             self._remove_groups(old_groups - policy.groups.keys())
 
     def _apply_rule(self, image: Image) -> None:
-        """Override the default for *image* as its table says, unless a live change does."""
+        """Give *image* the override of its table, unless it has a live change."""
         key: FileKey = image.key  # type: ignore[assignment]
         if key in self._changed:
             return

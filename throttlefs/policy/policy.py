@@ -12,8 +12,8 @@ The first ``[[image]]`` table that matches overrides the default:
 - Its group replaces the default group; ``group = ""`` is none.
 - Its weight replaces the default weight.
 
-In the same way the limits of ``[group.NAME]``, if it has any, take the place of those that ``-o``
-gives to a group of that name.
+In the same way the limits of ``[group.NAME]``, if it has any, replace those that ``-o`` gives to a
+group of that name.
 """
 
 from __future__ import annotations

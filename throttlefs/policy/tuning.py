@@ -1,8 +1,8 @@
-"""Changing limits in flight: what a change says, and applying it to all or to nothing.
+"""Changes limits in flight: reads a change, and makes all of it or none.
 
-A change of an image names limits, a group and a weight, each of which may be missing. As in QEMU
-the limits are the group's if it names a group, else the image's own. All of it is checked first;
-`ThrottlefsError` means that nothing was changed.
+A change of an image has limits, a group and a weight; each may be missing. As in QEMU the limits
+are the group's if it names a group, else the image's own. All of it is checked first: after a
+`ThrottlefsError` nothing has changed.
 """
 
 from __future__ import annotations
@@ -43,28 +43,28 @@ from throttlefs.throttle import (
 from .governor import Governor
 
 _GROUPS_SHOWN = 10
-"""Names of groups in a message, at most."""
+"""The most names of groups in a message."""
 
 
 class TuningError(ThrottlefsError):
-    """A change that cannot be; the message is one line that names the culprit."""
+    """A change that cannot be made; the message is one line that names the culprit."""
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What is to become of an image, the default or a group; None is for what stays."""
+    """A change of an image, the default or a group; None for everything that stays."""
 
     limits: Mapping[str, Rate] = field(default_factory=dict)
     """New values by canonical name."""
     all_limits: bool = False
-    """Whether `limits` are all there are, so that those not named are lifted."""
+    """Whether limits that `limits` lacks are lifted."""
     off: bool = False
-    """Lift every limit, the group's too by leaving it."""
+    """Lift every limit, also those of the group, by leaving it."""
     group: str | None = None
     """`NO_GROUP` for none."""
     weight: int | None = None
     parent: str | None = None
-    """For a group: the one above it, `NO_GROUP` for none."""
+    """The group above a group, `NO_GROUP` for none."""
 
     @classmethod
     def parse(
@@ -72,7 +72,7 @@ class Change:
     ) -> Change:
         """A change from names (any synonym of a limit) and values, as text or numbers.
 
-        Raises `TuningError` for an unknown name, with the nearest one, and an unusable value.
+        Raises `TuningError` for an unknown name, with the nearest one, and for a wrong value.
         """
         limits: dict[str, Rate] = {}
         others: dict[str, Any] = {}
@@ -99,7 +99,7 @@ class Change:
         base = NO_LIMITS if self.off or self.all_limits else limits
         fields = dict(self.limits)
         for rate in RATES:
-            # Lifting a rate lifts its burst, which would be nothing without it.
+            # Lifting a rate also lifts its burst, which is not valid without it.
             if fields.get(rate) == 0:
                 fields.setdefault(f"{rate}_max", 0)
             if fields.get(f"{rate}_max") == 0:
@@ -120,7 +120,7 @@ State = dict[str, Rate | str]
 
 @dataclass(frozen=True, slots=True)
 class Changed:
-    """What a change has done to one thing."""
+    """The result of a change for one image, the default or one group."""
 
     kind: str
     """``default``, ``image`` or ``group``."""
@@ -154,9 +154,9 @@ class Tuner:
         return plan.done
 
     def change_default(self, change: Change, *, every_image: bool = False) -> list[Changed]:
-        """Change what holds for images without an override.
+        """Change the default, which holds for images without an override.
 
-        *every_image*: those with one as well, as far as they are known. Raises `TuningError`.
+        *every_image*: also change known images that have one. Raises `TuningError`.
         """
         with _Transaction(self._governor) as plan:
             plan.default(change)
@@ -166,7 +166,7 @@ class Tuner:
         return plan.done
 
     def change_group(self, name: str, change: Change, *, create: bool = True) -> list[Changed]:
-        """Change the group *name*; if there is none, make it or, without *create*, refuse.
+        """Change the group *name*; if there is none, make it, or refuse without *create*.
 
         Raises `TuningError`.
         """
@@ -181,7 +181,7 @@ class Tuner:
         return plan.done
 
     def state_of(self, key: FileKey, path: bytes) -> State:
-        """What holds, or would hold if it were opened, for the image of the file *key*."""
+        """What holds for the image of the file *key*, or would hold if it were opened."""
         if not self._throttle.knows(key):
             return policy_state(self._governor.policy.for_path(path))
         image = self._throttle.image(key)
@@ -248,7 +248,7 @@ def _existing(governor: Governor, name: str) -> Group:
 
 
 def _why_unknown(name: str, known: Iterable[str], of_group: bool) -> str:
-    """Why a change cannot name *name*, and what it can."""
+    """Why a change cannot have *name*, and which names it can have."""
     if name == "parent":
         return "parent is for groups: give it with throttlefs set --group NAME"
     if name == "group" and of_group:
@@ -257,18 +257,18 @@ def _why_unknown(name: str, known: Iterable[str], of_group: bool) -> str:
 
 
 def _levels(group: Group) -> int:
-    """How many groups are one inside the other, *group* being the outermost."""
+    """How many groups are one inside the other, from *group* inwards."""
     return 1 + max((_levels(one) for one in group.members if isinstance(one, Group)), default=0)
 
 
 class _Transaction:
-    """Collects the steps of a change, checked, and takes them all at its end."""
+    """Collects the checked steps of a change, and makes all of them at its end."""
 
     def __init__(self, governor: Governor) -> None:
         self._governor = governor
         self._throttle = governor.throttle
         self._steps: list[Callable[[], None]] = []
-        self._groups: set[str] = set()  # those already seen to
+        self._groups: set[str] = set()  # names of groups that have their step
         self.done: list[Changed] = []
 
     def __enter__(self) -> _Transaction:
@@ -276,13 +276,13 @@ class _Transaction:
 
     def __exit__(self, exc_type: type[BaseException] | None, *_: object) -> None:
         if exc_type is None:
-            with self._throttle.changes():  # nothing goes between two steps
+            with self._throttle.changes():  # no request goes between two steps
                 for step in self._steps:
                     step()
         self._steps.clear()  # they hold us
 
     def image(self, image: Image, change: Change) -> None:
-        """Change what holds for *image* from now on, whatever the default becomes."""
+        """Change the override of *image*."""
         override = self._override(image.meter.limits, change).over(image.override)
         key: FileKey = image.key  # type: ignore[assignment]
 
@@ -340,14 +340,14 @@ class _Transaction:
         self._steps.append(step)
 
     def _override(self, limits: Limits, change: Change) -> Override:
-        """What *change* says of an image that has *limits* of its own."""
+        """The override that *change* makes for an image with its own *limits*."""
         group = NO_GROUP if change.off and change.group is None else change.group
         return Override(self._own_limits(limits, change), group, change.weight)
 
     def _own_limits(self, limits: Limits, change: Change) -> Limits | None:
         """The image's own limits after *change*; None if it leaves them alone."""
         if change.group and change.limits:
-            # As in QEMU and in -o: they are the group's then.
+            # As in QEMU and in -o, the limits are the group's then.
             self.group(change.group, replace(change, weight=None, parent=None, off=False))
             return NO_LIMITS
         if change.group:

@@ -1,9 +1,9 @@
-"""The limits of an image or a group, valid by construction, and every name they go by.
+"""The limits of an image or a group, valid by construction, and all their names.
 
 Names and meaning are those of QEMU's ``-drive`` and of QMP's ``block_set_io_throttle`` (QEMU's
 ``docs/throttle.txt``). The rules are QEMU's too (``throttle_is_valid()`` in its
-``util/throttle.c``) except for one: a total beside a read or write limit is an error there and
-allowed here, where every limit given is enforced and the strictest wins.
+``util/throttle.c``) except for one: QEMU refuses a total beside a read or write limit. Here it is
+allowed; every limit holds, and the strictest decides.
 """
 
 from __future__ import annotations
@@ -60,12 +60,12 @@ QEMU_GROUP_NAME: Final = "throttling.group"
 
 DEFAULT_WEIGHT: Final = 100
 MAX_WEIGHT: Final = 10_000
-"""An image's or a group's weight is 1 to this; shares are in proportion to the weights."""
+"""The largest weight of an image or a group; shares are in proportion to the weights."""
 
 LONGEST_GROUP_NAME: Final = 255
 
 MAX_GROUP_DEPTH: Final = 32
-"""How many groups may be one inside the other: each is a step of every decision who goes next."""
+"""How many groups may be one inside the other: every decision who goes next visits each."""
 
 
 def _help_lines() -> dict[str, str]:
@@ -86,7 +86,7 @@ LIMIT_HELP: Final[Mapping[str, str]] = _help_lines()
 
 
 class LimitsError(ValueError):
-    """Limits that cannot be; the message is one line that names the option and the cure.
+    """Limits that are not valid; the message is one line that names the option and the cure.
 
     `option` is the name of the culprit as the user wrote it.
     """
@@ -103,9 +103,9 @@ class LimitsError(ValueError):
 def canonical_name(name: str) -> str | None:
     """The name in `LIMIT_NAMES` that *name* means, or None if it names no limit.
 
-    Known are, with dashes or underscores, the names of QMP (``bps_rd_max``), those of QEMU's
-    ``-drive`` (``bps-read-max``, with or without ``throttling.``) and those of its
-    ``throttle-group`` object (``x-bps-read-max``).
+    The known names, with dashes or underscores, are those of QMP (``bps_rd_max``), of QEMU's
+    ``-drive`` (``bps-read-max``, with or without ``throttling.``) and of its ``throttle-group``
+    object (``x-bps-read-max``).
     """
     prefix = "throttling." if name.startswith("throttling.") else "x-"
     return _CANONICAL.get(name.removeprefix(prefix).replace("-", "_"))
@@ -151,7 +151,7 @@ def parse_limit(name: str, value: str | int | float) -> Rate:
 def format_limit(name: str, value: Rate | float) -> str:
     """*value* of the limit *name* as `parse_limit` reads it back exactly: "1.5M", "3000", "0.5".
 
-    A float is a rate as JSON has it.
+    A float is a rate from JSON.
     """
     if isinstance(value, float):
         value = parse_limit(name, value)
@@ -175,7 +175,7 @@ def _parse_seconds(value: str | int | float) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """One set of limits; 0 means no limit. An instance is valid or was never made.
+    """One set of limits; 0 means no limit. Every instance is valid.
 
     Rates are in bytes or requests a second, for reads and writes together (``bps``, ``iops``),
     reads (``_rd``) or writes (``_wr``), and may be fractions (`Rate`). ``_max`` is the rate
@@ -215,8 +215,8 @@ class Limits:
     def parse(cls, values: Mapping[str, str | int | float]) -> Limits:
         """Limits from names (any synonym) and values as people write them, or as numbers.
 
-        Raises `LimitsError` as `Limits` does and for an unknown name, an unreadable value and one
-        limit under two names; it uses the names that *values* uses.
+        Raises `LimitsError` as `Limits` does, and for an unknown name, an unreadable value and one
+        limit under two names. The messages have the names that *values* has.
         """
         parsed: dict[str, Any] = {}
         spelling: dict[str, str] = {}
@@ -238,7 +238,7 @@ class Limits:
         return not any(getattr(self, rate) for rate in RATES)
 
     def changed(self, **fields: Any) -> Limits:
-        """These limits with some fields (canonical names) replaced; `LimitsError` as ever."""
+        """These limits with some fields (canonical names) replaced. Raises `LimitsError`."""
         return dataclasses.replace(self, **fields)
 
     def as_dict(self) -> dict[str, Rate]:
@@ -321,7 +321,7 @@ NO_LIMITS: Final = Limits()
 
 
 def check_weight(name: str, value: object) -> int:
-    """*value* as a weight, from a number or its digits; `LimitsError` that names *name*."""
+    """*value* as a weight, from a number or its digits. Raises `LimitsError` with *name*."""
     if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 20:
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_WEIGHT:
@@ -332,7 +332,7 @@ def check_weight(name: str, value: object) -> int:
 
 
 def check_group_name(name: str, value: object) -> str:
-    """*value* as the name of a group; `LimitsError` that names *name*."""
+    """*value* as the name of a group. Raises `LimitsError` with *name*."""
     if not isinstance(value, str):
         raise LimitsError(name, f"{name}: {quoted(value)} is not the name of a group")
     if not value:
