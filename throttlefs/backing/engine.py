@@ -46,8 +46,8 @@ class Engine(Protocol):
     ) -> int:
         """Write all of *data*; returns its length.
 
-        *flags* are RWF_DSYNC, RWF_SYNC and RWF_APPEND (pwritev2(2)); the error is EOPNOTSUPP
-        where the filesystem does not know them.
+        *flags* are RWF_DSYNC, RWF_SYNC and RWF_APPEND (pwritev2(2)). The error is EOPNOTSUPP if the
+        filesystem does not know them.
 
         After an error in the middle (ENOSPC, EFBIG) it returns the number of bytes written, as
         write(2) does; the write that goes on from there raises the error.
@@ -85,7 +85,7 @@ class Engine(Protocol):
         """
 
     def drop_identity(self, identity: int) -> None:
-        """A number of `add_identity` is not needed any more; once for each call. Any thread."""
+        """Drop a number of `add_identity`, once for each call. Any thread may call this."""
 
     async def call(
         self, function: Callable[[Unpack[Arguments]], Result], *args: *Arguments

@@ -1,4 +1,4 @@
-"""The users for whom an engine writes, each registered once."""
+"""Registers the users for whom an engine writes, each of them once."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ OWN = 0
 
 
 class Identities:
-    """Gives credentials a number, the same as long as somebody uses it.
+    """Gives credentials a number, which stays the same as long as somebody uses it.
 
-    *register* makes a number for new credentials, and may raise; *unregister* is told when a number
-    is used no more. Both run in the thread that calls `add`.
+    *register* makes a number for new credentials, and may raise. *unregister* is called when a
+    number is not used any more. Both run in the thread that calls `add`.
     """
 
     def __init__(
@@ -29,7 +29,7 @@ class Identities:
         self._dropped: deque[int] = deque()
 
     def add(self, credentials: Credentials) -> int:
-        """A number for *credentials*, to be dropped once for each time."""
+        """A number for *credentials*; call `drop` once for each call."""
         self._forget_dropped()
         number = self._numbers.get(credentials)
         if number is None:
@@ -40,11 +40,11 @@ class Identities:
         return number
 
     def drop(self, number: int) -> None:
-        """*number* is used once less; from any thread, for files are closed in threads."""
+        """Note one use of *number* less. Any thread may call this, because threads close files."""
         self._dropped.append(number)
 
     def credentials(self, number: int) -> Credentials | None:
-        """Whose *number* it is; None: `OWN`."""
+        """The credentials that *number* stands for; None for `OWN`."""
         return self._credentials.get(number)
 
     def _forget_dropped(self) -> None:

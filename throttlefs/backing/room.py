@@ -1,8 +1,9 @@
-"""Whether it matters for whom a write on the event loop is.
+"""Decides whether the loop may write as the daemon, or a write must be done as its user.
 
-The loop writes as the daemon. Becoming the user and back again takes six system calls, several
-times as long as a small write to the page cache. But whose write it is matters only where space
-runs out: near what ext4 keeps for root (its reserve), or with quotas. Elsewhere the loop may write.
+The loop writes as the daemon. Becoming the user and then the daemon again takes six system calls,
+several times as long as a small write to the page cache. But the user matters only when space runs
+out: near the blocks that ext4 keeps for root (its reserve), or with quotas. Otherwise the loop may
+write.
 """
 
 from __future__ import annotations
@@ -10,17 +11,19 @@ from __future__ import annotations
 import os
 
 AMPLE = 256 << 20
-"""Bytes available to users. More than all writers of a machine write until the next look."""
+"""Bytes that users may still take: more than a machine writes before the next look."""
 
 LOOK_EVERY = 1e-3
-"""s: so long the loop may go on writing after somebody has taken all space at a stroke."""
+"""s: for so long the loop may go on writing after somebody has taken all space at once."""
 
 QUOTAS_LOOK_EVERY = 0.1
-"""s: quotas are seldom turned on."""
+"""s: quotas are rarely turned on."""
 
 _DQUOTS = "/proc/sys/fs/quota/allocated_dquots"
-"""How many quotas the kernel holds in memory, of all filesystems; the file is missing if it knows
-none. A file that is open where quotas count has at least one."""
+"""This file says how many quotas of all filesystems the kernel holds in memory.
+
+It is missing if the kernel knows no quotas. An open file on a filesystem with quotas has at least
+one."""
 
 
 class Room:
@@ -33,7 +36,7 @@ class Room:
         self._known_until = 0.0
 
     def is_ample(self, fd: int, now: float) -> bool:
-        """Whether a write to *fd* at the instant *now* (s, time.monotonic) is anybody's."""
+        """Whether anybody may write to *fd* at the instant *now* (s, time.monotonic)."""
         if now < self._known_until:
             return self._is_ample
         self._known_until = now + LOOK_EVERY
@@ -50,14 +53,14 @@ def _is_ample(fd: int) -> bool:
 
 
 class _Quotas:
-    """Says whether any filesystem of the machine has quotas that the kernel leads root past."""
+    """Says whether any filesystem of the machine has quotas, which do not hold for root."""
 
     def __init__(self) -> None:
         self._are_used = True
         self._known_until = 0.0
 
     def are_used(self, now: float) -> bool:
-        """Whether there are some, as it was at most `QUOTAS_LOOK_EVERY` ago."""
+        """Whether there were quotas at the last look, at most `QUOTAS_LOOK_EVERY` ago."""
         if now >= self._known_until:
             self._known_until = now + QUOTAS_LOOK_EVERY
             self._are_used = _quotas_are_used()

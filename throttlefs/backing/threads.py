@@ -1,4 +1,4 @@
-"""The engine of threads, where io_uring is missing."""
+"""The engine that uses threads, for systems without io_uring."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ IO_THREADS = 32
 """Enough to keep a fast disk busy; a thread costs 8 MiB of address space and some 50 KiB."""
 
 CLOSE_TIMEOUT = 10.0
-"""s for which `ThreadEngine.close` waits for what is under way."""
+"""s for which `ThreadEngine.close` waits for operations under way."""
 
 
 class ThreadEngine:
@@ -93,7 +93,7 @@ class ThreadEngine:
 
     def _new_identity(self, credentials: Credentials) -> int:
         with writing_for(credentials):
-            pass  # tells whether it can be done
+            pass  # try whether it can be done
         self._latest_identity += 1
         return self._latest_identity
 

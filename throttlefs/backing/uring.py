@@ -1,11 +1,10 @@
 """The io_uring engine: each operation waits for a completion of a `Ring`.
 
-A request is written into the ring, and the handler (or trio task) that made it goes to sleep;
-the completion carries a number that leads back to it. Before a loop sleeps it calls
-`before_sleep`, which submits everything queued so far in one system call; between requests and
-after it has slept it calls `poll`, which reaps completions. The ring's eventfd wakes it. The
-session loop does all this by itself; under trio alone `run` does, by hooks around trio's
-epoll_wait(2).
+A request is written into the ring, and the handler (or trio task) that made it waits. The
+completion has a number that leads back to it. Before a loop sleeps it calls `before_sleep`, which
+submits all queued requests in one system call. Between requests and after a sleep it calls `poll`,
+which reaps completions. The ring's eventfd wakes it. The session loop does all this itself; under
+trio alone `run` does it, by hooks around trio's epoll_wait(2).
 """
 
 from __future__ import annotations
@@ -33,9 +32,9 @@ from .ring import Ring, RingUnavailableError
 SUBMIT_BATCH = 8
 """How many requests may queue up before they are submitted although the loop is busy.
 
-Early submission feeds the disk; late submission saves CPU, as one system call and one kick of
-the disk serve many. Random 4 KiB reads at queue depth 32 through a mount, buffered and cold:
-4 -> 34 k/s and 28.7 us of CPU each, 8 -> 38 k/s and 25.6 us, 32 -> 26 k/s (virtio disk, two
+Early submission feeds the disk. Late submission saves CPU, because one system call and one kick of
+the disk serve many requests. Random 4 KiB reads at queue depth 32 through a mount, buffered and
+cold: 4 -> 34 k/s and 28.7 us of CPU each, 8 -> 38 k/s and 25.6 us, 32 -> 26 k/s (virtio disk, two
 cores; scripts/benchmarks/backing_io.py has the engine alone).
 """
 
@@ -46,20 +45,21 @@ It keeps the disk, or the worker that copies it, busy for longer than a system c
 """
 
 SUBMIT_PATIENCE = 8
-"""After so many calls of `poll` fewer requests than `SUBMIT_BATCH` are submitted."""
+"""After so many calls of `poll` requests are submitted, however few."""
 
 CALL_THREADS = 4
-"""Threads for `UringEngine.call`: seldom used."""
+"""Threads for `UringEngine.call`, which is rare."""
 
 _LAST_ROUNDS = 3
-"""In so many rounds of trio's scheduler every task that was woken has run."""
+"""After so many rounds of trio's scheduler every woken task has run."""
 
 CLOSE_TIMEOUT = 10.0
-"""s for which `UringEngine.close` waits for the kernel to finish what is under way."""
+"""s for which `UringEngine.close` waits for the kernel to finish its requests."""
 
 _abandoned: list[object] = []
-"""Engines whose requests the kernel did not finish in time. Were their memory freed, the kernel
-would write over what comes there next."""
+"""Engines whose requests the kernel did not finish in time.
+
+If their memory were freed, the kernel would overwrite its next contents."""
 
 
 class _Request:
@@ -95,7 +95,7 @@ class UringEngine:
 
     @property
     def description(self) -> str:
-        """For the log: the ring's size and how the kernel hands over completions."""
+        """The ring's size and how the kernel hands over completions, for the log."""
         ring = self._ring
         if ring.setup & abi.Setup.DEFER_TASKRUN:
             delivery = "completions on demand"
@@ -220,12 +220,12 @@ class UringEngine:
             elif result == 0:
                 if opcode == abi.Op.READ or done:
                     break
-                _raise(-errno.EIO)  # a file that takes nothing and does not say why
+                _raise(-errno.EIO)  # the file takes nothing, and the error is not known
             elif result == -errno.EAGAIN:
                 sqe_flags = abi.SQE_ASYNC  # it would have blocked here: let a worker block
             elif result != -errno.EINTR:
                 if done and opcode == abi.Op.WRITE:
-                    break  # the caller meets the error when it goes on from there
+                    break  # the caller gets the error when it goes on from there
                 _raise(result)
         return done
 
@@ -268,8 +268,8 @@ class UringEngine:
             self._ring.submit()
         except OSError as error:
             if error.errno in (errno.EAGAIN, errno.EBUSY, errno.EINTR):
-                # The kernel is short of memory, or wants completions reaped first. The loop
-                # must not go to sleep now: make it come round and try again.
+                # The kernel is short of memory, or wants completions reaped first. The loop must
+                # not sleep now, but run once more and try again.
                 os.eventfd_write(self._ring.event_fd, 1)
                 return
             for number in self._ring.withdraw():
@@ -309,8 +309,8 @@ class UringEngine:
                 await self._wake_up()
         finally:
             with trio.CancelScope(shield=True):
-                # A task that was woken may ask for more before it comes to a checkpoint and
-                # learns that it is cancelled. Once nobody asks any more, all have had a turn.
+                # A woken task may make more requests before it reaches a checkpoint and is
+                # cancelled. When no more requests come, all tasks have run.
                 rounds, last = 0, self._last_number
                 while self._requests or self._calls or rounds < _LAST_ROUNDS:
                     if self._requests:
@@ -328,7 +328,7 @@ class UringEngine:
         try:
             os.eventfd_read(self._ring.event_fd)
         except BlockingIOError:
-            pass  # the hooks were quicker
+            pass  # the hooks have read it already
         self.poll()
 
     def fileno(self) -> int:
@@ -363,7 +363,7 @@ class UringEngine:
 
 
 class _LoopHooks(trio.abc.Instrument):
-    """Called by trio around its epoll_wait."""
+    """trio calls these around its epoll_wait."""
 
     def __init__(self, engine: UringEngine) -> None:
         self._engine = engine
@@ -376,7 +376,7 @@ class _LoopHooks(trio.abc.Instrument):
 
 
 def _not_before_the_kernel_is_done(_: RaiseCancelT) -> Abort:
-    """Cancellation has to wait: the kernel still uses the memory and the descriptor."""
+    """A cancellation must wait: the kernel still uses the memory and the descriptor."""
     return Abort.FAILED
 
 

@@ -88,7 +88,7 @@ SQE = struct.Struct("=BBHiQQIIQ2xH")
 """``struct io_uring_sqe``: opcode, flags, ioprio, fd, offset, address, length, rw_flags
 (fsync_flags), user_data, personality. The 20 bytes behind them stay zero."""
 SQE_USER_DATA = 8
-"""The place of user_data among these."""
+"""The place of user_data among these fields."""
 SQE_SIZE = 64
 
 CQE = struct.Struct("=QiI")

@@ -1,4 +1,4 @@
-"""Writes of one open file through an engine: for whom they are, and what each asks for itself."""
+"""Writes to one open file through an engine, for its user and with the flags of each write."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from .write_flags import APPEND, reopened
 log = logging.getLogger("throttlefs")
 
 _warned: list[str] = []
-"""What the log has already said."""
+"""Messages that the log already has."""
 
 
 class Writer:
     """Writes for the user of *credentials*, or for the daemon.
 
-    The user gets no more space than if he wrote himself, see `throttlefs.host.credentials`.
-    Raises `OSError` if the credentials cannot be registered; nothing is left then.
+    The user gets no more space than by writing directly, see `throttlefs.host.credentials`. Raises
+    `OSError` if the credentials cannot be registered; nothing is left then.
     """
 
     def __init__(self, engine: Engine, credentials: Credentials | None) -> None:
@@ -44,13 +44,13 @@ class Writer:
 
     @property
     def is_limited(self) -> bool:
-        """Whether a write that does not come this way could do more."""
+        """Whether a write as the daemon could do more than the user may."""
         return self._identity != OWN
 
     def write(
         self, fd: int, offset: int, data: Data, flags: int, *, offload: bool = False
     ) -> Awaitable[int]:
-        """`Engine.write` with *flags* of pwritev2(2), also where the filesystem knows none."""
+        """`Engine.write` with *flags* of pwritev2(2), even if the filesystem knows none."""
         if flags:
             return self._write_with_flags(fd, offset, data, flags, offload)
         return self._engine.write(fd, offset, data, offload=offload, identity=self._identity)
@@ -58,7 +58,7 @@ class Writer:
     def write_from(
         self, fd: int, offset: int, address: int, size: int, flags: int
     ) -> Awaitable[int]:
-        """`Engine.write_from` with *flags*, RWF_APPEND excepted, also where they are not known."""
+        """`Engine.write_from` with *flags* except RWF_APPEND, even if the filesystem knows none."""
         if flags:
             return self._write_from_with_flags(fd, offset, address, size, flags)
         return self._engine.write_from(fd, offset, address, size, identity=self._identity)
@@ -92,7 +92,7 @@ class Writer:
         return written
 
     def close(self) -> None:
-        """Nothing is written any more. From any thread."""
+        """End writing. Any thread may call this."""
         if self._identity != OWN:
             self._engine.drop_identity(self._identity)
             self._identity = OWN
@@ -101,7 +101,7 @@ class Writer:
 def _write_without_flags(
     fd: int, offset: int, data: Data, flags: int, credentials: Credentials | None
 ) -> int:
-    """Do by other system calls what *flags* ask of a write."""
+    """Make a write durable by other system calls, as *flags* ask."""
     own = reopened(fd, os.O_APPEND) if flags & APPEND else -1
     try:
         written = call_for(credentials, blocking.write, fd if own < 0 else own, offset, data)

@@ -1,4 +1,4 @@
-"""The O_PATH descriptors that hold inodes: bounded in number, the least used closed first."""
+"""Keeps the O_PATH descriptors of inodes, up to a bound; the least used are closed first."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ class HeldDescriptors:
         return len(self._held)
 
     def inodes(self) -> list[Inode]:
-        """The inodes that have one."""
+        """The inodes that have a descriptor."""
         return list(self._held)
 
     def let_go(self, inode: Inode) -> None:
-        """The descriptor of *inode*, if it has one, is the caller's from now on."""
+        """Take *inode* out; its descriptor, if it has one, belongs to the caller from now on."""
         self._held.pop(inode, None)
 
     def clear(self) -> None:
-        """Forget all; they are closed."""
+        """Forget all inodes; their descriptors are closed."""
         self._held.clear()
 
     def hold(self, inode: Inode, fd: int) -> None:
-        """*fd* (O_PATH) is the descriptor of *inode*; closes others if there are too many."""
+        """Make *fd* (O_PATH) the descriptor of *inode*; closes others if there are too many."""
         inode.fd = fd
         self._held[inode] = None
         excess = len(self._held) - self._most

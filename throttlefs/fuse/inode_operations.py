@@ -1,7 +1,7 @@
-"""The handlers for what an inode is: lookup and forget, attributes, extended attributes.
+"""The handlers for inodes: lookup and forget, attributes, extended attributes.
 
-What changes something may wait for a journal or free gigabytes of blocks, so it runs in a
-thread; what only looks (lookup, getattr) is answered at once from the kernel's caches.
+Changes may wait for a journal or free gigabytes of blocks, so they run in a thread. Lookups and
+getattr only read, so they are answered at once from the kernel's caches.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ class RunInThread(Protocol):
     ) -> Awaitable[Any]:
         """Await the result of ``fn(*args)``; its exceptions pass through.
 
-        *owner*: the user for whom it is, who cannot take all threads; None for the daemon itself.
+        *owner* is the user who asks, who cannot take all threads; None for the daemon itself.
         """
 
 
 T = TypeVar("T")
 
 _PROC_FD = b"/proc/self/fd/%d"
-"""Leads to the file itself, a symlink too: the kernel does not follow past it (proc(5))."""
+"""A path to the file itself, even to a symlink: the kernel does not follow that (proc(5))."""
 
 _ACL_PREFIX = b"system.posix_acl_"
 
@@ -54,7 +54,7 @@ def open_and_stat(name: bytes, dir_fd: int) -> tuple[int, os.stat_result]:
 
 
 def _close_and_tell_if_gone(fd: int) -> bool:
-    """Close *fd*; whether its file has no name any more."""
+    """Close *fd*; returns whether its file has no name any more."""
     try:
         return os.fstat(fd).st_nlink == 0
     except OSError:
@@ -85,11 +85,11 @@ class InodeOperations:
         raise NotImplementedError
 
     def file_renamed(self, key: FileKey, is_directory: bool) -> None:
-        """The file *key*, or the directory, has a new name: limits by path may be others."""
+        """Note that the file or directory *key* has a new name: other limits by path may hold."""
         raise NotImplementedError
 
     def file_removed(self, key: FileKey) -> None:
-        """The last name of the file *key* is gone, and nobody has it open."""
+        """Note that the last name of the file *key* is gone, and nobody has it open."""
         raise NotImplementedError
 
     # -- looking ---------------------------------------------------------------------------
@@ -97,7 +97,7 @@ class InodeOperations:
     async def lookup(
         self, parent_inode: pyfuse3.InodeT, name: bytes, ctx: pyfuse3.RequestContext
     ) -> Entry:
-        """Find *name*; ENOENT is never cached, so that new files of SRC show at once."""
+        """Find *name*. ENOENT is never cached, so new files of SRC appear at once."""
         inode, st = await self._find(self._inodes.get(parent_inode), name, ctx.uid)
         return self._attributes.entry(inode.number, st)
 
@@ -107,7 +107,7 @@ class InodeOperations:
             fd = self._inodes.open_now(parent, name)
             if fd >= 0:
                 return self._adopt(parent, name, fd, os.fstat(fd))
-        # It, or the directory, lies on another filesystem, which may not answer.
+        # The file or its directory is on another filesystem, which may not answer.
         with self._inodes.pinned(parent) as dir_fd:
             fd, st = await self._retried(uid, open_and_stat, name, dir_fd)
         return self._adopt(parent, name, fd, st)
@@ -119,7 +119,7 @@ class InodeOperations:
         return self._inodes.adopt(parent, name, fd, st), st
 
     async def _retried(self, uid: int, call: Callable[..., T], *args: object) -> T:
-        """``call(*args)`` in a thread, twice if descriptors were short and some can be closed."""
+        """``call(*args)`` in a thread; twice if descriptors were short and some got closed."""
         try:
             return cast(T, await self._in_thread(call, *args, owner=uid))
         except OSError as exc:
@@ -128,14 +128,14 @@ class InodeOperations:
         return cast(T, await self._in_thread(call, *args, owner=uid))
 
     async def _ask(self, inode: Inode, question: Callable[[int], T], uid: int) -> T:
-        """What *question* finds out, given a descriptor: at once on a local filesystem."""
+        """The result of *question* for a descriptor; on the loop if the filesystem is local."""
         if self._devices.is_local(inode.key[0]):
             return question(self._inodes.fd(inode))
         with self._inodes.pinned(inode) as fd:
             return cast(T, await self._in_thread(question, fd, owner=uid))
 
     async def forget(self, inode_list: Sequence[tuple[pyfuse3.InodeT, int]]) -> None:
-        """Close what the kernel no longer refers to."""
+        """Close the inodes that the kernel no longer refers to."""
         for number, count in inode_list:
             inode = self._inodes.forget(number, count)
             if inode is not None and inode.fd >= 0:
@@ -145,7 +145,7 @@ class InodeOperations:
     async def close_descriptor(self, fd: int, key: FileKey) -> None:
         """Close *fd* (O_PATH) of the file *key*, in a thread if that may take long.
 
-        It does if it frees the blocks of an unlinked file.
+        It takes long if it frees the blocks of an unlinked file.
         """
         if not self._devices.is_local(key[0]):
             if await self._in_thread(_close_and_tell_if_gone, fd):
@@ -154,7 +154,7 @@ class InodeOperations:
         try:
             is_gone = os.fstat(fd).st_nlink == 0
         except OSError:
-            is_gone = True  # SRC fails: nobody is left to tell, and the close may take long
+            is_gone = True  # SRC fails: nobody gets the error, and the close may take long
         if is_gone:
             self.file_removed(key)
             await self._in_thread(_close_and_tell_if_gone, fd)
@@ -172,7 +172,7 @@ class InodeOperations:
         return self._attributes.entry(found.number, st)
 
     async def readlink(self, inode: pyfuse3.InodeT, ctx: pyfuse3.RequestContext) -> bytes:
-        """A symlink's target, as it stands."""
+        """A symlink's target, unchanged."""
         found = self._inodes.get(inode)
         return await self._ask(found, lambda fd: os.readlink(b"", dir_fd=fd), ctx.uid)
 
@@ -205,7 +205,7 @@ class InodeOperations:
         fh: pyfuse3.FileHandleT | None,
         ctx: pyfuse3.RequestContext,
     ) -> Entry:
-        """Change what *fields* says: mode, owner, size (bytes), times (ns)."""
+        """Change the attributes that *fields* names: mode, owner, size (bytes), times (ns)."""
         found = self._inodes.get(inode)
         with self._inodes.pinned(found) as fd:
             size_fd = os.dup(self.handle_fd(fh)) if fields.update_size and fh is not None else -1
@@ -225,25 +225,25 @@ class InodeOperations:
             return await self._ask(found, lambda fd: os.getxattr(_PROC_FD % fd, name), ctx.uid)
         except OSError as exc:
             if exc.errno == errno.EOPNOTSUPP and name.startswith(_ACL_PREFIX):
-                # The kernel would pass this on as the verdict of a permission check; a
-                # filesystem without ACLs has simply none on this file.
+                # The kernel would take this as the result of a permission check. On a filesystem
+                # without ACLs this file simply has none.
                 raise OSError(errno.ENODATA, os.strerror(errno.ENODATA)) from None
             raise
 
     async def listxattr(
         self, inode: pyfuse3.InodeT, ctx: pyfuse3.RequestContext
     ) -> Sequence[bytes]:
-        """The names of the file's extended attributes, but for its limits."""
+        """The names of the file's extended attributes, except its limits."""
         found = self._inodes.get(inode)
         names = await self._ask(found, lambda fd: os.listxattr(_PROC_FD % fd), ctx.uid)
-        # trusted.* shows to those alone who may read it; xattr(7).
+        # trusted.* is shown only to callers who may read it; xattr(7).
         hidden = (LIMIT_PREFIX,) if ctx.uid == 0 else (LIMIT_PREFIX, b"trusted.")
         return [n for n in map(os.fsencode, names) if not n.startswith(hidden)]
 
     async def setxattr(
         self, inode: pyfuse3.InodeT, name: bytes, value: bytes, ctx: pyfuse3.RequestContext
     ) -> None:
-        """Set an extended attribute; pyfuse3 has seen to XATTR_CREATE and XATTR_REPLACE."""
+        """Set an extended attribute; pyfuse3 has handled XATTR_CREATE and XATTR_REPLACE."""
         await self.setxattr_with_flags(inode, name, value, 0, ctx)
 
     async def setxattr_with_flags(
@@ -257,7 +257,7 @@ class InodeOperations:
         """Set an extended attribute, with XATTR_CREATE or XATTR_REPLACE (setxattr(2))."""
         found = self._inodes.get(inode)
         if name.startswith(LIMIT_PREFIX):
-            if flags & os.XATTR_CREATE:  # every image has every limit, be it 0
+            if flags & os.XATTR_CREATE:  # every image has every limit, even if it is 0
                 raise OSError(errno.EEXIST, os.strerror(errno.EEXIST))
             self._limit_attributes.set(found, name, value, ctx.uid)
             return

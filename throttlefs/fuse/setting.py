@@ -1,4 +1,4 @@
-"""Changes a file's attributes: owner, mode, size, times, extended attributes. For threads."""
+"""Changes attributes of a file, in threads: owner, mode, size, times, extended attributes."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def set_attributes(
     size_fd: int,
     ctx: pyfuse3.RequestContext,
 ) -> os.stat_result:
-    """Change what *fields* says of the file that *fd* (O_PATH) holds; its status after that.
+    """Change the attributes that *fields* names of the file *fd* (O_PATH); returns its new status.
 
-    For a thread. *size_fd*, which is closed, is a descriptor of the handle by which the size is
-    changed, or -1. Raises `OSError`.
+    Call it in a thread. *size_fd* is a descriptor of the handle through which the size is changed,
+    or -1; it is closed here. Raises `OSError`.
     """
     try:
         path = b"/proc/self/fd/%d" % fd
@@ -56,15 +56,15 @@ def set_attributes(
         return os.fstat(fd)
     finally:
         if size_fd >= 0:
-            os.close(size_fd)  # here, for it may be the last of an unlinked file
+            os.close(size_fd)  # in the thread: it may be the last of an unlinked file
 
 
 def _keeping_setgid(
     st: os.stat_result, ctx: pyfuse3.RequestContext
 ) -> contextlib.AbstractContextManager[None]:
-    """Leave a setgid bit that marks no program to whoever is in the group.
+    """Keep a setgid bit that marks no program, if the caller is in the group.
 
-    The kernel takes it from all others who change the file (``setattr_should_drop_sgid``).
+    The kernel removes it if anybody else changes the file (``setattr_should_drop_sgid``).
     """
     is_mark = st.st_mode & (stat.S_ISGID | stat.S_IXGRP) == stat.S_ISGID
     if is_mark and privileges.may_keep_setgid(ctx, st.st_gid):
@@ -75,9 +75,9 @@ def _keeping_setgid(
 def _set_mode(path: bytes, mode: int, st: os.stat_result, ctx: pyfuse3.RequestContext) -> None:
     if stat.S_ISLNK(st.st_mode):
         raise OSError(errno.EOPNOTSUPP, "symlinks have no mode")
-    # Others but the owner only take setuid and setgid away, which _check_owner has seen to.
+    # Callers other than the owner only take setuid and setgid away: _check_owner has checked that.
     uid, gid = (ctx.uid, ctx.gid) if ctx.uid == st.st_uid else (0, 0)
-    # The kernel has compared the caller's groups with the file's, but perhaps with a former one.
+    # The kernel has compared the caller's groups with the file's, but perhaps with an old one.
     keep_modes = uid == 0 or privileges.may_keep_setgid(ctx, st.st_gid)
     with privileges.acting_for(uid, gid, keep_modes=keep_modes):
         os.chmod(path, stat.S_IMODE(mode))
@@ -86,12 +86,12 @@ def _set_mode(path: bytes, mode: int, st: os.stat_result, ctx: pyfuse3.RequestCo
 def change_xattr(
     change: Callable[[], None], name: bytes, fd: int, ctx: pyfuse3.RequestContext
 ) -> None:
-    """Make *change*, of the extended attribute *name* of *fd*, as the caller. Raises `OSError`."""
+    """Make *change* of the extended attribute *name* of *fd* as the caller. Raises `OSError`."""
     if not name.startswith(b"system."):
         change()
         return
-    # An ACL, of whatever kind, is a mode as well, for its owner to change; the kernel checks only
-    # POSIX ones before it asks.
+    # An ACL of any kind is like a mode: only the owner may change it. The kernel checks only POSIX
+    # ACLs before it asks.
     keep_modes = privileges.may_keep_setgid(ctx, os.fstat(fd).st_gid)
     with privileges.acting_for(ctx.uid, ctx.gid, keep_modes=keep_modes):
         change()
@@ -111,8 +111,8 @@ def _set_times(path: bytes, attr: pyfuse3.EntryAttributes, fields: pyfuse3.Setat
     try:
         syscalls.utimens(path, atime_ns, mtime_ns)
     except PermissionError:
-        # The kernel let the caller through, so it is `touch` by one who may write but does
-        # not own the file; pyfuse3 has turned its "now" into a number that only owners may set.
+        # The kernel let the caller through, so this is `touch` by a user who may write but does not
+        # own the file. pyfuse3 has turned its "now" into a number, which only owners may set.
         now = time.time_ns()
         for value in (atime_ns, mtime_ns):
             if value is not None and abs(now - value) > _TOUCH_TOLERANCE_NS:
@@ -130,9 +130,10 @@ def _check_owner(
     fields: pyfuse3.SetattrFields,
     ctx: pyfuse3.RequestContext,
 ) -> None:
-    """Only its owner may change who may use a file; the kernel may remember another owner.
+    """Check that the owner asks, if the change is about permissions.
 
-    Raises `PermissionError`. Whoever writes takes setuid and setgid away, as the kernel asks.
+    The kernel has checked that already, but it may remember an old owner. Anyone who writes takes
+    setuid and setgid away; that is allowed. Raises `PermissionError`.
     """
     if ctx.uid in (0, st.st_uid):
         return

@@ -1,7 +1,8 @@
-"""Who keeps a mount busy, or alive once it is unmounted.
+"""Finds who keeps a mount busy, or alive after it is unmounted.
 
-Busy is what has files open or mapped on it, and what is mounted on it. It lives on where the same
-filesystem is mounted a second time: a bind mount, or another mount namespace's copy.
+A mount is busy while processes have files open or mapped on it, or something is mounted on it. It
+stays alive while the same filesystem is mounted elsewhere: by a bind mount, or as a copy in another
+mount namespace.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ _MAX_NAMED = 5
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """One that keeps the mount busy, and how."""
+    """A user that keeps the mount busy, and how."""
 
     who: str
     how: str
@@ -67,12 +68,12 @@ def _how(pid: str, mount: MountEntry, point: str) -> str | None:
         if _maps_file(pid, mount):
             return "mapped file"
     except OSError:
-        pass  # gone meanwhile, or another user's
+        pass  # the process has gone, or is another user's
     return None
 
 
 def users_of(mount: MountEntry) -> list[User]:
-    """Everyone seen to use *mount*; other users' processes show to root only."""
+    """All visible users of *mount*; only root sees processes of other users."""
     point = os.fsdecode(mount.point)
     found = []
     for entry in read_mounts():
@@ -117,7 +118,7 @@ def describe_users(mount: MountEntry) -> str:
 class Place:
     """One more place where a filesystem is mounted.
 
-    *process* is one that sees it there, ``name[pid]``, if that is in another mount namespace.
+    *process* (``name[pid]``) sees it there, if that is in another mount namespace.
     """
 
     point: str
@@ -130,16 +131,16 @@ class Place:
 
     @property
     def command(self) -> str:
-        """What unmounts it there."""
+        """The command that unmounts it there."""
         enter = "" if self.pid is None else f"nsenter --target {self.pid} --mount "
         return f"{enter}umount {self.point}"
 
 
 def mounted_elsewhere(mount: MountEntry, daemon: int | None = None) -> list[Place]:
-    """Where the filesystem of *mount* is mounted beside there, as far as this process may see.
+    """The other places where the filesystem of *mount* is mounted, as far as we may see them.
 
-    Other users' mount namespaces show to root only. One that has no process shows to nobody. Of
-    the processes of a namespace *daemon* is named, else the first.
+    Only root sees the mount namespaces of other users. Nobody sees one without a process. For each
+    namespace *daemon* is named if it is there, else the first process.
     """
     found = [
         Place(os.fsdecode(entry.point))
@@ -157,14 +158,14 @@ def mounted_elsewhere(mount: MountEntry, daemon: int | None = None) -> list[Plac
             with open(f"/proc/{pid}/mountinfo", "rb") as file:
                 entries = parse_mountinfo(file.read())
         except OSError:
-            continue  # gone meanwhile
+            continue  # the process has gone
         points = [os.fsdecode(entry.point) for entry in entries if entry.shows_same_as(mount)]
         found += [Place(point, _name(pid) or f"process {pid}", str(pid)) for point in points]
     return found
 
 
 def describe_elsewhere(mount: MountEntry, daemon: int | None = None) -> str | None:
-    """`mounted_elsewhere` for a message, with what to do about the first; None if it is nowhere."""
+    """`mounted_elsewhere` for a message, with the cure for the first; None if there is none."""
     places = mounted_elsewhere(mount, daemon)
     if not places:
         return None

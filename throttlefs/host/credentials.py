@@ -1,4 +1,4 @@
-"""The user ids and rights with which this thread uses files (credentials(7), capabilities(7)).
+"""Sets the user ids and rights with which a thread uses files (credentials(7), capabilities(7)).
 
 They belong to a thread. Threads that it starts inherit them, those of io_uring too.
 """
@@ -34,7 +34,7 @@ for _function in (_libc.setfsuid, _libc.setfsgid):
 
 
 class Credentials(NamedTuple):
-    """A user, with the group that he has at the time."""
+    """A user, with the user's group at the time."""
 
     uid: int
     gid: int
@@ -118,7 +118,7 @@ def acting_for(uid: int, gid: int, *, keep_modes: bool = False) -> Iterator[None
 
 @contextmanager
 def in_group(gid: int) -> Iterator[None]:
-    """Be in the group *gid* for what follows, if this is root's daemon; in this thread."""
+    """Be in the group *gid* in this block and this thread, if this is root's daemon."""
     if os.geteuid() != 0:
         yield
         return
@@ -130,20 +130,20 @@ def in_group(gid: int) -> Iterator[None]:
 
 
 def may_differ(credentials: Credentials | None) -> bool:
-    """Whether this process could do more than that user with a file that is open already.
+    """Whether this process could do more than that user with a file that is already open.
 
-    Root's daemon could: write into what a filesystem keeps for root, and past quotas.
+    Root's daemon could write into the blocks that a filesystem keeps for root, and past quotas.
     """
     return credentials is not None and credentials.uid != 0 and os.geteuid() == 0
 
 
 @contextmanager
 def writing_for(credentials: Credentials | None) -> Iterator[None]:
-    """Write and allocate in this block as that user would, without any capability.
+    """Write and allocate in this block as that user, without any capability.
 
-    ext4 gives the blocks that it keeps for root (its reserve) to the uid and gid they are kept for,
-    0 by default, and to CAP_SYS_RESOURCE, which leads past quotas as well. Does nothing if
-    `may_differ` says no. Raises `PermissionError` if the daemon may not become that user.
+    ext4 gives the blocks that it keeps for root (its reserve) to one uid and gid, 0 by default, and
+    to CAP_SYS_RESOURCE, which quotas do not hold either. Does nothing if `may_differ` says no.
+    Raises `PermissionError` if the daemon may not become that user.
     """
     if credentials is None or not may_differ(credentials):
         yield
@@ -155,14 +155,14 @@ def writing_for(credentials: Credentials | None) -> Iterator[None]:
 def call_for(
     credentials: Credentials | None, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs
 ) -> T:
-    """``function(*args)``, `writing_for` that user: for a thread that is to do just this."""
+    """``function(*args)`` while `writing_for` that user; for a thread that does nothing else."""
     with writing_for(credentials):
         return function(*args, **kwargs)
 
 
 @contextmanager
 def _become(uid: int, gid: int, rights: int) -> Iterator[None]:
-    """Have these filesystem ids and use no capabilities but *rights*; root uses his besides."""
+    """Take these filesystem ids and use only the capabilities *rights*; root also uses its own."""
     before = _rights()
     try:
         _libc.setfsgid(gid)

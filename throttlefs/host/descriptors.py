@@ -1,4 +1,4 @@
-"""The descriptors that a process starts with: stdin, stdout and stderr, and what it inherits."""
+"""Sees to the descriptors that a process starts with: stdin, stdout, stderr, and others."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ _STANDARD = (0, 1, 2)
 
 
 def open_standard() -> list[int]:
-    """Open on /dev/null what is closed of stdin, stdout and stderr; returns which were closed.
+    """Open those of stdin, stdout and stderr that are closed on /dev/null; returns which.
 
-    Whatever a program opens next takes the lowest free number. A device or socket that became
-    number 2 would get the error messages of our children, and would be lost when a daemon lets
-    go of its terminal. So this comes before everything else that opens a file.
+    The next file that a program opens gets the lowest free number. A device or socket with number 2
+    would get the error messages of our children, and would be lost when the daemon leaves its
+    terminal. So call this before everything else that opens a file.
     """
     closed = [number for number in _STANDARD if not _is_open(number)]
     for number in closed:
@@ -27,7 +27,7 @@ def open_standard() -> list[int]:
 
 
 def let_go_of(numbers: Collection[int]) -> None:
-    """Point *numbers*, of stdin, stdout and stderr, at /dev/null: whoever reads them has the end.
+    """Point *numbers*, of stdin, stdout and stderr, at /dev/null, so that their readers see EOF.
 
     *numbers* must be open.
     """
@@ -38,9 +38,9 @@ def let_go_of(numbers: Collection[int]) -> None:
 
 
 def beside_standard() -> frozenset[int]:
-    """All that is open beside stdin, stdout and stderr.
+    """The descriptors that are open beside stdin, stdout and stderr.
 
-    Before a program has opened anything that is what it inherits: a shell hands on its locks and
+    If the program has opened nothing yet, it has inherited them: a shell hands on its locks and
     pipes (``exec 9>lock``), make(1) its jobserver.
     """
     numbers = map(int, os.listdir("/proc/self/fd"))  # one of them reads this directory
@@ -53,7 +53,7 @@ def close_all(numbers: Collection[int]) -> None:
         try:
             os.close(number)
         except OSError:
-            pass  # such as EIO of a file that could not be written back: it is closed then, too
+            pass  # e.g. EIO of a write-back that failed: it is closed all the same
 
 
 def _is_open(number: int) -> bool:

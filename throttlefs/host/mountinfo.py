@@ -1,7 +1,7 @@
-"""What is mounted where: /proc/self/mountinfo (proc(5)), read without touching any mount.
+"""Reads what is mounted where, from /proc/self/mountinfo (proc(5)), without touching any mount.
 
-A stat(2) of a FUSE mount asks its daemon, which may be ourselves, starting, or dead; this
-table answers the same questions without.
+A stat(2) of a FUSE mount asks its daemon, which may be this process, starting, or dead. This table
+answers the same questions without it.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ _NUMBERS = re.compile(rb"[0-9]{1,10} [0-9]{1,10}:[0-9]{1,10}")
 
 @dataclass(frozen=True, slots=True)
 class MountEntry:
-    """One line of mountinfo; *point* and *source* as the kernel has them, unescaped.
+    """One line of mountinfo, with *point* and *source* unescaped.
 
-    *user_id* is who mounted a FUSE filesystem, *root* the directory of the filesystem that is
-    shown at *point*: not its topmost for a bind mount of a part.
+    *user_id* mounted a FUSE filesystem. *root* is the directory of the filesystem that is shown at
+    *point*; for a bind mount of a part it is not the topmost one.
     """
 
     mount_id: int
@@ -36,7 +36,7 @@ class MountEntry:
     def shows_same_as(self, other: MountEntry) -> bool:
         """Whether both show one filesystem.
 
-        The device number says so; the rest tells a later mount that has got the number.
+        The device number says so; the rest reveals a later mount that has got the number.
         """
         return (self.major, self.minor, self.fstype, self.source, self.user_id) == (
             *(other.major, other.minor, other.fstype, other.source, other.user_id),
@@ -48,12 +48,12 @@ def _unescape(field: bytes) -> bytes:
 
 
 def parse_mountinfo(text: bytes) -> list[MountEntry]:
-    """All mounts of a mountinfo *text*, in order: of two at one point the last is on top.
+    """All mounts of a mountinfo *text*, in order: if two have one point, the last is on top.
 
-    A line that is none of the kernel's is left out.
+    Malformed lines are left out.
     """
     entries = []
-    for line in text.split(b"\n"):  # the kernel escapes newlines alone, not carriage returns
+    for line in text.split(b"\n"):  # the kernel escapes newlines only, not carriage returns
         left, _, right = line.partition(b" - ")
         fields, tail = left.split(b" "), right.split(b" ")
         if len(fields) < 6 or len(tail) < 2:
@@ -95,9 +95,9 @@ def mounted_at(point: bytes) -> MountEntry | None:
 
 
 def resolve_mount_point(path: bytes) -> bytes:
-    """*path* absolute with the symlinks of its parents resolved, the last component unread.
+    """*path* absolute, with the symlinks of its parents resolved and the last component unread.
 
-    The last component is left alone because it may be a mount whose daemon is dead.
+    The last component is not touched, because it may be a mount whose daemon is dead.
     """
     path = os.path.abspath(path)
     parent, name = os.path.split(path)

@@ -1,4 +1,4 @@
-"""Which PID and mount namespace a process is in (namespaces(7))."""
+"""Finds the PID and mount namespaces of processes (namespaces(7))."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 class Namespaces:
     """Two of a process's namespaces, each by the inode number of its file in /proc.
 
-    A process id means something in its PID namespace alone, a mount point in its mount namespace.
+    A process id is valid only in its PID namespace, a mount point only in its mount namespace.
     """
 
     pid: int
@@ -18,14 +18,14 @@ class Namespaces:
 
 
 def own_namespaces() -> Namespaces:
-    """Those of this process."""
+    """The namespaces of this process."""
     return Namespaces(
         pid=os.stat("/proc/self/ns/pid").st_ino, mnt=os.stat("/proc/self/ns/mnt").st_ino
     )
 
 
 def mount_namespace_of(pid: int | str) -> int | None:
-    """The mount namespace of the process *pid*; None if it is gone, or not ours to look at."""
+    """The mount namespace of the process *pid*; None if it is gone or we may not look at it."""
     try:
         return os.stat(f"/proc/{pid}/ns/mnt").st_ino
     except OSError:
@@ -35,6 +35,6 @@ def mount_namespace_of(pid: int | str) -> int | None:
 def proc_shows_own_ids() -> bool:
     """Whether /proc has the process ids of our own PID namespace.
 
-    After ``unshare --pid --fork`` without ``--mount-proc`` it has those of the one outside.
+    After ``unshare --pid --fork`` without ``--mount-proc`` it has those of the outer namespace.
     """
     return os.readlink("/proc/self") == str(os.getpid())
