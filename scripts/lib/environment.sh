@@ -44,13 +44,15 @@ commands_are_there() {
 }
 
 # A stamp is written when everything is installed. It holds what the installation depends on:
-# the interpreter (a distribution upgrade replaces it) and the checksums and paths of the lists
-# of dependencies (an update changes them, a moved checkout breaks the paths in the venv).
+# the interpreter (a distribution upgrade replaces it), the checksums and paths of the lists of
+# dependencies (an update changes them, a moved checkout breaks the paths in the venv), and the
+# libfuse3 that pyfuse3 was built with (an upgrade may bring one of another name).
 checksums() { sha256sum -- "$checkout/pyproject.toml" "$checkout/scripts/constraints.txt"; }
 
 venv_is_ready() {
     local stamp=$venv/.installed-$1 lines
     [[ -r $stamp && -x $venv/bin/throttlefs ]] || return
     mapfile -t lines <"$stamp"
-    [[ $venv/bin/python -ef ${lines[0]-} && $(checksums) == "${lines[1]-}"$'\n'"${lines[2]-}" ]]
+    [[ $venv/bin/python -ef ${lines[0]-} && -e ${lines[3]-} ]] &&
+        [[ $(checksums) == "${lines[1]-}"$'\n'"${lines[2]-}" ]]
 }

@@ -12,6 +12,7 @@ install_environment() {
     shift
     # pip and apt-get turn an interrupt into an ordinary failure; this does not.
     trap 'exit 130' INT
+    venv_is_ready "$extra" || check_may_write_venv
     provide_packages "$extra" "$@"
     venv_is_ready "$extra" || install_venv "$extra"
     [[ -c /dev/fuse ]] || provide_fuse_device
@@ -92,14 +93,29 @@ find_python() {
 
 # --- The virtual environment -----------------------------------------------------------------
 
+# Ends with what to do for who cannot bring the virtual environment up to date.
+check_may_write_venv() {
+    local owner python
+    [[ ! -w $checkout || (-e $venv && ! -w $venv) ]] || return 0
+    [[ $EUID != 0 && ! -O $checkout ]] ||
+        die "$venv is missing or out of date and cannot be written: a read-only file system?"
+    owner=$(stat -c %U -- "$checkout")
+    [[ ! -e $venv || (-r $venv && -x $venv) ]] ||
+        die "$venv is not yours to read: use a clone of your own, or as $owner open it with:" \
+            "chmod -R go+rX $venv"
+    # Such as one below /root: then nothing helps that is installed into the environment.
+    if [[ -e $venv/.installed-runtime && ! -x $venv/bin/python ]] &&
+        IFS= read -r python <"$venv/.installed-runtime"; then
+        die "$venv was made with a Python that you may not run, $python: use a clone of your own," \
+            "or as $owner make it anew with the system's:" \
+            "rm -r $venv && PATH=/usr/bin:/bin $0 --version"
+    fi
+    die "$venv is missing or out of date and you may not write it: run $0 once as $owner," \
+        "or use a clone of your own"
+}
+
 install_venv() {
     local extra=$1 lock
-    if [[ ! -w $checkout || (-e $venv && ! -w $venv) ]]; then
-        [[ $EUID != 0 && ! -O $checkout ]] ||
-            die "$venv is missing or out of date and cannot be written: a read-only file system?"
-        die "$venv is missing or out of date and you may not write it: run $0 once as" \
-            "$(stat -c %U -- "$checkout"), or use a clone of your own"
-    fi
     mkdir -p -- "$venv" || die "cannot create $venv"
     # The lock file stays where it is when the rest is cleared: who waits for it must find the
     # same file. pip inherits it, so it is held even when this script alone is killed.
@@ -113,7 +129,7 @@ install_venv() {
 }
 
 fill_venv() {
-    local extra=$1 python='' missing=() project=. effort='' output
+    local extra=$1 python='' missing=() project=. effort='' output library
     [[ $extra == runtime ]] || project=.[$extra]
     rm -f -- "$venv/.installed-$extra"
 
@@ -140,12 +156,26 @@ fill_venv() {
         [[ $(reason) != *network* ]] || rm -f -- "$venv/.unfinished"
         fail "could not install the Python packages"
     fi
+    find_library
     give_to_owner
     # The stamp must not reach the disk before what it vouches for.
     sync -f -- "$venv"
-    { readlink -f -- "$venv/bin/python" && checksums; } >"$venv/.new"
+    { readlink -f -- "$venv/bin/python" && checksums && printf '%s\n' "$library"; } >"$venv/.new"
     mv -f -- "$venv/.new" "$venv/.installed-$extra"
     rm -f -- "$venv/.unfinished"
+}
+
+# Sets `library` to the libfuse3 that pyfuse3 needs. An upgrade of the distribution may have taken
+# away the one that pyfuse3 was built with, and pip may have such a build in its cache.
+find_library() {
+    local probe=("$venv/bin/python" -I "$checkout/scripts/lib/probe_fuse.py")
+    if ! run "${probe[@]}"; then
+        say 'building pyfuse3 anew for the libfuse3 of this system'
+        run_pip install --constraint scripts/constraints.txt --no-cache-dir --no-binary pyfuse3 \
+            --force-reinstall --no-deps pyfuse3 || fail "could not build pyfuse3 anew"
+        run "${probe[@]}" || die "could not load ${output##*$'\n'}"
+    fi
+    library=$output
 }
 
 # A venv can be built upon if its Python still runs, has pip, and it was made for this place.

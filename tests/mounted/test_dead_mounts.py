@@ -16,8 +16,8 @@ import pytest
 
 from tests.support import MountFactory, clear_away, needs_root, run_throttlefs, wait_for
 from throttlefs.host import runtime
+from throttlefs.host.liveness import is_dead
 from throttlefs.host.mountinfo import mounted_at
-from throttlefs.host.unmounting import is_dead
 
 _PIDFD_GETFD = 438  # the same number on every architecture (pidfd_getfd(2), Linux 5.6)
 

@@ -24,11 +24,15 @@ case "$*" in
     *probe_python.py)
         if [[ -e $FAKES/${0##*/}.probe ]]; then . "$FAKES/${0##*/}.probe"; fi
         readlink -f -- "$0" ;;
+    *probe_fuse.py)
+        [[ -e $FAKES/libfuse3.so ]] || { echo "pyfuse3: libfuse3.so.3 is not there"; exit 1; }
+        echo "$FAKES/libfuse3.so" ;;
     *'-m venv'*)
         for directory; do :; done
         mkdir -p "$directory/bin" && ln -s "$0" "$directory/bin/python" ;;
     *'-m pip '*install*)
         if [[ -e $FAKES/pip.does ]]; then . "$FAKES/pip.does"; fi
+        [[ $* != *--no-binary* ]] || touch "$FAKES/libfuse3.so"
         for name in throttlefs ruff mypy; do ln -sf "$FAKES/any" "${0%/*}/$name"; done ;;
     *'-m pytest'*)
         if [[ -e $FAKES/pytest.does ]]; then . "$FAKES/pytest.does"; fi
@@ -68,6 +72,7 @@ class World:
                 self.fake(name)
         self.fake("python3", FAKE_PYTHON)
         (self.fakes / "log").touch()
+        (self.fakes / "libfuse3.so").touch()
         if os.geteuid() == 0:
             for each in (directory, *directory.rglob("*")):
                 os.chown(each, NOBODY, NOBODY, follow_symlinks=False)

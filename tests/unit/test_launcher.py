@@ -111,6 +111,26 @@ def test_a_new_python_gets_a_new_venv(installed: World) -> None:
     assert (installed.installs(), installed.venvs_made()) == (2, 2)
 
 
+def test_another_libfuse_gets_pyfuse3_built_anew(installed: World) -> None:
+    """As after an upgrade that brings libfuse3.so.4 and takes libfuse3.so.3 away."""
+    (installed.fakes / "libfuse3.so").unlink()
+    result = installed.run()
+    assert (result.returncode, result.stdout) == (0, "")
+    assert "building pyfuse3 anew" in result.stderr
+    assert "--no-cache-dir --no-binary pyfuse3 --force-reinstall" in installed.log()
+    assert (installed.installs(), installed.venvs_made()) == (3, 1)
+    assert installed.run().stderr == ""
+
+
+def test_a_pyfuse3_that_cannot_be_loaded_is_named(world: World) -> None:
+    (world.fakes / "libfuse3.so").unlink()
+    world.does("pip", "if [[ $* == *--no-binary* ]]; then exit 0; fi")
+    result = world.run()
+    assert (result.returncode, result.stdout) == (1, "")
+    last = result.stderr.splitlines()[-1]
+    assert last == "throttlefs: could not load pyfuse3: libfuse3.so.3 is not there"
+
+
 def test_an_interrupted_installation_is_repaired(world: World) -> None:
     world.does("pip", 'touch "$FAKES/pip-runs"; sleep 30')
     with world.start() as process:
@@ -281,6 +301,40 @@ def test_a_checkout_that_may_not_be_written(installed: World) -> None:
         installed.venv.chmod(0o755)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can hide a Python from the user")
+def test_a_python_that_only_the_owner_may_run(installed: World) -> None:
+    """As when root makes it with a Python below /root: to install again would not help."""
+    hidden = installed.fakes / "hidden"
+    hidden.mkdir(mode=0o700)
+    os.rename(installed.fakes / "python3", hidden / "python3")
+    python = installed.venv / "bin" / "python"
+    python.unlink()
+    python.symlink_to(hidden / "python3")
+    stamp = installed.venv / ".installed-runtime"
+    _, *rest = stamp.read_text().splitlines()
+    stamp.write_text("\n".join([str(hidden / "python3"), *rest]) + "\n")
+    for path in (installed.checkout, installed.venv):
+        os.chown(path, 0, 0)
+    result = installed.run()
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr == (
+        f"throttlefs: {installed.venv} was made with a Python that you may not run,"
+        f" {hidden}/python3: use a clone of your own, or as root make it anew with the system's:"
+        f" rm -r {installed.venv} && PATH=/usr/bin:/bin {installed.launcher} --version\n"
+    )
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can hide a directory from the user")
+def test_an_environment_that_only_the_owner_may_read(installed: World) -> None:
+    """As when root made it with umask 077."""
+    for path in (installed.checkout, installed.venv):
+        os.chown(path, 0, 0)
+    installed.venv.chmod(0o700)
+    result = installed.run()
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr.endswith(f"or as root open it with: chmod -R go+rX {installed.venv}\n")
+
+
 def test_the_tests_run_to_the_end_and_pytest_has_the_last_word(world: World) -> None:
     script = world.checkout / "scripts" / "test"
     result = world.run(script)
@@ -319,6 +373,24 @@ def test_this_python_is_good_enough_for_the_probe() -> None:
     first, *lacks = result.stdout.splitlines()
     assert os.path.samefile(first, os.path.join(sys.base_prefix, "bin", os.path.basename(first)))
     assert set(lacks) <= {"venv", "dev"}
+
+
+def test_the_probe_finds_the_libfuse_of_this_pyfuse3() -> None:
+    probe = CHECKOUT / "scripts" / "lib" / "probe_fuse.py"
+    command = [sys.executable, "-I", probe]
+    library = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    assert re.search(r"/libfuse3\.so\.\d+$", library), library
+    assert os.path.exists(library)
+
+
+def test_the_probe_says_why_pyfuse3_cannot_be_loaded(tmp_path: Path) -> None:
+    reason = "libfuse3.so.3: cannot open shared object file"
+    (tmp_path / "pyfuse3.py").write_text(f"raise ImportError({reason!r})")
+    probe = CHECKOUT / "scripts" / "lib" / "probe_fuse.py"
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    command = [sys.executable, probe]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert (result.returncode, result.stderr) == (1, f"pyfuse3: {reason}\n")
 
 
 def test_every_dependency_is_pinned_within_its_bounds() -> None:

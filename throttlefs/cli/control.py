@@ -198,7 +198,7 @@ def stats(path: str, as_json: bool, interval: float | None, count: int | None) -
 def list_mounts(as_json: bool) -> None:
     """List this user's mounts; root sees everybody's. A mount whose daemon has died is marked."""
     from throttlefs.control.locate import own_mounts
-    from throttlefs.host.unmounting import is_dead
+    from throttlefs.host.liveness import is_dead
 
     from .presentation import mount_text
 

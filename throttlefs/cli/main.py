@@ -115,8 +115,8 @@ def cli() -> None:
 
 
 @cli.command(cls=_MountCommand, short_help="Show SRC at DST, held to limits.")
-@click.argument("source", metavar="SRC", type=click.Path())
-@click.argument("target", metavar="DST", type=click.Path())
+@click.argument("source", metavar="SRC", type=MountPath())
+@click.argument("target", metavar="DST", type=MountPath())
 @click.option(
     "-o",
     "opts",
@@ -157,7 +157,7 @@ def mount(
     """Show the files of SRC at DST and hold them to limits (see _mount_help)."""
     from_outside = beside_standard()  # nothing has been opened yet
     from throttlefs.daemon.logs import set_up_logging
-    from throttlefs.host.paths import check_paths
+    from throttlefs.host.paths import check_log_file, check_paths, check_visible
     from throttlefs.settings.option_values import OptionError
     from throttlefs.settings.options import parse_options
     from throttlefs.settings.qmp_address import parse_qmp_address
@@ -172,6 +172,10 @@ def mount(
         options = replace(options, config=os.path.abspath(config or options.config or ""))
     paths = check_paths(source, target, options.nonempty)
     log_path = None if log_file is None else os.path.abspath(log_file)
+    if log_path is not None:
+        check_log_file(paths, log_path)
+    if qmp_path is not None:
+        check_visible(paths, "the socket", qmp_path, "choose a place outside of it")
     set_up_logging(foreground, log_path, verbose)
 
     # Late: pyfuse3 and trio take most of the start-up time, and a typo need not wait for them.
@@ -179,12 +183,15 @@ def mount(
     from throttlefs.daemon.environment import check_environment
     from throttlefs.daemon.mount import MountRequest, serve_mount
     from throttlefs.host.notify import notify
+    from throttlefs.host.runtime import runtime_directory
     from throttlefs.host.unmounting import clear_dead_mount
     from throttlefs.policy.loading import read_policy
 
     check_environment(options)
+    state = os.path.realpath(runtime_directory())
+    check_visible(paths, "the runtime directory", state, "set XDG_RUNTIME_DIR to another place")
     read_policy(options)
-    request = MountRequest(paths, options, qmp_path)
+    request = MountRequest(paths, options, state, qmp_path)
     if foreground:
         raise SystemExit(serve_mount(request, lambda: notify("READY=1")))
     try:
@@ -207,9 +214,11 @@ def umount(target: str, lazy: bool) -> None:
 
     A mount that stays in use for 10 seconds is left as it is, and the message names who uses it.
     """
-    from throttlefs.host.unmounting import umount_command
+    from throttlefs.host.unmounting import end_mount, mount_to_end
 
-    umount_command(target, lazy)
+    mount = mount_to_end(target)
+    os.chdir("/")  # or this process itself may keep it busy
+    end_mount(mount, lazy)
 
 
 @cli.command(short_help="Print the script for shell completion.")
@@ -250,7 +259,12 @@ def main() -> NoReturn:
         # The reader of our output has gone, as with `| head`.
         _drop_output()
         sys.exit(1)
+    except ImportError as exc:
+        _fail(_why_not_loaded(exc), 1)
     except OSError as exc:
+        if _is_nowhere():
+            os.chdir("/")
+            _fail("the working directory is gone; change to another with cd", 1)
         if exc.errno not in _OUTPUT_ERRORS or exc.filename is not None:
             raise
         _drop_output()
@@ -270,6 +284,29 @@ def _start_whole() -> None:
         setattr(sys, name, stream)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     write_anything(sys.stdout, sys.stderr)
+
+
+def _why_not_loaded(error: ImportError) -> str:
+    """What to do about a package that is missing, or was built for another system.
+
+    Raises *error* again if it is our own package.
+    """
+    package = (error.name or "pyfuse3").partition(".")[0]
+    if package == _PROGRAM:
+        raise error
+    return (
+        f"{package} cannot be loaded: {error}; install it anew with:"
+        f" {sys.executable} -m pip install --force-reinstall --no-cache-dir {package}"
+    )
+
+
+def _is_nowhere() -> bool:
+    """Whether the working directory was removed, or lay on a mount that was detached."""
+    try:
+        os.getcwd()
+    except OSError:
+        return True
+    return False
 
 
 def _drop_output() -> None:

@@ -21,7 +21,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 import trio
@@ -64,7 +64,7 @@ class ExtensionCommands:
         images: Images,
         governor: Governor,
         tuner: Tuner,
-        reload: Callable[[], None],
+        reload: Callable[[], Awaitable[None]],
         counts: Callable[[], Mapping[str, int | None]],
     ) -> None:
         self._facts = facts
@@ -205,7 +205,7 @@ class ExtensionCommands:
         return {}
 
     async def _reload_config(self, _: Arguments) -> object:
-        self._reload()
+        await self._reload()
         return {}
 
     # -- statistics ------------------------------------------------------------------------

@@ -11,15 +11,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from throttlefs import FILESYSTEM_TYPE
 from throttlefs.errors import ThrottlefsError
-from throttlefs.host import runtime
+from throttlefs.host import lookup, runtime
 from throttlefs.host.mountinfo import MountEntry, read_mounts
 
 from .client import NoSuchImageError, QmpClient
 from .images import device_name
-
-_MOST_SYMLINKS = 40  # as path_resolution(7)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +64,9 @@ class Located:
 def locate(path: str) -> Located:
     """The mount that *path* lies on. Raises `ThrottlefsError` if it is not a throttlefs mount."""
     mounts = read_mounts()
-    resolved = _resolve(os.fsencode(path), mounts)
-    mount = _mount_of(resolved, mounts)
-    if mount is None or mount.fstype != FILESYSTEM_TYPE:
+    resolved = lookup.resolve(os.fsencode(path), mounts)
+    mount = lookup.mount_of(resolved, mounts)
+    if mount is None or not lookup.is_ours(mount):
         raise ThrottlefsError(
             f"{path} does not lie on a throttlefs mount; see yours with: throttlefs list"
         )
@@ -81,65 +78,6 @@ def own_mounts() -> list[MountEntry]:
     """The throttlefs mounts that this user may control, each once, by mount point."""
     found: dict[tuple[int, int], MountEntry] = {}
     for mount in read_mounts():
-        if mount.fstype == FILESYSTEM_TYPE and os.geteuid() in (0, mount.user_id):
+        if lookup.is_ours(mount) and os.geteuid() in (0, mount.user_id):
             found.setdefault((mount.major, mount.minor), mount)
     return sorted(found.values(), key=lambda mount: mount.point)
-
-
-def _mount_of(path: bytes, mounts: list[MountEntry]) -> MountEntry | None:
-    """The mount of *path*, which is absolute and has no symlinks on the way to that mount."""
-    best: MountEntry | None = None
-    for mount in mounts:
-        point = mount.point.rstrip(b"/")
-        inside = path == (point or b"/") or path.startswith(point + b"/")
-        # If two are mounted at one point, the later one is on top.
-        if inside and (best is None or len(mount.point) >= len(best.point)):
-            best = mount
-    return best
-
-
-def _resolve(path: bytes, mounts: list[MountEntry]) -> bytes:
-    """*path* absolute, its symlinks followed as far as the first throttlefs mount.
-
-    The rest of the path is taken as it is; the daemon follows the symlinks on its mount.
-    """
-    absolute = os.path.join(os.getcwdb(), path)
-    pending = [name for name in reversed(absolute.split(b"/")) if name]
-    resolved = b""
-    links = 0
-    while pending:
-        mount = _mount_of(resolved or b"/", mounts)
-        if mount is not None and mount.fstype == FILESYSTEM_TYPE:
-            below = os.path.normpath(b"/".join(reversed(pending)))
-            if below == b".":
-                return resolved
-            if below.split(b"/")[0] != b"..":
-                return os.path.join(resolved or b"/", below)
-            pending = list(reversed(below.split(b"/")))
-        name = pending.pop()
-        if name == b"..":
-            resolved = os.path.dirname(resolved).rstrip(b"/")
-            continue
-        if name == b".":
-            continue
-        candidate = resolved + b"/" + name
-        entry = _mount_of(candidate, mounts)
-        is_point = entry is not None and entry.point == candidate
-        target = None if is_point else _link_target(candidate)
-        if target is None:
-            resolved = candidate
-            continue
-        links += 1
-        if links > _MOST_SYMLINKS:
-            raise ThrottlefsError(f"{os.fsdecode(path)}: too many symbolic links")
-        pending += [part for part in reversed(target.split(b"/")) if part]
-        if target.startswith(b"/"):
-            resolved = b""
-    return resolved or b"/"
-
-
-def _link_target(path: bytes) -> bytes | None:
-    try:
-        return os.readlink(path)
-    except OSError:
-        return None

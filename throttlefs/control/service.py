@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 from throttlefs.fuse.inodes import InodeTable
 from throttlefs.policy.governor import Governor
@@ -32,7 +32,7 @@ class Control:
         inodes: InodeTable,
         governor: Governor,
         statistics: Statistics,
-        reload: Callable[[], None],
+        reload: Callable[[], Awaitable[None]],
         counts: Callable[[], Mapping[str, int | None]],
     ) -> None:
         self.images = Images(inodes, governor, statistics)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import signal
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 import trio
@@ -58,7 +58,7 @@ class Drain:
         self,
         target: str,
         gates: Gates,
-        reload: Callable[[], None],
+        reload: Callable[[], Awaitable[None]],
         quit_asked: Callable[[], bool],
     ) -> None:
         self._target = target
@@ -98,7 +98,7 @@ class Drain:
             async with trio.open_nursery() as nursery:
                 async for number in signals:
                     if number == signal.SIGHUP:
-                        self._reload()
+                        nursery.start_soon(self._reload)
                     elif number == signal.SIGUSR1:
                         nursery.start_soon(self._open_gates_for_a_while)
                     elif number == signal.SIGUSR2:
@@ -109,9 +109,9 @@ class Drain:
                         self.draining = True
                         nursery.start_soon(self._drain, signal.Signals(number))
 
-    def _reload(self) -> None:
+    async def _reload(self) -> None:
         try:
-            self._reload_limits()
+            await self._reload_limits()
         except ThrottlefsError as exc:
             log.error("not reloaded, the limits stay as they are: %s", exc)
 

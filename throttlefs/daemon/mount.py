@@ -64,6 +64,9 @@ class MountRequest:
 
     paths: MountPaths
     options: MountOptions
+    state: str
+    """The runtime directory, without symlinks: it must not lead through the mount."""
+
     qmp: str | None = None
     """A path for one more control socket, absolute."""
 
@@ -134,6 +137,7 @@ class _Mount:
         self._engine = engine
         self._pool = BlockingPool()
         self._started = trio.Event()
+        self._reloading = trio.Lock()
         cache = CacheMode(options.cache)
         paths = request.paths
         facts = MountFacts(paths.source, paths.target, options.read_only, cache)
@@ -196,7 +200,9 @@ class _Mount:
         if self._entry is not None:
             # The kernel has given us the number in its name. A mount that had it before us may
             # be gone while its daemon still has to close its socket.
-            self._control.server.listen(runtime.socket_path(self._entry), take_over=True)
+            self._control.server.listen(
+                runtime.socket_path(self._request.state, self._entry), take_over=True
+            )
         nursery.start_soon(self._control.server.run)
         if self._metrics is not None:
             from .metrics import MountMetrics
@@ -241,7 +247,7 @@ class _Mount:
     def detach(self) -> None:
         """Free the session; unmount too if serving ended before the mount did."""
         if self._entry is not None:
-            runtime.remove_record(self._entry)
+            runtime.remove_record(self._request.state, self._entry)
         pyfuse3.close(unmount=False)
         self._operations.close()
         self._drain.clear_away()
@@ -307,18 +313,22 @@ class _Mount:
         self._serve_sockets(nursery)
         nursery.start_soon(let_go_of_deleted, self._inodes, self._operations.close_descriptor)
         if self._entry is not None:
-            runtime.write_record(self._entry, paths.source, paths.target)
+            runtime.write_record(self._request.state, self._entry, paths.source, paths.target)
         fusectl.warn_of_request_timeouts()
         log.info("mounted %s on %s", paths.source, paths.target)
         ready()
 
     # -- the limits ------------------------------------------------------------------------
 
-    def _restore_policy(self) -> None:
+    async def _restore_policy(self) -> None:
         """Restore what ``-o`` and the config file, as it is now, say.
 
         Raises `ThrottlefsError` if the file cannot be used; nothing has changed then.
         """
-        policy = read_policy(self._request.options)
-        self._governor.reload(policy, self._inodes.path_of)
+        # In a thread: the file may lie on this very mount, or on one that does not answer.
+        async with self._reloading:
+            policy = await trio.to_thread.run_sync(
+                read_policy, self._request.options, abandon_on_cancel=True
+            )
+            self._governor.reload(policy, self._inodes.path_of)
         log.info("reloaded the limits")

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from throttlefs import FILESYSTEM_TYPE
 from throttlefs.errors import ThrottlefsError
 
-from . import trusted
-from .mountinfo import mounted_at, resolve_mount_point
+from . import lookup, trusted
+from .liveness import answers
+from .mountinfo import mounted_at, read_mounts, resolve_mount_point
 
+_ANSWER_WITHIN_S = 10.0
 _FUSE_CONF = "/etc/fuse.conf"
 
 
@@ -58,6 +60,8 @@ def check_paths(source: str, target: str, nonempty: bool) -> MountPaths:
 
     Raises `ThrottlefsError` that names the culprit and the cure.
     """
+    _check_answers(source, "SRC")
+    _check_answers(target, "DST")
     is_file = _source_is_file(source)
     resolved = os.fsdecode(resolve_mount_point(os.fsencode(target)))
     led_to: str | None = resolved
@@ -86,6 +90,44 @@ def check_paths(source: str, target: str, nonempty: bool) -> MountPaths:
     if led_to != resolved:  # another user's symlink has come and gone between the two
         raise ThrottlefsError(f"DST {target} has become another file meanwhile; try again")
     return paths
+
+
+def _check_answers(path: str, which: str) -> None:
+    """Raise `ThrottlefsError` if *path* lies on a mount whose daemon answers nothing.
+
+    Whoever looks at such a mount waits for ever, and cannot be killed.
+    """
+    mounts = read_mounts()
+    mount = lookup.mount_of(lookup.resolve(os.fsencode(path), mounts, lookup.is_fuse), mounts)
+    # Another mount of ours is not asked: it may be late only because of its limits.
+    if mount is None or not lookup.is_fuse(mount) or lookup.is_ours(mount):
+        return
+    if not answers(mount, _ANSWER_WITHIN_S):
+        point = os.fsdecode(mount.point)
+        raise ThrottlefsError(
+            f"{which} {path} lies on a mount that does not answer, {point} ({mount.fstype});"
+            f" see to its daemon, or take it away with: umount --lazy {shlex.quote(point)}"
+        )
+
+
+def check_visible(paths: MountPaths, which: str, path: str, cure: str) -> None:
+    """Raise `ThrottlefsError` if the mount would hide *path*, which is to be used by its name.
+
+    *which* says what it is, and *cure* what to do instead.
+    """
+    resolved = os.path.realpath(path)
+    if resolved == paths.target or (not paths.is_file and _is_inside(resolved, paths.target)):
+        raise ThrottlefsError(
+            f"{which} {path} lies in DST {paths.target} and would be hidden by the mount; {cure}"
+        )
+
+
+def check_log_file(paths: MountPaths, path: str) -> None:
+    """Raise `ThrottlefsError` unless *path* can be the log of this mount."""
+    if paths.source != paths.target:
+        check_visible(paths, "the log file", path, "choose a place outside of it")
+    if paths.is_file and os.path.exists(path) and os.path.samefile(path, paths.source):
+        raise ThrottlefsError(f"the log file {path} is SRC itself; choose another file")
 
 
 def _source_is_file(source: str) -> bool:
@@ -199,7 +241,11 @@ def _is_inside(inner: str, outer: str) -> bool:
     outer_stat = os.stat(outer)
     path = os.path.dirname(inner)
     while True:
-        st = os.stat(path)
+        try:
+            st = os.stat(path)
+        except OSError:
+            path = os.path.dirname(path)  # it is not there, or not ours to search
+            continue
         if (st.st_dev, st.st_ino) == (outer_stat.st_dev, outer_stat.st_ino):
             return True
         if path == "/":

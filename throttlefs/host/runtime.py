@@ -76,7 +76,7 @@ def runtime_directory() -> str:
     if uid == 0:
         return _directory_of_root()
     path = directories_of(uid)[0]
-    if not os.environ.get("XDG_RUNTIME_DIR") and not os.path.isdir(os.path.dirname(path)):
+    if _named_directory() is None and not os.path.isdir(os.path.dirname(path)):
         path = directories_of(uid)[-1]
     problem = _make_own(path)
     if problem is not None:
@@ -115,9 +115,9 @@ def _name(mount: MountEntry, extension: str) -> str:
     return f"{mount.major}-{mount.minor}.{extension}"
 
 
-def socket_path(mount: MountEntry) -> str:
-    """Where the control socket of *mount* is, beside its record."""
-    return os.path.join(runtime_directory(), _name(mount, "sock"))
+def socket_path(directory: str, mount: MountEntry) -> str:
+    """Where in the runtime directory *directory* the control socket of *mount* is."""
+    return os.path.join(directory, _name(mount, "sock"))
 
 
 def _owner(mount: MountEntry) -> int:
@@ -143,7 +143,7 @@ def find_socket(mount: MountEntry) -> str | None:
 
 def directories_of(uid: int) -> list[str]:
     """Where a daemon of the user *uid* may keep its state, best first."""
-    named = os.environ.get("XDG_RUNTIME_DIR") if uid == os.geteuid() else None
+    named = _named_directory() if uid == os.geteuid() else None
     if uid == 0:
         in_tmp = ["/tmp/throttlefs-0"] if os.path.isdir("/tmp") and _is_sticky("/tmp") else []
         own = [os.path.join(named, "throttlefs")] if named and _is_roots(named) else []
@@ -153,6 +153,12 @@ def directories_of(uid: int) -> list[str]:
         f"/run/user/{uid}/throttlefs",
         os.path.join(tempfile.gettempdir(), f"throttlefs-{uid}"),
     ]
+
+
+def _named_directory() -> str | None:
+    """XDG_RUNTIME_DIR; a relative one means nothing (XDG Base Directory Specification)."""
+    named = os.environ.get("XDG_RUNTIME_DIR", "")
+    return named if os.path.isabs(named) else None
 
 
 def _is_sticky(directory: str) -> bool:
@@ -169,10 +175,10 @@ def _is_roots(directory: str) -> bool:
     return stat.S_ISDIR(st.st_mode) and st.st_uid == 0 and not st.st_mode & 0o022
 
 
-def write_record(mount: MountEntry, source: str, target: str) -> None:
-    """Leave the record of this process's *mount*."""
+def write_record(directory: str, mount: MountEntry, source: str, target: str) -> None:
+    """Leave the record of this process's *mount* in the runtime directory *directory*."""
     record = _own_record(source, target)
-    path = os.path.join(runtime_directory(), _name(mount, "json"))
+    path = os.path.join(directory, _name(mount, "json"))
     temporary = f"{path}.{record.pid}.{record.pid_ns}"
     with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
         json.dump(asdict(record), file)
@@ -186,14 +192,14 @@ def _own_record(source: str, target: str) -> MountRecord:
     return MountRecord(os.getpid(), start_time, source, target, own.pid, own.mnt)
 
 
-def remove_record(mount: MountEntry) -> None:
+def remove_record(directory: str, mount: MountEntry) -> None:
     """Remove this process's record of *mount*; one of a later mount of its number stays."""
     try:
-        path = os.path.join(runtime_directory(), _name(mount, "json"))
+        path = os.path.join(directory, _name(mount, "json"))
         record = _read(path, os.geteuid())
         if record is not None and record == _own_record(record.source, record.target):
             os.unlink(path)
-    except (OSError, ThrottlefsError):
+    except OSError:
         pass  # somebody else has tidied up
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import select
 import shutil
 import signal
 import subprocess
@@ -13,10 +12,11 @@ import time
 from throttlefs import FILESYSTEM_TYPE
 from throttlefs.errors import ThrottlefsError
 
-from . import descriptors, runtime, syscalls
+from . import lookup, syscalls
 from .busy import describe_elsewhere, describe_users
 from .daemons import Daemon, find_daemon
-from .mountinfo import MountEntry, mounted_at, resolve_mount_point
+from .liveness import is_dead
+from .mountinfo import MountEntry, mounted_at, read_mounts
 
 GRACE_S = 10.0
 """How long a busy mount is given to become idle, in seconds."""
@@ -26,57 +26,11 @@ _EXIT_WAIT_S = 30.0
 _SOON_S = 0.5
 """How long a daemon may take to end before it is asked what else holds its mount."""
 
-_ANSWER_WITHIN_S = 2.0
 _MTAB = "/etc/mtab"
 
 
 class BusyError(ThrottlefsError):
     """Somebody still uses the mount."""
-
-
-def is_dead(mount: MountEntry, within_s: float = _ANSWER_WITHIN_S) -> bool:
-    """Whether the mount's daemon is gone, so that every access fails with ENOTCONN.
-
-    A mount that does not answer within *within_s* seconds is not dead. A daemon must not ask this
-    of its own mount.
-    """
-    record = runtime.read_record(mount)
-    if record is not None and record.can_be_judged():
-        return not record.is_alive()
-    return _ask(mount.point, within_s) == errno.ENOTCONN
-
-
-def _ask(point: bytes, within_s: float) -> int:
-    """The errno of a statvfs(2) of *point*, 0 if it succeeds; ETIMEDOUT if there is no answer.
-
-    A process whose request a daemon has read, and does not answer, cannot be killed. So it is a
-    child that asks, and it is left behind if need be.
-    """
-    # Not stat, which the kernel answers from what it remembers for attr_timeout.
-    child = os.fork()
-    if child == 0:
-        number = errno.EIO
-        try:
-            # Whoever waits for the end of our output is not to wait for this child.
-            descriptors.let_go_of((0, 1, 2))
-            descriptors.close_all(descriptors.beside_standard())
-            os.statvfs(point)
-            number = 0
-        except OSError as exc:
-            number = exc.errno or errno.EIO
-        finally:
-            os._exit(number)
-    pidfd = os.pidfd_open(child)
-    try:
-        poller = select.poll()
-        poller.register(pidfd, select.POLLIN)
-        if not poller.poll(within_s * 1000):
-            os.kill(child, signal.SIGKILL)
-            return errno.ETIMEDOUT
-        _, status = os.waitpid(child, 0)
-        return max(os.waitstatus_to_exitcode(status), 0)
-    finally:
-        os.close(pidfd)
 
 
 def unmount(mount: MountEntry, lazy: bool = False) -> None:
@@ -186,25 +140,40 @@ def busy_message(mount: MountEntry) -> str:
 
 
 def umount_command(target: str, lazy: bool, grace_s: float = GRACE_S) -> None:
+    """`mount_to_end` and `end_mount`."""
+    end_mount(mount_to_end(target), lazy, grace_s)
+
+
+def mount_to_end(target: str) -> MountEntry:
+    """The throttlefs mount at *target*. Raises `ThrottlefsError` if this user may not end it."""
+    mounts = read_mounts()
+    resolved = lookup.resolve(os.fsencode(target), mounts)
+    mount = lookup.mount_of(resolved, mounts)
+    if mount is None or (mount.point != resolved and not lookup.is_ours(mount)):
+        raise ThrottlefsError(
+            f"{target} is not a mount point; see the mounts with: mount -t {FILESYSTEM_TYPE}"
+        )
+    point = os.fsdecode(mount.point)
+    if not lookup.is_ours(mount):
+        raise ThrottlefsError(
+            f"{target} is a mount of type {mount.fstype}, not of throttlefs; use umount"
+        )
+    if mount.point != resolved:
+        raise ThrottlefsError(
+            f"{target} lies on the mount at {point}; to end that: throttlefs umount {point}"
+        )
+    if mount.user_id is not None and os.geteuid() not in (0, mount.user_id):
+        raise ThrottlefsError(
+            f"{point} is another user's mount; only that user and root may unmount it"
+        )
+    return mount
+
+
+def end_mount(mount: MountEntry, lazy: bool, grace_s: float = GRACE_S) -> None:
     """``throttlefs umount``: let everything that waits go, unmount, and see the daemon off.
 
     A mount that stays busy for *grace_s* seconds is left as it was. Raises `ThrottlefsError`.
     """
-    point = resolve_mount_point(os.fsencode(target))
-    mount = mounted_at(point)
-    if mount is None:
-        raise ThrottlefsError(
-            f"{target} is not a mount point; see the mounts with: mount -t {FILESYSTEM_TYPE}"
-        )
-    if mount.fstype != FILESYSTEM_TYPE:
-        raise ThrottlefsError(
-            f"{target} is a mount of type {mount.fstype}, not of throttlefs; use umount"
-        )
-    if mount.user_id is not None and os.geteuid() not in (0, mount.user_id):
-        raise ThrottlefsError(
-            f"{os.fsdecode(mount.point)} is another user's mount; only that user and root may"
-            " unmount it"
-        )
     daemon = find_daemon(mount)
     if daemon is None:
         # If it was killed, every access fails with ENOTCONN, so nothing can be lost.

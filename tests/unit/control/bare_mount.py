@@ -75,7 +75,7 @@ class Mount:
     def _end(self) -> None:
         self.ended += 1
 
-    def _reload(self) -> None:
+    async def _reload(self) -> None:
         if self.reload_error is not None:
             raise self.reload_error
         self.governor.reload(self.policy, self.inodes.path_of)

@@ -50,19 +50,19 @@ def test_what_is_no_record_is_none(record: Path, text: str) -> None:
 
 
 def test_a_process_removes_its_own_record(record: Path) -> None:
-    runtime.write_record(ENTRY, "/src", "/mnt")
+    runtime.write_record(str(record.parent), ENTRY, "/src", "/mnt")
     assert record.exists()
-    runtime.remove_record(ENTRY)
+    runtime.remove_record(str(record.parent), ENTRY)
     assert not record.exists()
-    runtime.remove_record(ENTRY)
+    runtime.remove_record(str(record.parent), ENTRY)
 
 
 def test_the_record_of_a_later_mount_stays(record: Path) -> None:
-    runtime.write_record(ENTRY, "/src", "/mnt")
+    runtime.write_record(str(record.parent), ENTRY, "/src", "/mnt")
     own = json.loads(record.read_text())
     for other in ({"pid": own["pid"] + 1}, {"pid_ns": 1}, {"mnt_ns": 1}, {"start_time": 1}):
         record.write_text(json.dumps(own | other))
-        runtime.remove_record(ENTRY)
+        runtime.remove_record(str(record.parent), ENTRY)
         assert record.exists(), other
 
 
