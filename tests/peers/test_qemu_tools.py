@@ -122,12 +122,13 @@ def _is_locked(mounted: Mounted) -> bool:
 
 
 def test_qemu_nbd_serves_what_it_reads_under_the_limit(make_mount: MountFactory) -> None:
-    mounted = make_mount("bps_rd=8M")
+    mounted = make_mount("bps_rd=4M")
     raw = raw_image(mounted.source / "disk")
     with nbd_server(mounted) as address:
         began = time.monotonic()
         run("qemu-img", "convert", "-O", "raw", address, mounted.source.parent / "copy")
-        assert time.monotonic() - began > 0.6, "8 MiB at 8 MiB/s, less the last request"
+        # The hole behind the data is told of, and not read.
+        assert time.monotonic() - began > 0.6, "4 MiB at 4 MiB/s, less the last request"
     assert raw.read_bytes() == (mounted.source.parent / "copy").read_bytes()
 
 
