@@ -126,6 +126,10 @@ class BlockingPool:
         if queue.any_waiting:
             self._alarm.set(queue.next_look(now))
 
+    def is_at_work(self) -> bool:
+        """Whether a thread runs a call."""
+        return self._queue.running > 0
+
     def fileno(self) -> int:
         """A descriptor that becomes readable when calls of a session loop's handlers are done."""
         return self._event_fd

@@ -282,6 +282,7 @@ class _Mount:
             (self._engine, self._pool),
             self._operations.has_room,
             self._throttle.open_gates,
+            threads_work=self._pool.is_at_work,
         )
         self._loop = loop
         try:

@@ -68,7 +68,9 @@ class SessionLoop:
 
     The loop polls the *limiter* and all *sources* between any two requests. While *has_room* says
     no, it takes no further request. It calls *on_end* when the kernel has ended the session:
-    requests that still wait then wait for nothing.
+    requests that still wait then wait for nothing. *threads_work* says whether threads run calls:
+    a loop that looks for events would keep Python's lock from them (unlink took 227 us, and 164 us
+    without).
     """
 
     def __init__(
@@ -77,11 +79,13 @@ class SessionLoop:
         sources: Sequence[Source],
         has_room: Callable[[], bool],
         on_end: Callable[[], None],
+        threads_work: Callable[[], bool] = lambda: False,
         cpus: Callable[[], float] = usable_cpus,
     ) -> None:
         self._limiter = limiter
         self._has_room = has_room
         self._on_end = on_end
+        self._threads_work = threads_work
         self._cpus = cpus
         sources = (limiter, *sources)
         self._polls = [source.poll for source in sources]
@@ -207,7 +211,7 @@ class SessionLoop:
             self._watching = wants_request
             self._epoll.modify(channel.fd, select.EPOLLIN if wants_request else 0)
         pacing, now_ns = self._pacing, time.monotonic_ns
-        step = pacing.next_step(now_ns(), self._limiter.next_due())
+        step = pacing.next_step(now_ns(), self._limiter.next_due(), self._threads_work())
         if step is Step.TURN:
             await self._give_turn()
             return

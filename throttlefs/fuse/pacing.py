@@ -86,10 +86,11 @@ class Pacing:
         """trio's other tasks have run, until *now*."""
         self._turn_ends = now + MAX_TURN_NS
 
-    def next_step(self, now: int, due: int) -> Step:
-        """What to do at *now*, when there is no work and the limiter's next request is *due*.
+    def next_step(self, now: int, due: int, threads_work: bool = False) -> Step:
+        """What to do at *now*: there is no work, and the limiter's next request is *due*.
 
-        *due* may have passed. It is far away if the limiter holds nothing.
+        *due* may have passed, and is far away if the limiter holds nothing. *threads_work*: whether
+        a thread of this process is at work, which needs Python's lock to finish.
         """
         self._began = now
         until_due = self._until_due = due - now
@@ -103,7 +104,7 @@ class Pacing:
             return Step.TURN
         if now - self._last_event > MAX_TURN_NS:
             return Step.SLEEP
-        if self._gaps[until_due < _NOTHING_DUE_NS] < self._spin_ns:
+        if not threads_work and self._gaps[until_due < _NOTHING_DUE_NS] < self._spin_ns:
             self.look_until = now + self._spin_ns
             return Step.LOOK
         return Step.NAP

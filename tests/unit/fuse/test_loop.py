@@ -110,7 +110,7 @@ class Rig:
         self.ended = 0
         self.cpus = 2.0
         self.loop = SessionLoop(
-            self.limiter, [self.source], lambda: self.room, self._on_end, lambda: self.cpus
+            self.limiter, [self.source], lambda: self.room, self._on_end, cpus=lambda: self.cpus
         )
         self.channel = SocketChannel(self)
         self.handled: list[bytes] = []

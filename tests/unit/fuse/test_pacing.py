@@ -48,6 +48,16 @@ def test_while_events_come_fast_it_looks_before_it_sleeps(cpus: float) -> None:
     assert pacing.next_step(now + 340 * US, FAR) is Step.NAP
 
 
+def test_it_sleeps_while_a_thread_is_at_work_which_needs_the_interpreters_lock() -> None:
+    pacing = rested(2)
+    now = 10**12
+    pacing.next_step(now, FAR)
+    pacing.woke(now + 20 * US)
+    assert pacing.next_step(now + 30 * US, FAR, threads_work=True) is Step.NAP
+    assert pacing.next_step(now + 30 * US, FAR) is Step.LOOK
+    assert pacing.next_step(now, now + LEAD_NS, threads_work=True) is Step.WATCH
+
+
 def test_the_limiters_alarm_does_not_count_as_an_event_that_comes_fast() -> None:
     pacing = rested(2)
     now = 10**12
