@@ -1,7 +1,7 @@
-"""What a disk image can do beside reads and writes: allocate, discard, find holes, copy.
+"""The handlers that disks have beside reads and writes: allocate, discard, find holes, copy.
 
-A discard, an allocation and a write of zeroes move no data: each is one write request, of no bytes.
-A copy is a read of one image and a write of the other.
+A discard, an allocation and a write of zeroes move no data: each counts as one write request of no
+bytes. A copy counts as a read of one image and a write of the other.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from .handle import Handle
 T = TypeVar("T")
 
 _COPY_PIECE: Final = 1 << 20
-"""Bytes that a copy between limited images moves at a time.
+"""How many bytes a copy between limited images moves at a time.
 
-The kernel holds the target's lock until the reply, so a limited copy answers short and the program
+The kernel holds the target's lock until the reply. So a limited copy ends early, and the program
 goes on from there (copy_file_range(2)).
 """
 
 _COPY_MOST: Final = 1 << 30
-"""Bytes that a copy between images without limits moves at a time."""
+"""How many bytes a copy between images without limits moves at a time."""
 
 
 class DiskOperations(ContentOperations):
-    """The operations that pyfuse3 has no handler for; our own server has."""
+    """Operations for which pyfuse3 has no handler; our own server has them."""
 
     async def fallocate(
         self, fh: int, offset: int, length: int, mode: int, ctx: pyfuse3.RequestContext
@@ -55,7 +55,7 @@ class DiskOperations(ContentOperations):
         handle.note_write(0, monotonic_ns() - began)
 
     async def lseek(self, fh: int, offset: int, whence: int) -> int:
-        """Where the next data or hole is from *offset* on (SEEK_DATA, SEEK_HOLE; lseek(2)).
+        """The place of the next data or hole from *offset* on (SEEK_DATA, SEEK_HOLE; lseek(2)).
 
         Costs nothing. Raises `OSError`, ENXIO if there is none.
         """
@@ -75,8 +75,8 @@ class DiskOperations(ContentOperations):
     ) -> int:
         """Copy up to *length* bytes from one open file to another; returns how many it copied.
 
-        See copy_file_range(2). Raises `OSError`: EOPNOTSUPP where O_DIRECT is used, which leaves
-        the copying to the program.
+        See copy_file_range(2). Raises `OSError`: EOPNOTSUPP if O_DIRECT is used, so that the
+        program copies by itself.
         """
         source, target = self._handles[fh_in], self._handles[fh_out]
         if flags:
@@ -122,7 +122,7 @@ class DiskOperations(ContentOperations):
 def _as_caller(ctx: pyfuse3.RequestContext, call: Callable[..., T], *args: object) -> T:
     """``call(*args)`` by the filesystem ids of the caller, without root's right to the reserve.
 
-    A filesystem keeps some blocks for root (mke2fs(8), -m), and root is held to no quota.
+    A filesystem keeps some blocks for root (mke2fs(8), -m), and quotas do not hold for root.
     """
     with privileges.acting_for(ctx.uid, ctx.gid):
         return call(*args)

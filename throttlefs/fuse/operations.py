@@ -1,4 +1,4 @@
-"""All handlers of a mount: opening and closing files, and what `contents` and the others do."""
+"""All handlers of a mount: those that open and close files, and by inheritance the others."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ log = logging.getLogger("throttlefs")
 
 _PAST_THE_CACHE = wire.FOPEN_DIRECT_IO | wire.FOPEN_PARALLEL_DIRECT_WRITES
 
-# What the kernel has already acted on, or what belongs to the program's descriptor alone.
+# Flags that the kernel has already acted on, or that belong to the program's descriptor only.
 _NOT_PASSED_ON = os.O_CREAT | os.O_EXCL | os.O_NOCTTY | os.O_NOFOLLOW | os.O_DIRECT | os.O_NONBLOCK
 
 
@@ -81,11 +81,11 @@ class Operations(DiskOperations):
         self._closer = Closer(in_thread)
 
     def init(self) -> None:
-        """FUSE_INIT has arrived: the kernel is about to send requests."""
+        """Note that FUSE_INIT has arrived: the kernel is about to send requests."""
         self._on_init()
 
     def close(self) -> None:
-        """Give up what the handlers hold beside open files."""
+        """Free what the handlers hold beside open files."""
         super().close()
         if self._source_directory >= 0:
             os.close(self._source_directory)
@@ -96,7 +96,7 @@ class Operations(DiskOperations):
         return self._handles[fh].fd
 
     def counts(self) -> dict[str, int]:
-        """What is held for the kernel and for requests under way; see docs/control.md."""
+        """Counts of what is held for the kernel and for requests under way; see docs/control.md."""
         return {
             "inodes": len(self._inodes),
             "handles": len(self._handles) + len(self._listings),
@@ -105,7 +105,7 @@ class Operations(DiskOperations):
         }
 
     def file_renamed(self, key: FileKey, is_directory: bool) -> None:
-        """Hold an open image, or those in a directory, to the limits of the new path."""
+        """Hold an open image, or those in a directory, to the limits of their new paths."""
         governor, path_of = self._governor, self._inodes.path_of
         if not is_directory:
             path = path_of(key)
@@ -118,7 +118,8 @@ class Operations(DiskOperations):
                 governor.renamed(image, path)
 
     def file_removed(self, key: FileKey) -> None:
-        """What was said of the file and counted is not for the next one of its number."""
+        """Forget overrides and counters of the file: the next one of its number gets none of
+        them."""
         self._governor.removed(key)
         self._statistics.removed(key)
 
@@ -142,10 +143,10 @@ class Operations(DiskOperations):
         return self._opened(found, fd, flags, ctx)
 
     async def _open(self, inode: Inode, path: bytes, flags: int, uid: int) -> int:
-        """Open *path*, which leads to *inode*; in a thread if that may wait.
+        """Open *path*, which leads to *inode*, in a thread if that may wait.
 
-        O_TRUNC frees blocks. A lease of somebody else's in SRC (fcntl(2), F_SETLEASE) may be held
-        for `/proc/sys/fs/lease-break-time`, 45 s; with O_NONBLOCK that is an error.
+        O_TRUNC frees blocks. Another process may hold a lease in SRC (fcntl(2), F_SETLEASE) for
+        `/proc/sys/fs/lease-break-time`, 45 s; with O_NONBLOCK that is an error.
         """
         if not flags & os.O_TRUNC and self._devices.is_local(inode.key[0]):
             try:
@@ -167,9 +168,9 @@ class Operations(DiskOperations):
         return self._inodes.open_path(path, -1, (flags & ~os.O_NOATIME) | os.O_NONBLOCK)
 
     def _check_contents(self, inode: Inode, path_fd: int) -> None:
-        """Open nothing but images: a FIFO would hold up the loop, a device might do anything.
+        """Refuse everything but images: a FIFO would block the loop, a device might do anything.
 
-        The kernel asks for none, but it may have seen another file of this number.
+        The kernel asks for images only, but it may have seen another file of this number.
         """
         st = os.fstat(path_fd)
         is_root = inode is self._inodes.root
@@ -181,7 +182,7 @@ class Operations(DiskOperations):
     def _is_replaced(self, st: os.stat_result) -> bool:
         """Whether SRC, which is one file of status *st*, has lost its name or given it to another.
 
-        What is written to it would be lost with its last descriptor. The log says so, once.
+        Writes to it would be lost with its last descriptor. The log says so, once.
         """
         if st.st_nlink and not self._source_is_another():
             return False
@@ -196,7 +197,7 @@ class Operations(DiskOperations):
         return True
 
     def _source_is_another(self) -> bool:
-        """Whether another file, or none, has SRC's name. Never asks the mount itself."""
+        """Whether another file, or none, has SRC's name. It never asks the mount itself."""
         if self._source_directory < 0 or not self._devices.is_local(self._inodes.root.key[0]):
             return False
         name = os.path.basename(self._source)
@@ -215,15 +216,15 @@ class Operations(DiskOperations):
         flags: pyfuse3.FlagT,
         ctx: pyfuse3.RequestContext,
     ) -> tuple[OpenFile, Entry]:
-        """Create and open a file; it belongs to the caller where the daemon may say so."""
+        """Create and open a file; it belongs to the caller if the daemon may set that."""
         parent = self._inodes.get(parent_inode)
         try:
             return await self._create(parent, name, mode, flags | os.O_CREAT | os.O_EXCL, ctx)
         except FileExistsError:
             if flags & os.O_EXCL:
                 raise
-            # Somebody was quicker below SRC. Only the kernel knows whether the caller may open
-            # that, and after ESTALE it looks once more (path_resolution(7)).
+            # Somebody was quicker below SRC. Only the kernel knows whether the caller may open that
+            # file, and after ESTALE it looks once more (path_resolution(7)).
             raise OSError(errno.ESTALE, os.strerror(errno.ESTALE)) from None
 
     async def tmpfile(
@@ -234,7 +235,7 @@ class Operations(DiskOperations):
         flags: pyfuse3.FlagT,
         ctx: pyfuse3.RequestContext,
     ) -> tuple[OpenFile, Entry]:
-        """Create and open a file without a name (open(2), O_TMPFILE); *name* means nothing."""
+        """Create and open a file without a name (open(2), O_TMPFILE); *name* has no meaning."""
         parent = self._inodes.get(parent_inode)
         return await self._create(parent, b"", mode, flags | os.O_TMPFILE, ctx)
 
@@ -254,7 +255,7 @@ class Operations(DiskOperations):
         try:
             file = self._opened(inode, fd, flags, ctx)
         except BaseException:
-            # The program is told that there is no such file, so there is to be none.
+            # The program gets an error, so there must be no such file.
             self._inodes.forget(inode.number, 1)
             if name:
                 with self._inodes.pinned(parent) as dir_fd:
@@ -295,14 +296,15 @@ class Operations(DiskOperations):
             raise
         image = self._governor.image(inode.key, inode.path)
         statistics = self._statistics.opened(inode.key, inode.path)
-        # Of AIO, which has to be O_DIRECT, the kernel makes a short write EIO; so say what the
-        # error is (QEMU stops a guest at ENOSPC). As XFS and ext4 have it with O_DIRECT.
+        # For AIO, which needs O_DIRECT, the kernel turns a short write into EIO. So the write goes
+        # on until it gets the error itself (QEMU stops a guest at ENOSPC), as on XFS and ext4 with
+        # O_DIRECT.
         in_full = flags & (os.O_DIRECT | os.O_APPEND) == os.O_DIRECT
         may_write = flags & os.O_ACCMODE != os.O_RDONLY
         self._handles[fd] = Handle(inode, fd, image, file, statistics, in_full, may_write, uid)
         inode.handle_fds.append(fd)
         inode.writers += may_write
-        # The page cache of the mount would absorb what is to be limited, unless asked for.
+        # Unless auto_cache is given, requests must not end in the page cache of the mount.
         open_flags = 0 if self._auto_cache else _PAST_THE_CACHE
         if self._devices.learn(inode.key[0], fd):
             open_flags |= wire.FOPEN_NOFLUSH
@@ -316,12 +318,12 @@ class Operations(DiskOperations):
         handle.statistics.flushed(monotonic_ns() - began)
 
     async def flush(self, fh: pyfuse3.FileHandleT) -> None:
-        """close(2) by the program: errors that some filesystems (NFS) keep until then."""
+        """Report errors that some filesystems (NFS) keep until close(2) by the program."""
         handle = self._handles[fh]
         await self._in_thread(lambda: os.close(os.dup(handle.fd)), owner=handle.uid)
 
     async def release(self, fh: pyfuse3.FileHandleT) -> None:
-        """The last close of a handle. Its image's debt outlives it."""
+        """Close a handle. The debt of its image outlives it."""
         handle = self._handles.pop(fh)
         inode = handle.inode
         self._shares.give_back(handle.uid)
@@ -340,7 +342,7 @@ class Operations(DiskOperations):
 
 
 def _open_and_stat_here(name: bytes, dir_fd: int) -> tuple[int, os.stat_result]:
-    """A descriptor (O_PATH) of *name* in *dir_fd* and its status, on that filesystem alone.
+    """A descriptor (O_PATH) of *name* in *dir_fd* and its status, if it is on that filesystem.
 
     Raises `OSError`, EXDEV if something is mounted on it.
     """
@@ -353,7 +355,7 @@ def _open_and_stat_here(name: bytes, dir_fd: int) -> tuple[int, os.stat_result]:
 
 
 def _open_file(path: bytes, flags: int) -> int:
-    """open(2); without O_NOATIME where only the file's owner may ask for that."""
+    """open(2), without O_NOATIME if only the owner of the file may ask for that."""
     try:
         return os.open(path, flags)
     except PermissionError:
@@ -363,7 +365,7 @@ def _open_file(path: bytes, flags: int) -> int:
 
 
 def _unmake(name: bytes, dir_fd: int, key: FileKey) -> None:
-    """Remove the file *key* that was just made as *name*, unless it is another by now."""
+    """Remove the file *key* that was just made as *name*, unless *name* is another file by now."""
     try:
         st = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
         if (st.st_dev, st.st_ino) == key:

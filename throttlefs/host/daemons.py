@@ -1,4 +1,4 @@
-"""The daemon behind a mount, as far as this process can reach it."""
+"""Finds the daemon behind a mount, as far as this process can reach it."""
 
 from __future__ import annotations
 
@@ -16,36 +16,36 @@ _CREDENTIALS = struct.Struct("iII")  # struct ucred, unix(7)
 
 
 class Daemon:
-    """A process that is held by a pidfd, so that no later one of its id gets its signals."""
+    """A process that is held by a pidfd, so that no later process of its id gets its signals."""
 
     def __init__(self, pid: int, pidfd: int) -> None:
         self.pid = pid
         self._pidfd = pidfd
 
     def send(self, number: signal.Signals) -> None:
-        """Signal it; nothing happens if it is gone or not ours to signal."""
+        """Signal it; does nothing if it is gone or if we may not signal it."""
         try:
             signal.pidfd_send_signal(self._pidfd, number)
         except OSError:
             pass
 
     def has_ended(self, within_s: float = 0) -> bool:
-        """Whether it has ended, or does within *within_s* seconds."""
+        """Whether it has ended, or ends within *within_s* seconds."""
         poller = select.poll()
         poller.register(self._pidfd, select.POLLIN)  # pidfd_open(2)
         return bool(poller.poll(within_s * 1000))
 
     def close(self) -> None:
-        """Let go of it."""
+        """Close the pidfd."""
         os.close(self._pidfd)
 
 
 def find_daemon(mount: MountEntry) -> Daemon | None:
-    """The daemon of *mount*; None if it is gone, or in a PID namespace that we do not see."""
+    """The daemon of *mount*; None if it is gone or in a PID namespace that we do not see."""
     record = runtime.read_record(mount)
     if record is not None and record.can_be_judged():
         daemon = _hold(record.pid, mount.user_id)
-        # Only now: the process that is held is the one that is looked at.
+        # Check only now, when the process is held: it is the one that gets the signals.
         if daemon is not None and not record.is_alive():
             daemon.close()
             return None
@@ -54,7 +54,7 @@ def find_daemon(mount: MountEntry) -> Daemon | None:
 
 
 def _hold(pid: int, owner: int | None) -> Daemon | None:
-    """The process *pid*, if it is *owner*'s: a record of his must not make us signal another's."""
+    """The process *pid*, if it is *owner*'s: a record must not make us signal others' processes."""
     try:
         pidfd = os.pidfd_open(pid)
     except OSError:
@@ -81,8 +81,7 @@ def _effective_user(pid: int) -> int | None:
 def _find_by_socket(mount: MountEntry) -> Daemon | None:
     """The process that listens on the control socket of *mount*.
 
-    The kernel says its id as our PID namespace has it, 0 if that does not show it (SO_PEERCRED,
-    unix(7)).
+    The kernel gives its id in our PID namespace, 0 if it has none there (SO_PEERCRED, unix(7)).
     """
     path = runtime.find_socket(mount)
     if path is None:

@@ -1,4 +1,4 @@
-"""What the kernel lets us see and set of a FUSE mount beside its requests.
+"""Reads and changes the kernel's side of a FUSE mount, beside its requests.
 
 That is in the files of fusectl (Documentation/filesystems/fuse.rst), one directory for each
 connection, and in the settings of the fuse module.
@@ -25,7 +25,7 @@ def connection_directory(mount: MountEntry) -> str:
 
 
 def _most_for_users(parameter: str) -> int:
-    """The most that the kernel takes from this user; more would be EINVAL."""
+    """The most that the kernel accepts from this user; more would be EINVAL."""
     if os.geteuid() == 0:
         return _MAX_UINT16
     try:
@@ -38,8 +38,8 @@ def _most_for_users(parameter: str) -> int:
 class Connection:
     """The kernel's end of one FUSE mount, by files of fusectl that are kept open.
 
-    Their path has the mount's device number, which a later mount may get once this one is gone.
-    Files that are open stay those of this one (fs/fuse/control.c).
+    Their path has the mount's device number, which a later mount may get when this one is gone.
+    Open files stay those of this mount (fs/fuse/control.c).
     """
 
     def __init__(self, waiting: int, abort: int) -> None:
@@ -47,9 +47,10 @@ class Connection:
         self._abort = abort
 
     def is_gone(self) -> bool:
-        """Whether the filesystem is mounted nowhere any more. Asks nothing of its daemon."""
+        """Whether the filesystem is not mounted anywhere any more. Does not ask its daemon."""
         try:
-            # Opened anew, since such a file can be read once; by its link, which stays with it.
+            # Open it again, because such a file can be read only once; by its link, which stays
+            # valid.
             with open(f"/proc/self/fd/{self._waiting}", "rb") as file:
                 return not file.read()
         except OSError:
@@ -63,13 +64,13 @@ class Connection:
             pass  # it is gone
 
     def close(self) -> None:
-        """Let go of the files."""
+        """Close the files."""
         os.close(self._waiting)
         os.close(self._abort)
 
 
 def open_connection(mount: MountEntry) -> Connection | None:
-    """The connection of *mount*; None if fusectl is not there, and cannot be mounted."""
+    """The connection of *mount*; None if fusectl is missing and cannot be mounted."""
     try:
         directory = _provide_directory(mount)
         waiting = os.open(f"{directory}/waiting", os.O_PATH | os.O_CLOEXEC)
@@ -93,9 +94,9 @@ def _provide_directory(mount: MountEntry) -> str:
 def raise_queue_limits(mount: MountEntry, max_background: int) -> bool:
     """Let *max_background* asynchronous requests of the mount be under way at once.
 
-    The kernel's default is 12 for the whole mount, so that one throttled image would starve
-    all others. Only fusectl can change it; the mounting user owns its files. Returns whether
-    it worked; if not, the log says what that costs.
+    The kernel's default is 12 for the whole mount, so one throttled image would starve all others.
+    Only fusectl can change it; its files belong to the user who mounted. Returns whether it worked.
+    If not, the log says what that costs.
     """
     directory = connection_directory(mount)
     try:
