@@ -149,7 +149,7 @@ class DirectoryOperations(TreeOperations):
             for place, (entry, st) in enumerate(found):
                 if not self._add_entry(directory, listing, entry, st, seen_ns):
                     directory.keep(offset, [entry for entry, _ in found[place:]])
-                    directory.per_reply = max(count, 1)
+                    directory.per_reply = count + 1  # with the one that shows that it is full
                     return listing
                 offset = entry.next_offset
                 count += 1

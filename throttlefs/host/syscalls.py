@@ -144,8 +144,8 @@ def list_directory(fd: int, room: int) -> list[DirectoryEntry]:
     at = 0
     while at < size:
         _, offset, length, _ = _DIRENT64.unpack_from(raw, at)
-        name = raw[at + _DIRENT64.size : at + length].partition(b"\0")[0]
-        entries.append(DirectoryEntry(name, offset))
+        start = at + _DIRENT64.size
+        entries.append(DirectoryEntry(raw[start : raw.index(b"\0", start)], offset))
         at += length
     return entries
 
