@@ -141,6 +141,27 @@ def test_a_daemon_of_another_pid_namespace_is_told_of_the_end(
         assert outer.points() == []
 
 
+def test_a_daemon_that_is_not_seen_cannot_be_told(
+    outer: Namespace, paths: tuple[Path, Path, Path]
+) -> None:
+    """From a PID namespace below its own; the control socket works all the same."""
+    source, one, _ = paths
+    assert outer.throttlefs("mount", source, one).returncode == 0
+    with namespace("pid", inside=outer) as inner:
+        assert inner.throttlefs("set", one / "f", "bps=1M").stdout == "f: bps off -> 1M\n"
+        holder = [*outer.enter(), "sh", "-c", f"exec 5>{one}/f; echo; read line"]
+        with subprocess.Popen(holder, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            result = inner.throttlefs("umount", one)
+            process.communicate(b"\n")
+        assert (result.returncode, result.stdout) == (1, "")
+        assert f"{one} is busy: in use by sh[{process.pid}] (open file)" in result.stderr
+        assert "its daemon is in a PID namespace that is not seen here" in result.stderr
+        assert inner.throttlefs("umount", one).returncode == 0
+    assert outer.points() == []
+
+
 def test_umount_names_a_bind_mount_that_keeps_it(make_mount: MountFactory, tmp_path: Path) -> None:
     mounted = make_mount("bps=1M")
     bind = tmp_path / "bind"

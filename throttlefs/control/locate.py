@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from throttlefs.errors import ThrottlefsError
 from throttlefs.host import lookup, runtime
+from throttlefs.host.liveness import is_dead
 from throttlefs.host.mountinfo import MountEntry, read_mounts
 
 from .client import NoSuchImageError, QmpClient
@@ -54,9 +55,14 @@ class Located:
             )
         path = runtime.find_socket(self.mount)
         if path is None:
+            if is_dead(self.mount):
+                raise ThrottlefsError(
+                    f"the daemon of {self.point} is dead; clear the mount away with:"
+                    f" throttlefs umount {self.point}"
+                )
             raise ThrottlefsError(
-                f"the control socket of {self.point} is gone; is its daemon dead, or"
-                " XDG_RUNTIME_DIR another than at the time of mounting?"
+                f"the control socket of {self.point} is not found; was XDG_RUNTIME_DIR another at"
+                " the time of mounting, or was it mounted in another container?"
             )
         return QmpClient(path, self.point, owner)
 

@@ -1,7 +1,7 @@
-"""How a mount ends: the signals of its daemon, opening the gates, draining and unmounting.
+"""Acts on the daemon's signals, and ends its mount: opens the gates, drains and unmounts.
 
-Nothing here touches the mount itself, for its daemon would wait for its own answer: it is looked
-up in mountinfo, and fusectl tells whether it is still there.
+This module does not touch the mount itself, because the daemon would wait for its own answer.
+mountinfo says where it is mounted, and fusectl whether it still exists.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Whether somebody still serves a mount, asked in a way that ends even if nobody answers."""
+"""Finds whether a mount is still served, and comes back even if nobody answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What mounting takes here: /dev/fuse, and the right to mount. Each that lacks, with its cure."""
+"""Finds what is missing to mount here, /dev/fuse or the right to mount, and names the cure."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""The runtime directory: how a command finds the daemon of a mount.
+"""Keeps the runtime directory, where a command finds the daemon of a mount.
 
 Each mount leaves one small file and its control socket there, named by its device number (which
 no other mount has while it lives). The file has the daemon's process id and start time, which
-tells a daemon from a later process of the same id, and its namespaces, for others may share the
-directory.
+tells a daemon from a later process of the same id. It also has the daemon's namespaces, because
+daemons of other namespaces may share the directory.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Taking a mount away: the plain unmount, and the ``throttlefs umount`` command."""
+"""Takes a mount away: tries once to unmount it, or does what ``throttlefs umount`` does."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from .busy import describe_elsewhere, describe_users
 from .daemons import Daemon, find_daemon
 from .liveness import is_dead
 from .mountinfo import MountEntry, mounted_at, read_mounts
+from .runtime import read_record
 
 GRACE_S = 10.0
 """How long a busy mount is given to become idle, in seconds."""
@@ -176,8 +177,17 @@ def end_mount(mount: MountEntry, lazy: bool, grace_s: float = GRACE_S) -> None:
     """
     daemon = find_daemon(mount)
     if daemon is None:
-        # If it was killed, every access fails with ENOTCONN, so nothing can be lost.
-        _unmount_within(mount, lazy or is_dead(mount), grace_s)
+        try:
+            # If it was killed, every access fails with ENOTCONN, so nothing can be lost.
+            _unmount_within(mount, lazy or is_dead(mount), grace_s)
+        except BusyError as exc:
+            record = read_record(mount)
+            if record is None or record.can_be_judged():
+                raise
+            raise BusyError(
+                f"{exc}; its daemon is in a PID namespace that is not seen here, and lets through"
+                " what waits only if the mount is ended there"
+            ) from None
         return
     try:
         _unmount_served(mount, daemon, lazy, grace_s)

@@ -125,5 +125,5 @@ def test_a_missing_socket_is_one_clear_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "read_mounts", lambda: [entry(tmp_path)])
-    with pytest.raises(ThrottlefsError, match=r"the control socket of .* is gone"):
+    with pytest.raises(ThrottlefsError, match=r"the control socket of .* is not found"):
         locate(f"{tmp_path}/x")._connect()
