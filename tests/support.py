@@ -66,13 +66,13 @@ class Mounted:
     def is_mounted(self) -> bool:
         return mounted_at(os.fsencode(self.path)) is not None
 
-    def wait_until_ended(self, seconds: float = 20) -> None:
+    def wait_until_ended(self, seconds: float = 60) -> None:
         """Wait until neither mount nor daemon is left."""
         wait_for(lambda: runtime.process_start_time(self.pid) is None, seconds)
         assert not self.is_mounted()
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 10) -> None:
+def wait_for(condition: Callable[[], bool], seconds: float = 30) -> None:
     """Poll until *condition*; fail if it does not come within *seconds*."""
     deadline = time.monotonic() + seconds
     while not condition():

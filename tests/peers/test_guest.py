@@ -44,12 +44,17 @@ def test_a_guest_gets_its_limit_and_keeps_its_data(
     tmp_path: Path, cache: Path, image_format: str, aio: str
 ) -> None:
     plan = Plan(image_format, aio, limit="4M", then="16M", mebibytes=4, accelerators=["tcg"])
-    report = run_session(plan, tmp_path, cache)
-    assert len(report.steps) == 3
-    for step in report.steps:
+    for number in range(3):
+        scratch = tmp_path / str(number)
+        scratch.mkdir()
+        report = run_session(plan, scratch, cache)
+        assert len(report.steps) == 3
+        assert any("files" in line for line in report.checks)
         # A busy machine makes the guest slower; nothing may make it faster.
-        assert 0.85 * step.least - 0.1 < step.seconds < 1.5 * step.expected + 2, step
-    assert any("files" in line for line in report.checks)
+        assert all(0.85 * step.least - 0.1 < step.seconds for step in report.steps), report
+        if all(step.seconds < 1.5 * step.expected + 2 for step in report.steps):
+            return
+    raise AssertionError(report)
 
 
 class _Dead:
