@@ -64,7 +64,7 @@ class World(Mount):
         )
 
     def reset(self) -> None:
-        self._reload()
+        self.restore()
 
     async def run_command(self, name: str, arguments: Mapping[str, Any]) -> object:
         """As the table does; fails if an error has changed anything."""

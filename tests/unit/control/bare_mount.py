@@ -75,10 +75,14 @@ class Mount:
     def _end(self) -> None:
         self.ended += 1
 
+    def restore(self) -> None:
+        """Hold everything to the policy again, as a reload does."""
+        self.governor.reload(self.policy, self.inodes.path_of)
+
     async def _reload(self) -> None:
         if self.reload_error is not None:
             raise self.reload_error
-        self.governor.reload(self.policy, self.inodes.path_of)
+        self.restore()
 
     def open(self, name: str) -> tuple[Image, ImageStatistics]:
         st = os.stat(self.source / name)
