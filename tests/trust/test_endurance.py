@@ -264,6 +264,8 @@ def test_requests_that_are_withdrawn_before_they_are_taken_do_no_harm(
         reload(mounted)
         with Waiters(mounted.path, 100, "read") as readers:
             os.kill(mounted.pid, signal.SIGSTOP)
+            stat = Path(f"/proc/{mounted.pid}/stat")
+            wait_for(lambda: stat.read_text().rpartition(")")[2].split()[0] == "T")  # noqa: B023
             try:
                 readers.go()
                 time.sleep(0.5)

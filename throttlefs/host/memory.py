@@ -25,6 +25,9 @@ _M_MMAP_THRESHOLD = -3
 _LARGEST_KEPT = 32 << 20  # the largest threshold that glibc takes
 _MOST_KEPT = 1 << 30
 
+_YOUNG: Final = 700
+"""New objects from which on the youngest are looked at: what Python had before 3.13."""
+
 _YOUNG_ROUNDS: Final = 2
 """Collections of the younger objects between those that look at all that are not frozen.
 
@@ -69,7 +72,7 @@ def collect_in_steps() -> None:
     """
     gc.freeze()
     young, middle, _ = gc.get_threshold()
-    gc.set_threshold(young, middle, _YOUNG_ROUNDS)
+    gc.set_threshold(min(young, _YOUNG), middle, _YOUNG_ROUNDS)
     gc.callbacks.append(_freeze_survivors)
 
 

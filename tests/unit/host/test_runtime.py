@@ -12,7 +12,8 @@ from throttlefs.host import runtime
 from throttlefs.host.mountinfo import MountEntry
 from throttlefs.host.namespaces import own_namespaces
 
-ENTRY = MountEntry(1, 0, 45, b"/mnt", "fuse.throttlefs", b"/src", "rw")
+ENTRY = MountEntry(1, 0, 999_983, b"/mnt", "fuse.throttlefs", b"/src", "rw")
+"""A mount of a device number that no mount of this machine has by chance."""
 NEVER = (1 << 22) - 1
 """A process id that nobody has by chance."""
 
@@ -22,7 +23,7 @@ SOUND = {"pid": 5, "start_time": 7, "source": "/src", "target": "/mnt", "pid_ns"
 @pytest.fixture
 def record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(runtime, "directories_of", lambda _uid: [str(tmp_path)])
-    return tmp_path / "0-45.json"
+    return tmp_path / "0-999983.json"
 
 
 def test_a_record_reads_back(record: Path) -> None:
