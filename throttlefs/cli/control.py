@@ -125,9 +125,9 @@ def set_limits(
     if every and group is not None:
         raise UsageError("--all and --group: give one of them")
     if create and group is None:
-        raise UsageError("--create makes a group: say with --group which")
+        raise UsageError("--create makes a group: name it with --group NAME")
     try:
-        # The daemon checks this as well. What no daemon would take is a wrong command line.
+        # The daemon checks this as well. A value that no daemon would take is a wrong command line.
         Change.parse(values.items(), off=off, of_group=group is not None)
     except TuningError as exc:
         raise UsageError(str(exc)) from None
@@ -177,7 +177,7 @@ def stats(path: str, as_json: bool, interval: float | None, count: int | None) -
     from .sampling import Sampler, rows
 
     if count is not None and interval is None:
-        raise UsageError("--count is a number of intervals: say with --interval how long they are")
+        raise UsageError("--count counts intervals: give their length with --interval S")
     found = locate(path)
     with found.session() as client:
         sampler = Sampler(client, found.device)

@@ -168,7 +168,7 @@ def mount(
     except OptionError as exc:
         raise UsageError(str(exc)) from None
     if config is not None or options.config is not None:
-        # Absolute, for the daemon's working directory is another.
+        # Absolute, because the daemon has another working directory.
         options = replace(options, config=os.path.abspath(config or options.config or ""))
     paths = check_paths(source, target, options.nonempty)
     log_path = None if log_file is None else os.path.abspath(log_file)
@@ -210,7 +210,7 @@ def mount(
     help="Detach at once; programs that have files open are served until they close them.",
 )
 def umount(target: str, lazy: bool) -> None:
-    """End the mount at DST. What waits for a limit goes through at once; nothing is lost.
+    """End the mount at DST. Requests that wait for a limit go at once; nothing is lost.
 
     A mount that stays in use for 10 seconds is left as it is, and the message names who uses it.
     """
@@ -235,7 +235,7 @@ for command in COMMANDS:
 
 
 def main() -> NoReturn:
-    """Run the command line; every mistake becomes one line on stderr and an exit status."""
+    """Run the command line; each mistake becomes one line on stderr and an exit status."""
     _start_whole()
     try:
         arguments = with_subcommand(sys.argv[1:], cli.commands)
@@ -301,7 +301,7 @@ def _why_not_loaded(error: ImportError) -> str:
 
 
 def _is_nowhere() -> bool:
-    """Whether the working directory was removed, or lay on a mount that was detached."""
+    """Whether the working directory was removed, or was on a mount that was detached."""
     try:
         os.getcwd()
     except OSError:

@@ -38,7 +38,7 @@ _GATES_OPEN_AT_MOST_S = GRACE_S + 5.0
 
 
 class Gates(Protocol):
-    """What holds requests back until they are due."""
+    """Holds requests back until they are due."""
 
     def open_gates(self) -> None:
         """Let everything through at once."""
@@ -74,12 +74,12 @@ class Drain:
         self.draining = False
         """Whether a signal has asked for the end."""
         self.status = 0
-        """What the daemon is to exit with."""
+        """The exit status of the daemon."""
 
     def watch(self, entry: MountEntry | None, stop: Callable[[], None]) -> None:
-        """Take *entry*, which must have just been mounted, for the mount that is to end.
+        """Set the mount to *entry*, which must have just been mounted.
 
-        *stop* ends serving at once, where the kernel cannot be told to.
+        *stop* ends serving at once, if the kernel cannot be told to do it.
         """
         self._stop = stop
         self._entry = entry
@@ -116,7 +116,7 @@ class Drain:
             log.error("not reloaded, the limits stay as they are: %s", exc)
 
     async def _open_gates_for_a_while(self) -> None:
-        """``throttlefs umount`` is about to try; should it die, the limits come back alone."""
+        """Open the gates for ``throttlefs umount``; if that dies, the limits still come back."""
         self._gates.open_gates()
         with trio.CancelScope() as scope:
             self._gates_scope = scope
@@ -141,11 +141,11 @@ class Drain:
     # -- draining --------------------------------------------------------------------------
 
     async def _drain(self, number: signal.Signals) -> None:
-        """Let everything go and unmount; cancelled when the session has ended, as it should then.
+        """Let all requests go and unmount; it is cancelled when the session has ended.
 
-        What cannot be unmounted, or is held by somebody whom nobody knows when to expect back, is
-        served on, under its limits, until it is closed: no program loses its files, and none gets
-        more than its limits for good.
+        If the mount cannot be unmounted, or somebody holds it for an unknown time, it is served on,
+        under its limits, until it is closed. No program loses its files, and none gets more than
+        its limits in the long run.
         """
         reason = "quit" if self._quit_asked() else number.name
         log.info("%s: opening the gates and unmounting %s", reason, self._target)
@@ -161,9 +161,9 @@ class Drain:
         self._close_gates()
 
     async def _unmount(self) -> bool:
-        """Unmount wherever we may; whether that took a lazy unmount, as programs stay on it.
+        """Unmount wherever we may; returns whether it took a lazy unmount, because it is in use.
 
-        Raises `ThrottlefsError` if it does not go.
+        Raises `ThrottlefsError` if that fails.
         """
         deadline = trio.current_time() + GRACE_S
         busy = False
@@ -188,17 +188,17 @@ class Drain:
         return late
 
     def _places(self) -> list[MountEntry]:
-        """Where it is mounted in our mount namespace: bind mounts too, the last made first."""
+        """Its mounts in our mount namespace, with bind mounts, the latest first."""
         if self._entry is None:
             return []
         found = [entry for entry in read_mounts() if entry.shows_same_as(self._entry)]
-        # Asked after that: the number of a mount that is gone may be another's.
+        # Ask this last: another mount may get the number of one that is gone.
         if self._connection is not None and self._connection.is_gone():
             return []
         return found[::-1]
 
     async def _name_who_holds_it(self) -> None:
-        """Unmounted here, it ends soon, unless another mount namespace holds it."""
+        """It is unmounted here, so it ends soon, unless another mount namespace holds it."""
         assert self._entry is not None
         deadline = trio.current_time() + GRACE_S
         elsewhere = None
@@ -215,20 +215,20 @@ class Drain:
     # -- after the end ---------------------------------------------------------------------
 
     def session_ended(self) -> None:
-        """The session was served to its end."""
+        """Note that the session was served to its end."""
         self._ended_by_kernel = self.status == 0
 
     def clear_away(self) -> None:
-        """Leave no dead mount behind; the session must be closed.
+        """Remove a dead mount; the session must be closed.
 
-        Served to its end a mount is gone. Aborted, or left by an error, it is still there.
+        A mount that was served to its end is gone. After an abort or an error it is still there.
         """
         connection, self._connection = self._connection, None
         if connection is None:
             is_there = not self._ended_by_kernel
         else:
             is_there = not connection.is_gone()
-            # Or, if another process had its descriptor, programs would wait for an answer.
+            # Otherwise programs would wait for an answer if another process has its descriptor.
             connection.abort()
             connection.close()
         for place in self._places() if is_there else ():

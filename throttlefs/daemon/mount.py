@@ -1,4 +1,4 @@
-"""One mount's life: set up, mount, serve, drain, unmount."""
+"""The life of a mount: it is set up, mounted, served, drained and unmounted."""
 
 from __future__ import annotations
 
@@ -55,12 +55,12 @@ if TYPE_CHECKING:
 log = logging.getLogger("throttlefs")
 
 _MAX_REQUESTS = 10_000
-"""Requests under way at once; most of them wait for their limit."""
+"""The most requests under way at once; most of them wait for their limit."""
 
 
 @dataclass(frozen=True, slots=True)
 class MountRequest:
-    """What ``throttlefs mount`` was asked to do."""
+    """The request of ``throttlefs mount``."""
 
     paths: MountPaths
     options: MountOptions
@@ -68,7 +68,7 @@ class MountRequest:
     """The runtime directory, without symlinks: it must not lead through the mount."""
 
     qmp: str | None = None
-    """A path for one more control socket, absolute."""
+    """The absolute path of one more control socket."""
 
 
 def serve_mount(request: MountRequest, ready: Callable[[], None]) -> int:
@@ -107,7 +107,8 @@ def serve_mount(request: MountRequest, ready: Callable[[], None]) -> int:
         mount = _Mount(request, inodes, governor, engine, presentation)
         stack.callback(mount.close_sockets)
         mount.open_sockets()
-        # Until the handlers are there a signal waits, or it would leave a dead mount behind.
+        # Signals wait until the handlers are there. Otherwise a signal would leave a dead mount
+        # behind.
         signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED_SIGNALS)
         mount.attach()
         try:
@@ -176,7 +177,7 @@ class _Mount:
     # -- tuning and watching ---------------------------------------------------------------
 
     def open_sockets(self) -> None:
-        """Open the sockets that were asked for. Raises `ThrottlefsError` if one cannot be."""
+        """Open the sockets of --qmp and metrics=. Raises `ThrottlefsError` if that fails."""
         if self._request.qmp is not None:
             self._control.server.listen(self._request.qmp)
         address = self._request.options.metrics
@@ -192,14 +193,14 @@ class _Mount:
             self._metrics.close()
 
     def _counts(self) -> dict[str, int | None]:
-        """What the daemon holds. pyfuse3's own loop does not count its requests."""
+        """Counts of what the daemon holds. pyfuse3's own loop does not count its requests."""
         waiting = None if self._loop is None else self._loop.waiting
         return {**self._operations.counts(), "requests": waiting}
 
     def _serve_sockets(self, nursery: trio.Nursery) -> None:
         if self._entry is not None:
-            # The kernel has given us the number in its name. A mount that had it before us may
-            # be gone while its daemon still has to close its socket.
+            # The kernel has given us the number in its name. The mount that had it before may be
+            # gone while its daemon has not yet closed its socket.
             self._control.server.listen(
                 runtime.socket_path(self._request.state, self._entry), take_over=True
             )
@@ -214,7 +215,7 @@ class _Mount:
     # -- mounting --------------------------------------------------------------------------
 
     def attach(self) -> None:
-        """Mount the session. Raises `ThrottlefsError` with what libfuse said."""
+        """Mount the session. Raises `ThrottlefsError` with the message of libfuse."""
         source = self._request.options.fsname or self._request.paths.source
         options = [
             f"fsname={escape(ascii_name(source))}",
@@ -224,7 +225,8 @@ class _Mount:
         target = self._request.paths.target
         with ExitStack() as stack:
             by_fusermount = os.geteuid() != 0 or self._request.options.auto_unmount
-            # fusermount3 knows no descriptor of ours: it goes by the path, and for root unchecked.
+            # fusermount3 cannot use our descriptor: it takes the path, and for root it does not
+            # check it.
             point = target if by_fusermount else self._request.paths.pinned_target(stack)
             said = stack.enter_context(tempfile.TemporaryFile())
             saved = os.dup(2)
@@ -241,7 +243,7 @@ class _Mount:
             finally:
                 os.dup2(saved, 2)
                 os.close(saved)
-        # From mountinfo: a stat of our own mount would wait for ourselves.
+        # From mountinfo, because a stat of our own mount would wait for ourselves.
         self._entry = mounted_at(os.fsencode(target))
 
     def detach(self) -> None:
@@ -274,8 +276,8 @@ class _Mount:
             await pyfuse3.main(max_tasks=_MAX_REQUESTS)
             return
         fd = os.dup(self._libfuse_fd)
-        # Between epoll and read the client may be killed and its request withdrawn; a blocking
-        # read would then freeze the whole loop.
+        # Between epoll and read the client may be killed and its request withdrawn. A blocking read
+        # would then freeze the whole loop.
         os.set_blocking(fd, False)
         loop = SessionLoop(
             self._throttle.dispatcher,
@@ -301,7 +303,7 @@ class _Mount:
             os.close(fd)
 
     def _handshake_began(self) -> None:
-        """INIT has come. Our own server says for itself when it was replied to."""
+        """Note that INIT has come. Our own server notes itself when the reply is sent."""
         if self._request.options.server == "pyfuse3":
             self._started.set()
 
@@ -322,11 +324,11 @@ class _Mount:
     # -- the limits ------------------------------------------------------------------------
 
     async def _restore_policy(self) -> None:
-        """Restore what ``-o`` and the config file, as it is now, say.
+        """Restore the limits of ``-o`` and of the config file as it is now.
 
         Raises `ThrottlefsError` if the file cannot be used; nothing has changed then.
         """
-        # In a thread: the file may lie on this very mount, or on one that does not answer.
+        # In a thread, because the file may be on this very mount, or on one that does not answer.
         async with self._reloading:
             policy = await trio.to_thread.run_sync(
                 read_policy, self._request.options, abandon_on_cancel=True

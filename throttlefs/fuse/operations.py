@@ -371,4 +371,4 @@ def _unmake(name: bytes, dir_fd: int, key: FileKey) -> None:
         if (st.st_dev, st.st_ino) == key:
             os.unlink(name, dir_fd=dir_fd)
     except OSError as exc:
-        log.warning("a file that could not be opened once it was made stays: %s", exc.strerror)
+        log.warning("a new file could not be opened, and cannot be removed: %s", exc.strerror)

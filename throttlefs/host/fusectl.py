@@ -1,7 +1,7 @@
 """Reads and changes the kernel's side of a FUSE mount, beside its requests.
 
-That is in the files of fusectl (Documentation/filesystems/fuse.rst), one directory for each
-connection, and in the settings of the fuse module.
+It uses the files of fusectl (Documentation/filesystems/fuse.rst), with one directory for each
+connection, and the settings of the fuse module.
 """
 
 from __future__ import annotations

@@ -26,22 +26,22 @@ def is_dead(mount: MountEntry, within_s: float = _ANSWER_WITHIN_S) -> bool:
 
 
 def answers(mount: MountEntry, within_s: float) -> bool:
-    """Whether something, if only an error, comes back from the mount within *within_s* seconds."""
+    """Whether the mount answers within *within_s* seconds, even if only with an error."""
     return _ask(mount.point, within_s) != errno.ETIMEDOUT
 
 
 def _ask(point: bytes, within_s: float) -> int:
     """The errno of a statvfs(2) of *point*, 0 if it succeeds; ETIMEDOUT if there is no answer.
 
-    A process whose request a daemon has read, and does not answer, cannot be killed. So it is a
-    child that asks, and it is left behind if need be.
+    A process cannot be killed while a daemon has read its request and does not answer. So a child
+    process asks, and it is left behind if necessary.
     """
-    # Not stat, which the kernel answers from what it remembers for attr_timeout.
+    # Not stat, which the kernel answers from its cache for attr_timeout.
     child = os.fork()
     if child == 0:
         number = errno.EIO
         try:
-            # Whoever waits for the end of our output is not to wait for this child.
+            # A reader that waits for the end of our output must not wait for this child.
             descriptors.let_go_of((0, 1, 2))
             descriptors.close_all(descriptors.beside_standard())
             os.statvfs(point)

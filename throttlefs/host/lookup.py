@@ -1,7 +1,7 @@
-"""Finds the mount that a path lies on, without asking that mount for anything.
+"""Finds the mount that a path lies on, without asking that mount anything.
 
 A lookup on a mount may wait behind a request that waits for its limit, or for a daemon that does
-not answer. So a path is followed outside of such mounts only.
+not answer. So paths are followed only outside of such mounts.
 """
 
 from __future__ import annotations

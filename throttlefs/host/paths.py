@@ -93,13 +93,13 @@ def check_paths(source: str, target: str, nonempty: bool) -> MountPaths:
 
 
 def _check_answers(path: str, which: str) -> None:
-    """Raise `ThrottlefsError` if *path* lies on a mount whose daemon answers nothing.
+    """Raise `ThrottlefsError` if *path* is on a mount whose daemon does not answer.
 
-    Whoever looks at such a mount waits for ever, and cannot be killed.
+    A process that looks at such a mount waits for ever, and cannot be killed.
     """
     mounts = read_mounts()
     mount = lookup.mount_of(lookup.resolve(os.fsencode(path), mounts, lookup.is_fuse), mounts)
-    # Another mount of ours is not asked: it may be late only because of its limits.
+    # Do not ask another mount of ours: it may be late only because of its limits.
     if mount is None or not lookup.is_fuse(mount) or lookup.is_ours(mount):
         return
     if not answers(mount, _ANSWER_WITHIN_S):
@@ -111,7 +111,7 @@ def _check_answers(path: str, which: str) -> None:
 
 
 def check_visible(paths: MountPaths, which: str, path: str, cure: str) -> None:
-    """Raise `ThrottlefsError` if the mount would hide *path*, which is to be used by its name.
+    """Raise `ThrottlefsError` if the mount would hide *path*, which is used by its name.
 
     *which* says what it is, and *cure* what to do instead.
     """
@@ -244,7 +244,7 @@ def _is_inside(inner: str, outer: str) -> bool:
         try:
             st = os.stat(path)
         except OSError:
-            path = os.path.dirname(path)  # it is not there, or not ours to search
+            path = os.path.dirname(path)  # it does not exist, or we may not search it
             continue
         if (st.st_dev, st.st_ino) == (outer_stat.st_dev, outer_stat.st_ino):
             return True

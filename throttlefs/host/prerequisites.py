@@ -22,7 +22,7 @@ def in_container() -> bool:
 
     A container has a PID namespace of its own. One that shares the machine's says so in
     ``$container`` (LXC, Podman, systemd-nspawn) or leaves ``/run/.containerenv`` (Podman).
-    ``/.dockerenv`` says nothing: it stays in images that become virtual machines.
+    ``/.dockerenv`` proves nothing: it stays in images that become virtual machines.
     """
     return (
         own_namespaces().pid != _FIRST_PID_NAMESPACE
@@ -32,13 +32,13 @@ def in_container() -> bool:
 
 
 def device_problem() -> str | None:
-    """What keeps this user from opening /dev/fuse, with the cure, or None."""
+    """Why this user cannot open /dev/fuse, with the cure; None if it works."""
     try:
         os.close(os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC))
     except FileNotFoundError:
         return f"/dev/fuse is missing; {_DEVICE if in_container() else _MODULE}"
     except PermissionError:
-        # Root is kept from it by the container's list of devices alone.
+        # Only the container's list of devices can keep root from it.
         cure = _DEVICE if os.geteuid() == 0 and in_container() else "as root: chmod 666 /dev/fuse"
         return f"no permission to open /dev/fuse; {cure}"
     except OSError as exc:
@@ -48,7 +48,7 @@ def device_problem() -> str | None:
 
 
 def mount_problem(by_fusermount: bool) -> str | None:
-    """What keeps this process from mounting, with the cure, or None.
+    """Why this process cannot mount, with the cure; None if it can.
 
     *by_fusermount*: through fusermount3, which is setuid root.
     """

@@ -1,9 +1,9 @@
 """Keeps the runtime directory, where a command finds the daemon of a mount.
 
-Each mount leaves one small file and its control socket there, named by its device number (which
-no other mount has while it lives). The file has the daemon's process id and start time, which
-tells a daemon from a later process of the same id. It also has the daemon's namespaces, because
-daemons of other namespaces may share the directory.
+Each mount has one small file and its control socket there, named by its device number, which no
+other mount has at the same time. The file has the daemon's process id and start time, which tells a
+daemon from a later process of the same id. It also has the daemon's namespaces, because daemons of
+other namespaces may share the directory.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _LONGEST_RECORD = 1 << 16  # bytes; two paths of PATH_MAX, escaped, are less
 
 @dataclass(frozen=True, slots=True)
 class MountRecord:
-    """What a daemon says of itself.
+    """The record that a daemon leaves of itself.
 
     *start_time* is in clock ticks since boot (proc(5)); *pid_ns* and *mnt_ns* are the namespaces
     that it runs in, as in `Namespaces`.
@@ -39,11 +39,11 @@ class MountRecord:
     mnt_ns: int
 
     def can_be_judged(self) -> bool:
-        """Whether this process can tell if the daemon runs: only in the same PID namespace."""
+        """Whether this process can see if the daemon runs: only in the same PID namespace."""
         return self.pid_ns == own_namespaces().pid and proc_shows_own_ids()
 
     def is_alive(self) -> bool:
-        """Whether the daemon still runs; only if the record `can_be_judged`."""
+        """Whether the daemon still runs; valid only if the record `can_be_judged`."""
         return process_start_time(self.pid) == self.start_time
 
 
@@ -64,13 +64,13 @@ def process_start_time(pid: int | str) -> int | None:
 def runtime_directory() -> str:
     """This user's directory for the state of running mounts, made if missing.
 
-    For root the first that can be had of ``/run/throttlefs``, one below XDG_RUNTIME_DIR if that
-    is root's, and one in ``/tmp``: /run may be read-only, or another's in a user namespace. For
-    others it is below XDG_RUNTIME_DIR or ``/run/user/UID``, else a 0700 directory in the temporary
-    directory.
+    For root it is the first usable one of ``/run/throttlefs``, one below XDG_RUNTIME_DIR if that
+    belongs to root, and one in ``/tmp``: /run may be read-only, or belong to another user in a user
+    namespace. For others it is below XDG_RUNTIME_DIR or ``/run/user/UID``, else a 0700 directory in
+    the temporary directory.
 
-    Raises `ThrottlefsError` if it cannot be made or belongs to somebody else, since its contents
-    would be believed.
+    Raises `ThrottlefsError` if it cannot be made or belongs to somebody else, because commands
+    trust its contents.
     """
     uid = os.geteuid()
     if uid == 0:
@@ -116,7 +116,7 @@ def _name(mount: MountEntry, extension: str) -> str:
 
 
 def socket_path(directory: str, mount: MountEntry) -> str:
-    """Where in the runtime directory *directory* the control socket of *mount* is."""
+    """The place of the control socket of *mount* in the runtime directory *directory*."""
     return os.path.join(directory, _name(mount, "sock"))
 
 
@@ -127,7 +127,7 @@ def _owner(mount: MountEntry) -> int:
 def find_socket(mount: MountEntry) -> str | None:
     """The control socket of *mount*, which may be another user's if we are root.
 
-    Only a socket of the user who mounted is believed.
+    Only a socket of the user who mounted is trusted.
     """
     owner = _owner(mount)
     for directory in directories_of(owner):
@@ -156,18 +156,18 @@ def directories_of(uid: int) -> list[str]:
 
 
 def _named_directory() -> str | None:
-    """XDG_RUNTIME_DIR; a relative one means nothing (XDG Base Directory Specification)."""
+    """XDG_RUNTIME_DIR; a relative path is ignored (XDG Base Directory Specification)."""
     named = os.environ.get("XDG_RUNTIME_DIR", "")
     return named if os.path.isabs(named) else None
 
 
 def _is_sticky(directory: str) -> bool:
-    """Whether nobody else can take away or rename what root makes in it."""
+    """Whether nobody else can remove or rename files that root makes in it."""
     return bool(os.stat(directory).st_mode & stat.S_ISVTX)
 
 
 def _is_roots(directory: str) -> bool:
-    """Whether root alone can write there: sudo may hand on its caller's XDG_RUNTIME_DIR."""
+    """Whether only root can write there: sudo may hand on the XDG_RUNTIME_DIR of its caller."""
     try:
         st = os.lstat(directory)
     except OSError:
@@ -200,14 +200,14 @@ def remove_record(directory: str, mount: MountEntry) -> None:
         if record is not None and record == _own_record(record.source, record.target):
             os.unlink(path)
     except OSError:
-        pass  # somebody else has tidied up
+        pass  # somebody else has removed it
 
 
 def clear_dead_records() -> None:
-    """Remove what daemons left behind that were killed.
+    """Remove the files of daemons that were killed.
 
-    Only those of our own namespaces: other containers that share the directory have mounts that
-    we do not see, and processes whose ids mean nothing here.
+    Only those of our own namespaces: other containers that share the directory have mounts that we
+    do not see, and process ids that are not valid here.
     """
     directory = runtime_directory()
     own = own_namespaces()
@@ -232,7 +232,7 @@ def clear_dead_records() -> None:
 def read_record(mount: MountEntry) -> MountRecord | None:
     """The record of *mount*, which may be another user's if we are root.
 
-    Only a record of the user who mounted is believed.
+    Only a record of the user who mounted is trusted.
     """
     owner = _owner(mount)
     for directory in directories_of(owner):
@@ -243,9 +243,9 @@ def read_record(mount: MountEntry) -> MountRecord | None:
 
 
 def _read(path: str, owner: int) -> MountRecord | None:
-    """The record in the file *path*, if that is one, and *owner*'s."""
+    """The record in the file *path*, if there is one that belongs to *owner*."""
     try:
-        # Another user's directory may have anything of that name: a FIFO, a symlink.
+        # In another user's directory that name may be anything: a FIFO, a symlink.
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         with open(os.open(path, flags), "rb") as file:
             st = os.fstat(file.fileno())

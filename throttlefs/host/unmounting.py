@@ -25,7 +25,7 @@ GRACE_S = 10.0
 _RETRY_S = 0.05
 _EXIT_WAIT_S = 30.0
 _SOON_S = 0.5
-"""How long a daemon may take to end before it is asked what else holds its mount."""
+"""Seconds for a daemon to end; then the command looks for what else holds the mount."""
 
 _MTAB = "/etc/mtab"
 
@@ -35,9 +35,9 @@ class BusyError(ThrottlefsError):
 
 
 def unmount(mount: MountEntry, lazy: bool = False) -> None:
-    """Unmount once, as root by umount2(2), else by fusermount3, which may take its time.
+    """Unmount once: root by umount2(2), others by fusermount3, which may be slow.
 
-    Raises `BusyError`, or `ThrottlefsError` if it is not ours to unmount.
+    Raises `BusyError`, or `ThrottlefsError` if we may not unmount it.
     """
     if os.geteuid() == 0:
         try:
@@ -55,7 +55,7 @@ def _refused(mount: MountEntry, why: str) -> str:
 
 
 def _why_not_root(error: OSError) -> str:
-    """What keeps root from unmounting, where the errno alone would not help (umount(2))."""
+    """Why root cannot unmount, if the errno alone would not help (umount(2))."""
     if error.errno == errno.EPERM:
         return "this root lacks the capability SYS_ADMIN; unmount it outside of this container"
     if error.errno == errno.EINVAL:
@@ -69,7 +69,7 @@ def _unmount_as_user(mount: MountEntry, lazy: bool) -> None:
         raise ThrottlefsError("fusermount3 is missing; install the package fuse3")
     said = _run(program, "-u", *(["-z"] if lazy else []), "--", mount.point)
     if said is not None and not os.path.exists(_MTAB):
-        # fusermount3 looks its mounts up there, umount(8) in mountinfo.
+        # fusermount3 looks mounts up there, umount(8) in mountinfo.
         umount = shutil.which("umount", path=os.environ.get("PATH", os.defpath) + ":/bin:/usr/bin")
         if umount is not None:
             said = _run(umount, *(["-l"] if lazy else []), "--", mount.point)
@@ -86,7 +86,7 @@ def _unmount_as_user(mount: MountEntry, lazy: bool) -> None:
 
 
 def _run(program: str, *arguments: str | bytes) -> str | None:
-    """Run *program*: None if it succeeds, else the last line of what it said, in English."""
+    """Run *program*: None if it succeeds, else the last line of its output, in English."""
     result = subprocess.run(
         [program, *arguments],
         stdin=subprocess.DEVNULL,
@@ -103,14 +103,14 @@ def _run(program: str, *arguments: str | bytes) -> str | None:
 
 
 def _unmount_as_root(mount: MountEntry, lazy: bool) -> None:
-    """Unmount *mount* and no other that its path may lead to by now: others may own its parents.
+    """Unmount *mount*, and no other that its path may lead to: others may own its parents.
 
     Raises `OSError`.
     """
     head, name = os.path.split(mount.point)
     parent = os.open(head, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        # This asks nothing of the daemon behind the mount.
+        # This does not ask the daemon behind the mount.
         found = os.open(name or b".", os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
         try:
             with open(f"/proc/self/fdinfo/{found}", "rb") as file:
@@ -125,14 +125,14 @@ def _unmount_as_root(mount: MountEntry, lazy: bool) -> None:
 
 
 def clear_dead_mount(target: str) -> None:
-    """Unmount what a daemon that died while it started may have left at *target*."""
+    """Unmount what a daemon may have left at *target* if it died while it started."""
     mount = mounted_at(os.fsencode(target))
     if mount is not None and mount.fstype == FILESYSTEM_TYPE and is_dead(mount):
         unmount(mount, lazy=True)
 
 
 def busy_message(mount: MountEntry) -> str:
-    """Who keeps *mount* busy and what to do about it, in one line."""
+    """One line that says who keeps *mount* busy, and the cure."""
     point = os.fsdecode(mount.point)
     return (
         f"{point} is busy: in use by {describe_users(mount)};"
@@ -141,7 +141,7 @@ def busy_message(mount: MountEntry) -> str:
 
 
 def umount_command(target: str, lazy: bool, grace_s: float = GRACE_S) -> None:
-    """`mount_to_end` and `end_mount`."""
+    """Do `mount_to_end`, then `end_mount`."""
     end_mount(mount_to_end(target), lazy, grace_s)
 
 
@@ -171,7 +171,7 @@ def mount_to_end(target: str) -> MountEntry:
 
 
 def end_mount(mount: MountEntry, lazy: bool, grace_s: float = GRACE_S) -> None:
-    """``throttlefs umount``: let everything that waits go, unmount, and see the daemon off.
+    """``throttlefs umount``: let all requests go, unmount, and wait until the daemon has ended.
 
     A mount that stays busy for *grace_s* seconds is left as it was. Raises `ThrottlefsError`.
     """
@@ -221,8 +221,9 @@ def _unmount_within(mount: MountEntry, lazy: bool, grace_s: float) -> None:
 def _see_off(mount: MountEntry, daemon: Daemon, grace_s: float) -> None:
     """Return when the daemon has written back and ended.
 
-    Raises `ThrottlefsError` if it does not: for *grace_s* seconds because its mount is mounted
-    elsewhere, or for long. Many a program has a copy of all mounts for a moment (unshare(1)).
+    Raises `ThrottlefsError` if it does not: after *grace_s* seconds if its mount is also mounted
+    elsewhere, else after a longer time. Many programs have a copy of all mounts for a moment
+    (unshare(1)).
     """
     point = os.fsdecode(mount.point)
     deadline = time.monotonic() + grace_s
@@ -233,9 +234,8 @@ def _see_off(mount: MountEntry, daemon: Daemon, grace_s: float) -> None:
             if is_late:
                 break
             continue
-        daemon.send(signal.SIGUSR2)  # those who use it there are to be held to the limits
-        # The kernel may give the number of a mount that is gone to another, while the daemon
-        # writes back.
+        daemon.send(signal.SIGUSR2)  # programs that use it there must be held to the limits
+        # While the daemon writes back, the kernel may give the number of its mount to another one.
         if is_late and not daemon.has_ended(_SOON_S):
             raise ThrottlefsError(
                 f"{point} is unmounted, but the same mount is still served {elsewhere}"

@@ -241,7 +241,7 @@ class Throttle:
             )
         for image in self._images.values():
             if image.override.group == name:
-                raise GroupInUseError(name, "an image is told to be in it")
+                raise GroupInUseError(name, "an image has it as its group")
         now = self.clock()
         self._scheduler.change_parent(group, None, now)
         del self._groups[name]

@@ -75,7 +75,7 @@ def test_set_takes_limits_without_dashes(mistake: Mistake) -> None:
         (["parent=db"], "parent is for groups: give it with throttlefs set --group NAME"),
         (["--group", "db", "group=x"], "a group is in no group: its parent is the group around"),
         (["--group", "db", "engine=uring"], "engine cannot change in flight"),
-        (["--create", "bps=1"], "--create makes a group: say with --group which"),
+        (["--create", "bps=1"], "--create makes a group: name it with --group NAME"),
         (["--all", "--group", "db", "bps=1"], "--all and --group: give one of them"),
     ],
 )
