@@ -196,7 +196,7 @@ def test_reload_restores_what_was_mounted(mount: Mounted) -> None:
 def test_stats_cannot_count_intervals_without_a_length(mount: Mounted) -> None:
     result = run_throttlefs("stats", "--count", "2", mount.path)
     assert result.returncode == 2
-    assert result.stderr.startswith("throttlefs: --count is a number of intervals: say with ")
+    assert result.stderr.startswith("throttlefs: --count counts intervals: give their ")
 
 
 def test_stats_count_what_was_done(mount: Mounted) -> None:
