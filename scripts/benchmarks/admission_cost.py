@@ -1,15 +1,14 @@
 #!/usr/bin/env python3
 """What the limiter costs a request that goes at once, by what limits its image.
 
-Prints nanoseconds of CPU of `Image.try_admit`, the best of several runs. `scripts/bench accuracy
---only release` measures what a request costs that has to wait.
+Run by pyperf: `--fast` takes a minute, `-o FILE` keeps the figures, and `python -m pyperf
+compare_to` holds two files against each other. `scripts/bench accuracy --only release` measures
+what a request costs that has to wait.
 """
 
-import argparse
-import sys
 import time
-import timeit
-from collections.abc import Callable, Sequence
+
+import pyperf
 
 from throttlefs.settings.limits import NO_LIMITS, Limits
 from throttlefs.throttle import READ, Image, Override, Throttle
@@ -56,26 +55,16 @@ def prepare_images() -> dict[str, Image]:
     return images
 
 
-def time_admission(image: Image, repeats: int) -> float:
-    """Nanoseconds of CPU of one `try_admit` that succeeds."""
-    admit: Callable[[int, int], bool] = image.try_admit
-    number = 20_000
-    best = min(
-        timeit.repeat(
-            lambda: admit(READ, 4096), number=number, repeat=repeats, timer=time.process_time
-        )
-    )
-    return best / number * 1e9
-
-
-def main(arguments: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n", maxsplit=1)[0])
-    parser.add_argument("--repeats", type=int, default=5, help="runs, of which the best counts")
-    options = parser.parse_args(arguments)
-    for name, image in prepare_images().items():
-        print(f"{name:38}{time_admission(image, options.repeats):8.0f} ns")
-    return 0
+def time_admissions(loops: int, image: Image) -> float:
+    """Seconds of CPU of so many calls of `try_admit` that succeed."""
+    admit = image.try_admit
+    begun = time.process_time()
+    for _ in range(loops):
+        admit(READ, 4096)
+    return time.process_time() - begun
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    runner = pyperf.Runner()
+    for name, image in prepare_images().items():
+        runner.bench_time_func(name, time_admissions, image)

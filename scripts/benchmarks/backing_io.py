@@ -16,8 +16,10 @@ import random
 import resource
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from itertools import product
 
 import trio
 
@@ -27,8 +29,7 @@ from throttlefs.settings.cachemode import CacheMode
 
 KIB, MIB = 1 << 10, 1 << 20
 SIZES = (4 * KIB, 16 * KIB, 64 * KIB, 128 * KIB, 256 * KIB, 1 * MIB)
-
-log = logging.getLogger("backing_io")
+ENGINES = ("uring", "threads")
 
 Operation = Callable[[int], Awaitable[object]]
 
@@ -38,6 +39,25 @@ class Options:
     path: str
     file_size: int
     seconds: float
+
+    def places(self, size: int, *, unique: bool = False) -> list[int]:
+        slots = self.file_size // size
+        if unique:  # each once, or it would not be cold
+            chosen = random.sample(range(slots), slots)
+        else:
+            chosen = random.choices(range(slots), k=400_000)
+        return [slot * size for slot in chosen]
+
+
+@dataclass
+class Case:
+    label: str
+    bind: Callable[[BackingFile], Operation]
+    """Gives the operation on an open file, which is handed an offset."""
+    places: list[int]
+    depth: int
+    engine: str = "uring"
+    cache: CacheMode = CacheMode.WRITEBACK
 
 
 def drop_cache(path: str) -> None:
@@ -77,14 +97,15 @@ async def measure(
             await operation(place)
             latencies.append(time.perf_counter() - begin)
 
-    wall, loop, total = time.perf_counter(), time.thread_time(), time.process_time()
+    clocks = (time.perf_counter, time.thread_time, time.process_time)
+    begun = [clock() for clock in clocks]
     async with trio.open_nursery() as nursery:
         for _ in range(depth):
             nursery.start_soon(client)
     count = len(latencies)
-    wall = (time.perf_counter() - wall) / count * 1e6
-    loop = (time.thread_time() - loop) / count * 1e6
-    total = (time.process_time() - total) / count * 1e6
+    wall, loop, total = (
+        (clock() - start) / count * 1e6 for clock, start in zip(clocks, begun, strict=True)
+    )
     p99 = sorted(latencies)[count * 99 // 100] * 1e6
     print(
         f"{label:44} {1e6 / wall:9.0f}/s {wall:8.1f} us {loop:8.1f} us loop "
@@ -93,163 +114,115 @@ async def measure(
     )
 
 
-def places(options: Options, size: int, *, unique: bool = False) -> list[int]:
-    slots = options.file_size // size
-    if unique:  # each once, or it would not be cold
-        chosen = list(range(slots))
-        random.shuffle(chosen)
-    else:
-        chosen = random.choices(range(slots), k=400_000)
-    return [slot * size for slot in chosen]
-
-
-async def with_file(
-    options: Options,
-    engine_name: str,
-    cache: CacheMode,
-    body: Callable[[BackingFile], Awaitable[None]],
-) -> None:
-    engine = create_engine(engine_name, log)  # type: ignore[arg-type]
-    fd = os.open(options.path, os.O_RDWR | cache.open_flags)
+async def run(case: Case, options: Options) -> None:
+    engine = create_engine(case.engine, logging.getLogger("backing_io"))  # type: ignore[arg-type]
+    fd = os.open(options.path, os.O_RDWR | case.cache.open_flags)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(engine.run)
-        file = BackingFile(fd, engine, cache)
-        await body(file)
+        file = BackingFile(fd, engine, case.cache)
+        label = f"{case.label} qd{case.depth} {case.engine}"
+        await measure(label, case.bind(file), case.depth, case.places, options.seconds)
         file.close()
         nursery.cancel_scope.cancel()
     engine.close()
 
 
-async def random_reads(options: Options) -> None:
+def reading(size: int, *, now: bool = True, shift: int = 0) -> Callable[[BackingFile], Operation]:
+    """Reads, `now` on the loop if that does not block; `shift` makes them unaligned."""
+
+    def bind(file: BackingFile) -> Operation:
+        async def read(offset: int) -> None:
+            if not now or file.read_now(offset + shift, size - shift) is None:
+                await file.read(offset + shift, size - shift)
+
+        return read
+
+    return bind
+
+
+def writing(size: int, *, now: bool = True, shift: int = 0) -> Callable[[BackingFile], Operation]:
+    """Writes; see `reading`."""
+    data = random.randbytes(size - shift)
+
+    def bind(file: BackingFile) -> Operation:
+        async def write(offset: int) -> None:
+            if not now or file.write_now(offset + shift, data) is None:
+                await file.write(offset + shift, data)
+
+        return write
+
+    return bind
+
+
+def by_engine(size: int, *, offload: bool) -> Callable[[BackingFile], Operation]:
+    """Reads by the engine itself, which `offload` has hand them to a worker at once."""
+
+    def bind(file: BackingFile) -> Operation:
+        return lambda offset: file._engine.read(file.fd, offset, size, offload=offload)
+
+    return bind
+
+
+def random_reads(options: Options) -> Iterator[Case]:
     """Random 4 KiB reads: cold page cache, O_DIRECT and warm, at queue depths 1 and 32."""
-    for engine in ("uring", "threads"):
-        for kind in ("cold", "direct", "warm"):
-            for depth in (1, 32):
-                (warm_cache if kind == "warm" else drop_cache)(options.path)
-                cache = CacheMode.NONE if kind == "direct" else CacheMode.WRITEBACK
-
-                async def body(file: BackingFile) -> None:
-                    async def read(offset: int) -> None:
-                        if file.read_now(offset, 4096) is None:
-                            await file.read(offset, 4096)
-
-                    where = places(options, 4096, unique=kind == "cold")  # noqa: B023
-                    label = f"read 4k {kind} qd{depth} {engine}"  # noqa: B023
-                    await measure(label, read, depth, where, options.seconds)  # noqa: B023
-
-                await with_file(options, engine, cache, body)
+    for engine, kind, depth in product(ENGINES, ("cold", "direct", "warm"), (1, 32)):
+        (warm_cache if kind == "warm" else drop_cache)(options.path)
+        cache = CacheMode.NONE if kind == "direct" else CacheMode.WRITEBACK
+        where = options.places(4096, unique=kind == "cold")
+        yield Case(f"read 4k {kind}", reading(4096), where, depth, engine, cache)
 
 
-async def ways(options: Options) -> None:
+def ways(options: Options) -> Iterator[Case]:
     """Cached reads and writes of all sizes: on the loop, or by the engine, alone and four."""
     warm_cache(options.path)
     file_module.INLINE_READ_MAX = file_module.INLINE_WRITE_MAX = 4 * MIB
-    for size in SIZES:
-        data = random.randbytes(size)
-        where = places(options, size)[:100_000]
-
-        async def body(file: BackingFile) -> None:
-            engine = file._engine
-
-            async def read_now(offset: int) -> None:
-                if file.read_now(offset, size) is None:  # noqa: B023
-                    await file.read(offset, size)  # noqa: B023
-
-            async def read_engine(offset: int) -> None:
-                await engine.read(file.fd, offset, size)  # noqa: B023
-
-            async def read_offload(offset: int) -> None:
-                await engine.read(file.fd, offset, size, offload=True)  # noqa: B023
-
-            async def write_now(offset: int) -> None:
-                if file.write_now(offset, data) is None:  # noqa: B023
-                    await file.write(offset, data)  # noqa: B023
-
-            async def write_offload(offset: int) -> None:
-                await file.write(offset, data)  # noqa: B023
-
-            label = f"{size // KIB}k"  # noqa: B023
-            for name, operation in (
-                ("read on the loop", read_now),
-                ("read by engine", read_engine),
-                ("read by engine, offloaded", read_offload),
-                ("write on the loop", write_now),
-                ("write by engine", write_offload),
-            ):
-                for depth in (1, 4):
-                    await measure(
-                        f"{label} {name} qd{depth} {engine.name}",
-                        operation,
-                        depth,
-                        where,  # noqa: B023
-                        options.seconds,
-                    )
-
-        for engine_name in ("uring", "threads"):
-            await with_file(options, engine_name, CacheMode.WRITEBACK, body)
+    for size, engine in product(SIZES, ENGINES):
+        where = options.places(size)
+        for (name, bind), depth in product(
+            (
+                ("read on the loop", reading(size)),
+                ("read by engine", by_engine(size, offload=False)),
+                ("read by engine, offloaded", by_engine(size, offload=True)),
+                ("write on the loop", writing(size)),
+                ("write by engine", writing(size, now=False)),
+            ),
+            (1, 4),
+        ):
+            yield Case(f"{size // KIB}k {name}", bind, where, depth, engine)
 
 
-async def direct_sizes(options: Options) -> None:
+def direct_sizes(options: Options) -> Iterator[Case]:
     """O_DIRECT reads and writes of all sizes at queue depth 4, aligned and not."""
-    for size in SIZES:
-        data = random.randbytes(size)
-        where = places(options, size)[:50_000]
-
-        async def body(file: BackingFile) -> None:
-            async def read(offset: int) -> None:
-                await file.read(offset, size)  # noqa: B023
-
-            async def write(offset: int) -> None:
-                await file.write(offset, data)  # noqa: B023
-
-            async def read_unaligned(offset: int) -> None:
-                await file.read(offset + 100, size - 100)  # noqa: B023
-
-            async def write_unaligned(offset: int) -> None:
-                await file.write(offset + 100, data[100:])  # noqa: B023
-
-            for operation in (read, write, read_unaligned, write_unaligned):
-                name = operation.__name__.replace("_", " ")
-                label = f"{size // KIB}k direct {name} qd4"  # noqa: B023
-                await measure(label, operation, 4, where, options.seconds)  # noqa: B023
-
-        await with_file(options, "uring", CacheMode.NONE, body)
+    for size, shift in product(SIZES, (0, 100)):
+        for name, make in (("read", reading), ("write", writing)):
+            label = f"{size // KIB}k direct {name}{' unaligned' if shift else ''}"
+            bind = make(size, now=False, shift=shift)
+            yield Case(label, bind, options.places(size), 4, cache=CacheMode.NONE)
 
 
-async def batches(options: Options) -> None:
+def batches(options: Options) -> Iterator[Case]:
     """How many requests to collect before one io_uring_enter: random 4 KiB reads, qd 32."""
     usual = uring.SUBMIT_BATCH
-    for cache in (CacheMode.NONE, CacheMode.WRITEBACK):
-        for batch in (1, 2, 4, 8, 16, 64):
-            uring.SUBMIT_BATCH = batch
-            drop_cache(options.path)
-
-            async def body(file: BackingFile) -> None:
-                async def read(offset: int) -> None:
-                    await file.read(offset, 4096)
-
-                where = places(options, 4096, unique=True)
-                label = f"read 4k cold {cache.value} qd32, batches of {batch}"  # noqa: B023
-                await measure(label, read, 32, where, options.seconds)
-
-            await with_file(options, "uring", cache, body)
+    for cache, batch in product((CacheMode.NONE, CacheMode.WRITEBACK), (1, 2, 4, 8, 16, 64)):
+        uring.SUBMIT_BATCH = batch
+        drop_cache(options.path)
+        label = f"read 4k cold {cache.value}, batches of {batch}"
+        where = options.places(4096, unique=True)
+        yield Case(label, reading(4096, now=False), where, 32, cache=cache)
     uring.SUBMIT_BATCH = usual
+
+
+async def in_thread(start: Callable[..., Awaitable[object]], _: int) -> None:
+    await start(os.getppid)
 
 
 async def pools(options: Options) -> None:
     """A trivial call in a thread: BlockingPool against trio.to_thread."""
     pool = BlockingPool(8, "bench")
-
-    async def ours(_: int) -> None:
-        await pool.run(os.getppid)
-
-    async def trios(_: int) -> None:
-        await trio.to_thread.run_sync(os.getppid)
-
-    numbers = list(range(400_000))
-    for depth in (1, 8, 32):
-        await measure(f"BlockingPool qd{depth}", ours, depth, numbers, options.seconds)
-        await measure(f"trio.to_thread qd{depth}", trios, depth, numbers, options.seconds)
+    starts = {"BlockingPool": pool.run, "trio.to_thread": trio.to_thread.run_sync}
+    for depth, (name, start) in product((1, 8, 32), starts.items()):
+        call = partial(in_thread, start)
+        await measure(f"{name} qd{depth}", call, depth, list(range(400_000)), options.seconds)
     pool.close()
 
 
@@ -275,7 +248,9 @@ async def stalls(options: Options) -> None:
         print(f"{size // KIB}k: of {count} writes {len(waits)} waited, {waited}", flush=True)
 
 
-GROUPS = {f.__name__: f for f in (random_reads, ways, direct_sizes, batches, pools, stalls)}
+CASES = {f.__name__: f for f in (random_reads, ways, direct_sizes, batches)}
+OTHERS = {f.__name__: f for f in (pools, stalls)}
+GROUPS = {**CASES, **OTHERS}
 
 
 def main() -> None:
@@ -301,7 +276,11 @@ def main() -> None:
         make_file(path, options.file_size)
         for name in arguments.groups or GROUPS:
             print(f"-- {GROUPS[name].__doc__}")
-            trio.run(GROUPS[name], options)
+            if name in OTHERS:
+                trio.run(OTHERS[name], options)
+            else:
+                for case in CASES[name](options):
+                    trio.run(run, case, options)
     finally:
         if os.path.exists(path):
             os.unlink(path)
