@@ -92,10 +92,11 @@ async def measure(
     async def client() -> None:
         for place in supply:
             begin = time.perf_counter()
-            if begin > end:
-                break
             await operation(place)
-            latencies.append(time.perf_counter() - begin)
+            done = time.perf_counter()
+            latencies.append(done - begin)
+            if done > end:
+                break
 
     clocks = (time.perf_counter, time.thread_time, time.process_time)
     begun = [clock() for clock in clocks]
@@ -219,7 +220,10 @@ async def in_thread(start: Callable[..., Awaitable[object]], _: int) -> None:
 async def pools(options: Options) -> None:
     """A trivial call in a thread: BlockingPool against trio.to_thread."""
     pool = BlockingPool(8, "bench")
-    starts = {"BlockingPool": pool.run, "trio.to_thread": trio.to_thread.run_sync}
+    starts: dict[str, Callable[..., Awaitable[object]]] = {
+        "BlockingPool": pool.run,
+        "trio.to_thread": trio.to_thread.run_sync,
+    }
     for depth, (name, start) in product((1, 8, 32), starts.items()):
         call = partial(in_thread, start)
         await measure(f"{name} qd{depth}", call, depth, list(range(400_000)), options.seconds)

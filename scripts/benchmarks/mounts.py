@@ -40,11 +40,6 @@ def mounted_below(directory: Path) -> list[Path]:
     return sorted(inside, key=lambda point: len(point.parts), reverse=True)
 
 
-def wait_for_mount(point: Path, seconds: float) -> bool:
-    """Wait until something is mounted at ``point``; return whether it is."""
-    return wait_until(lambda: point in mounted(), seconds)
-
-
 def wait_until_gone(point: Path, seconds: float) -> bool:
     """Wait until nothing is mounted at ``point`` any more; return whether nothing is."""
     return wait_until(lambda: point not in mounted(), seconds)

@@ -71,11 +71,6 @@ class Scratch:
                 os.fsync(file.fileno())
         return path
 
-    def remove_images(self) -> None:
-        """Remove everything in ``images``."""
-        shutil.rmtree(self.images)
-        self.images.mkdir()
-
     def is_memory(self) -> bool:
         """Return whether the directory lies in memory, where neither a disk nor O_DIRECT is."""
         return filesystem_of(self.root) in ("tmpfs", "ramfs")

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import subprocess
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.allowance import Limits
-from benchmarks.processes import Processes
+from benchmarks.errors import BenchmarkError
+from benchmarks.mounts import answers, force_unmount, mounted, wait_until_gone
+from benchmarks.processes import Processes, wait_until
 from benchmarks.scratch import Scratch
 
 
@@ -76,7 +79,40 @@ class Peer(ABC):
         """
 
 
-def last_words(log: Path) -> str | None:
+@contextmanager
+def daemon(
+    peer: Peer,
+    processes: Processes,
+    command: Sequence[str | Path],
+    points: Sequence[Path],
+    log: Path,
+    grace: float,
+) -> Iterator[tuple[subprocess.Popen[bytes], list[int]]]:
+    """Run what mounts at ``points``; give the process and the minor device numbers.
+
+    At the end it gets SIGTERM, and ``grace`` seconds to let go what waits.
+    Raises BenchmarkError, with its last words, if it does not mount or ends early.
+    """
+    with log.open("wb") as output:
+        child = processes.start(command, output)
+    try:
+        wait_until(lambda: child.poll() is not None or mounted().keys() >= {*points}, 15)
+        # Without a mount the directory itself answers, hence both questions in this order.
+        answered = all(answers(point, 10) for point in points if child.poll() is None)
+        minors = mounted()
+        if child.poll() is not None or not answered or not minors.keys() >= {*points}:
+            raise BenchmarkError(_last_words(log) or f"{peer.name}: no usable mount in time")
+        yield child, [minors[point] for point in points]
+        if child.poll() is not None:
+            raise BenchmarkError(_last_words(log) or f"{peer.name}: exit {child.returncode}")
+    finally:
+        processes.end(child, grace)
+        for point in points:
+            if not wait_until_gone(point, 0):
+                force_unmount(point)
+
+
+def _last_words(log: Path) -> str | None:
     """Return the last line of a log, which names its program; None if it is empty."""
     said = log.read_text(errors="replace").strip().splitlines()
     return said[-1] if said else None

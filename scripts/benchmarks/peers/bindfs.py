@@ -7,9 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from benchmarks.errors import BenchmarkError, NotMeasurableError
-from benchmarks.mounts import force_unmount, mounted, wait_until_gone
-from benchmarks.peers.base import Peer, Served, Setup, last_words
-from benchmarks.processes import Processes, wait_until
+from benchmarks.peers.base import Peer, Served, Setup, daemon
+from benchmarks.processes import Processes
 from benchmarks.scratch import Scratch
 
 
@@ -31,24 +30,14 @@ class Bindfs(Peer):
             raise NotMeasurableError("bindfs has no limits")
         point = scratch.root / "bindfs"
         point.mkdir(exist_ok=True)
-        log = scratch.root / "bindfs.log"
         # direct_io: as with throttlefs, the mount has no page cache of its own.
         options = ",".join(["direct_io", *setup.options])
-        command = ["bindfs", "-f", "--no-allow-other", "-o", options]
-        with log.open("wb") as output:
-            child = processes.start([*command, scratch.images, point], output)
-        try:
-            wait_until(lambda: child.poll() is not None or point in mounted(), 10)
-            minor = mounted().get(point)
-            if minor is None:
-                raise BenchmarkError(last_words(log) or "bindfs: no mount within 10 s")
+        command = ["bindfs", "-f", "--no-allow-other", "-o", options, str(scratch.images)]
+        log = scratch.root / "bindfs.log"
+        with daemon(self, processes, [*command, point], [point], log, 5) as (child, minors):
             yield Served(
                 files=[point / image.path.name for image in setup.images],
                 directory=point,
                 pid=child.pid,
-                connections=[minor],
+                connections=minors,
             )
-        finally:
-            processes.end(child, grace=5)
-            if not wait_until_gone(point, 0):
-                force_unmount(point)

@@ -12,9 +12,8 @@ from typing import Any
 
 from benchmarks.allowance import RATES, Limits
 from benchmarks.errors import BenchmarkError, NotMeasurableError
-from benchmarks.mounts import force_unmount, mounted, wait_until_gone
-from benchmarks.peers.base import Peer, Served, Setup, last_words
-from benchmarks.processes import Processes, wait, wait_until
+from benchmarks.peers.base import Peer, Served, Setup, daemon
+from benchmarks.processes import Processes
 from benchmarks.scratch import Scratch
 
 _DASHED = {"bps": "bps-total", "iops": "iops-total"} | {
@@ -123,31 +122,12 @@ class Qsd(Peer):
         for point in points:
             point.touch()
         log = scratch.root / "qsd.log"
-        with log.open("wb") as output:
-            child = processes.start(command_line(setup, points), output)
         try:
-            ready = wait_until(
-                lambda: child.poll() is not None or mounted().keys() >= set(points), 10
-            )
-            if not ready or child.poll() is not None:
-                said = last_words(log) or "no mount within 10 s"
-                raise BenchmarkError(f"qemu-storage-daemon: {said}")
-            minors = mounted()
-            yield Served(
-                files=points,
-                directory=directory,
-                pid=child.pid,
-                connections=[minors[point] for point in points],
-            )
-        finally:
             # At SIGTERM the filter is drained, which lets go what waits in it; but a request that
             # it handles while it handles another can hold that up for as long as the limit says.
-            child.terminate()
-            if not wait(child, 2):
-                for point in points:
-                    force_unmount(point)
-            processes.end(child, grace=2)
+            command = command_line(setup, points)
+            with daemon(self, processes, command, points, log, 2) as (child, minors):
+                yield Served(files=points, directory=directory, pid=child.pid, connections=minors)
+        finally:
             for point in points:
-                if not wait_until_gone(point, 0):
-                    force_unmount(point)
                 point.unlink(missing_ok=True)

@@ -10,11 +10,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from benchmarks.allowance import Limits
-from benchmarks.errors import BenchmarkError
-from benchmarks.mounts import answers, force_unmount, mounted, wait_until_gone
-from benchmarks.peers.base import Peer, Served, Setup, last_words
+from benchmarks.peers.base import Peer, Served, Setup, daemon
 from benchmarks.peers.installations import OWN, Installation
-from benchmarks.processes import Processes, wait_until
+from benchmarks.processes import Processes
 from benchmarks.scratch import Scratch
 
 CHECKOUT = "checkout:"
@@ -101,34 +99,21 @@ class Throttlefs(Peer):
         if setup.live or not is_uniform(setup):
             config.write_text(config_text(setup))
             command += ["--config", str(config)]
-        with log.open("wb") as output:
-            child = processes.start(command, output)
 
-        def reload(changed: Setup) -> None:
-            # Replaced as a whole: the daemon must not read half a file.
-            fresh = config.with_suffix(".new")
-            fresh.write_text(config_text(changed))
-            os.replace(fresh, config)
-            child.send_signal(signal.SIGHUP)
+        # SIGTERM opens the gates: what waits goes through, then the mount ends.
+        with daemon(self, processes, command, [point], log, 20) as (child, minors):
 
-        try:
-            wait_until(lambda: child.poll() is not None or point in mounted(), 15)
-            # Without a mount the directory itself answers, hence both questions in this order.
-            answered = answers(point, 10)
-            minor = mounted().get(point)
-            if minor is None or not answered:
-                raise BenchmarkError(last_words(log) or "throttlefs: no usable mount in time")
+            def reload(changed: Setup) -> None:
+                # Replaced as a whole: the daemon must not read half a file.
+                fresh = config.with_suffix(".new")
+                fresh.write_text(config_text(changed))
+                os.replace(fresh, config)
+                child.send_signal(signal.SIGHUP)
+
             yield Served(
                 files=[point / image.path.name for image in setup.images],
                 directory=point,
                 pid=child.pid,
-                connections=[minor],
+                connections=minors,
                 reload=reload if setup.live else None,
             )
-            if child.poll() is not None:
-                raise BenchmarkError(last_words(log) or f"throttlefs: exit {child.returncode}")
-        finally:
-            # SIGTERM opens the gates: what waits goes through, then the mount ends.
-            processes.end(child, grace=20)
-            if not wait_until_gone(point, 0):
-                force_unmount(point)
