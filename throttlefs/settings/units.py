@@ -1,4 +1,4 @@
-"""Sizes and rates as people write and read them: "1.5M" <-> 1572864, "1.2 MiB/s".
+"""Sizes, rates and times as people write and read them: "1.5M" <-> 1572864, "1.2 MiB/s", "5ms".
 
 Bytes count in powers of 1024, requests in powers of 1000, as K, M, G and T in either case.
 The arithmetic is exact: no value passes through a float unless it came as one.
@@ -36,6 +36,18 @@ _SUFFIXES: Final = "KMGT"
 _NUMBER: Final = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)([KMGTkmgt]?)")
 _LONGEST: Final = 64  # characters; no sensible number is longer, and int() refuses thousands
 _LARGEST_TEXT: Final = {BYTES_BASE: "10^15 (about 909T)", REQUESTS_BASE: "10^15 (1000T)"}
+_NANOSECONDS: Final = {
+    "ns": 1,
+    "us": 10**3,
+    "\N{MICRO SIGN}s": 10**3,
+    "\N{GREEK SMALL LETTER MU}s": 10**3,
+    "ms": 10**6,
+    "s": 10**9,
+    "min": 60 * 10**9,
+    "h": 3600 * 10**9,
+}
+_TIME_UNITS: Final = "units ns, us, ms, s, min, h"
+_DURATION: Final = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+) ?([^\W0-9_]*)")
 _PLAIN_REQUESTS: Final = 1_000_000  # from here on people read 1.5M more easily than the digits
 
 
@@ -149,6 +161,48 @@ def _parse_text(text: str, base: int) -> Fraction:
 
 def _too_large(written: object, base: int) -> UnitError:
     return UnitError(f"{quoted(written)} is too large; the largest value is {_LARGEST_TEXT[base]}")
+
+
+def parse_duration(value: str | int | float) -> int:
+    """Nanoseconds from "5ms", "1.5s" or "200us"; 0 needs no unit.
+
+    A fraction of a nanosecond is rounded to the nearest one, halves up.
+
+    Raises `UnitError` if the value is no such time, has no unit, is negative or over `MAX_VALUE`
+    ns, or is not 0 but would be rounded to 0.
+    """
+    text = value if isinstance(value, str) else repr(value)
+    if not text:
+        raise UnitError(f"the value is missing; write e.g. 5ms ({_TIME_UNITS})")
+    match = _DURATION.fullmatch(text) if len(text) <= _LONGEST else None
+    if match is None or (match[2] and match[2] not in _NANOSECONDS):
+        if re.fullmatch(r"-[0-9.]+[a-z]*", text):
+            raise UnitError(f"{quoted(text)} is negative; the smallest value is 0")
+        raise UnitError(f"{quoted(value)} is not a time; write e.g. 5ms ({_TIME_UNITS})")
+    exact = Fraction(match[1])
+    if not match[2] and exact:
+        raise UnitError(f"{quoted(value)} has no unit; write e.g. {match[1]}ms ({_TIME_UNITS})")
+    exact *= _NANOSECONDS.get(match[2], 0)
+    if exact > MAX_VALUE:
+        raise UnitError(f"{quoted(value)} is too long; the longest time is 10^15 ns (277h)")
+    rounded = math.floor(exact + Fraction(1, 2))
+    if exact and not rounded:
+        raise UnitError(f"{quoted(value)} is less than half a nanosecond")
+    return rounded
+
+
+def format_duration(nanoseconds: int) -> str:
+    """The shortest exact form of a time, which `parse_duration` reads back: "1.5ms", "0"."""
+    if not nanoseconds:
+        return "0"
+    for unit in ("h", "min", "s", "ms", "us"):
+        thousandths, rest = divmod(nanoseconds * 1000, _NANOSECONDS[unit])
+        # Fractions of minutes are hard to read.
+        if nanoseconds >= _NANOSECONDS[unit] and not rest:
+            whole, fraction = divmod(thousandths, 1000)
+            if not fraction or unit not in ("h", "min"):
+                return f"{whole}" + (f".{fraction:03d}".rstrip("0") if fraction else "") + unit
+    return f"{nanoseconds}ns"
 
 
 def format_bytes(value: Rate) -> str:

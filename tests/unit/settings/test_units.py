@@ -306,3 +306,77 @@ def test_what_is_nested_too_deep_to_be_printed_is_quoted_too():
     for _ in range(100_000):
         nested = {"a": nested}
     assert units.quoted(nested) == "a value nested too deep"
+
+
+@pytest.mark.parametrize(
+    ("value", "nanoseconds"),
+    [
+        ("5ms", 5_000_000),
+        ("5 ms", 5_000_000),
+        ("200us", 200_000),
+        ("1.5s", 1_500_000_000),
+        (".5us", 500),
+        ("7\N{MICRO SIGN}s", 7000),
+        ("7\N{GREEK SMALL LETTER MU}s", 7000),
+        ("3ns", 3),
+        ("2min", 120 * 10**9),
+        ("1h", 3600 * 10**9),
+        ("0.5ns", 1),
+        ("0", 0),
+        ("0.0", 0),
+        ("0ms", 0),
+        (0, 0),
+        (0.0, 0),
+    ],
+)
+def test_durations(value, nanoseconds):
+    assert units.parse_duration(value) == nanoseconds
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("", "the value is missing; write e.g. 5ms"),
+        ("5", "'5' has no unit; write e.g. 5ms (units ns, us, ms, s, min, h)"),
+        (5, "'5' has no unit; write e.g. 5ms"),
+        (0.25, "'0.25' has no unit; write e.g. 0.25ms"),
+        ("5m", "'5m' is not a time; write e.g. 5ms"),
+        ("ms", "'ms' is not a time"),
+        ("1e3ms", "'1e3ms' is not a time"),
+        ("-5ms", "'-5ms' is negative; the smallest value is 0"),
+        (-5, "'-5' is negative; the smallest value is 0"),
+        ("0.4ns", "'0.4ns' is less than half a nanosecond"),
+        ("278h", "'278h' is too long; the longest time is 10^15 ns (277h)"),
+        (True, "'True' is not a time"),
+        (float("nan"), "'nan' is not a time"),
+        (None, "'None' is not a time"),
+        ("9" * 100 + "s", "'9999999999999999999999999999999999999...' is not a time"),
+    ],
+)
+def test_wrong_durations(value, message):
+    with pytest.raises(UnitError) as caught:
+        units.parse_duration(value)
+    assert str(caught.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("nanoseconds", "text"),
+    [
+        (0, "0"),
+        (5_000_000, "5ms"),
+        (1_500_000, "1.5ms"),
+        (200_000, "200us"),
+        (1_234_567, "1234.567us"),
+        (1_234_567_891, "1234567.891us"),
+        (90 * 10**9, "90s"),
+        (120 * 10**9, "2min"),
+        (3600 * 10**9, "1h"),
+    ],
+)
+def test_durations_are_shown(nanoseconds, text):
+    assert units.format_duration(nanoseconds) == text
+
+
+@given(st.integers(0, MAX_VALUE))
+def test_durations_are_read_back(nanoseconds):
+    assert units.parse_duration(units.format_duration(nanoseconds)) == nanoseconds
