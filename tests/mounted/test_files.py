@@ -146,20 +146,6 @@ def test_locks_hold_between_programs_of_the_mount(mounted: Mounted) -> None:
             fcntl.flock(two, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-def test_shared_mmap_needs_auto_cache(make_mount: MountFactory) -> None:
-    mounted = make_mount()
-    (mounted.source / "f").write_bytes(b"x" * 8192)
-    with open(mounted.path / "f", "r+b") as file:
-        with pytest.raises(OSError) as info:
-            mmap.mmap(file.fileno(), 8192)
-        assert info.value.errno == errno.ENODEV
-    cached = make_mount("auto_cache", source=mounted.source, target=mounted.path.parent / "cached")
-    with open(cached.path / "f", "r+b") as file, mmap.mmap(file.fileno(), 8192) as mapping:
-        mapping[100:105] = b"hello"
-        mapping.flush()
-    assert (mounted.source / "f").read_bytes()[100:105] == b"hello"
-
-
 @needs_root("mount a small filesystem")
 def test_a_full_disk_says_enospc_and_the_mount_lives_on(
     make_mount: MountFactory, tmp_path: Path

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import glob
+import json
 import os
 import random
 import shutil
+import signal
 import sqlite3
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -15,13 +18,23 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import MountFactory, clear_away, run_throttlefs
+from tests.peers.committer import DATABASES
+from tests.support import Mounted, MountFactory, clear_away, run_throttlefs, wait_for
+from throttlefs.host import runtime
+
+
+def needs_shared_mmap(mounted: Mounted) -> None:
+    shown = json.loads(run_throttlefs("show", "--json", mounted.path).stdout)
+    if not shown["features"]["shared-mmap"]:
+        pytest.skip("the kernel has no shared mmap past the page cache (before Linux 6.6)")
 
 
 @pytest.mark.parametrize("mode", ["delete", "truncate", "wal"])
 def test_sqlite(make_mount: MountFactory, rng: random.Random, mode: str) -> None:
-    """WAL shares memory among its users, which takes auto_cache; the other modes do not."""
-    mounted = make_mount("iops_wr=2000" + (",auto_cache" if mode == "wal" else ""))
+    """WAL shares memory among its users, by a shared mapping; the other modes do not."""
+    mounted = make_mount("iops_wr=2000")
+    if mode == "wal":
+        needs_shared_mmap(mounted)
     path = mounted.path / "data.db"
     with sqlite3.connect(path, isolation_level=None) as database:
         assert database.execute(f"PRAGMA journal_mode={mode}").fetchone() == (mode,)
@@ -52,6 +65,47 @@ def test_sqlite_commits_at_the_pace_of_the_limit(make_mount: MountFactory) -> No
         database.execute("INSERT INTO t VALUES (?)", (number,))
     assert time.monotonic() - began > 0.2, "each commit is three writes or more"
     database.close()
+
+
+@pytest.mark.parametrize("victim", ["program", "daemon"])
+@pytest.mark.parametrize("database", DATABASES)
+def test_what_was_committed_outlives_kill_9(
+    make_mount: MountFactory, database: str, victim: str
+) -> None:
+    """A database is killed amid its transactions, or loses its disk: it recovers on the mount."""
+    mounted = make_mount("bps=20M,iops=3000")
+    needs_shared_mmap(mounted)
+    directory = mounted.path / "data"
+    directory.mkdir()
+    committed = 0
+    for most in (40, 30):
+        program = subprocess.Popen(
+            [sys.executable, "-m", "tests.peers.committer", database, directory],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert program.stdout is not None
+        for _ in range(most):
+            committed = int(program.stdout.readline())
+        if victim == "program":
+            program.kill()
+        else:
+            os.kill(mounted.pid, signal.SIGKILL)
+            wait_for(lambda: not mounted_runs(mounted))  # noqa: B023
+        committed = max([committed, *map(int, program.stdout.read().split())])
+        program.wait(60)
+        if victim == "daemon":
+            assert run_throttlefs("umount", mounted.path).returncode == 0
+            mounted = make_mount("bps=20M,iops=3000")
+        found = DATABASES[database].read(str(directory))
+        assert found[:committed] == list(range(1, committed + 1))
+        assert len(found) <= committed + 1, "at most the one that was under way"
+    mounted.umount()
+    assert DATABASES[database].read(str(mounted.source / "data")) == found
+
+
+def mounted_runs(mounted: Mounted) -> bool:
+    return runtime.process_start_time(mounted.pid) is not None
 
 
 def postgres_programs() -> str | None:

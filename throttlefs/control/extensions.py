@@ -55,7 +55,8 @@ _AT_A_TIME: Final = 5
 class ExtensionCommands:
     """The commands that QEMU lacks.
 
-    *reload* raises `ThrottlefsError` if it changed nothing; *counts* says what the daemon holds.
+    *reload* raises `ThrottlefsError` if it changed nothing; *counts* says what the daemon holds,
+    *features* what programs may do on the mount.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class ExtensionCommands:
         tuner: Tuner,
         reload: Callable[[], Awaitable[None]],
         counts: Callable[[], Mapping[str, int | None]],
+        features: Callable[[], Mapping[str, bool]],
     ) -> None:
         self._facts = facts
         self._images = images
@@ -73,6 +75,7 @@ class ExtensionCommands:
         self._tuner = tuner
         self._reload = reload
         self._counts = counts
+        self._features = features
 
     def register(self, table: CommandTable) -> None:
         """Add them all to *table*."""
@@ -118,6 +121,7 @@ class ExtensionCommands:
             "source": self._facts.source,
             "target": self._facts.target,
             "gates-open": throttle.gates_open,
+            "features": dict(self._features()),
             "counts": dict(self._counts()),
             "default": _shown(policy_state(self._governor.policy.default), "group"),
             "groups": [

@@ -34,6 +34,7 @@ class Control:
         statistics: Statistics,
         reload: Callable[[], Awaitable[None]],
         counts: Callable[[], Mapping[str, int | None]],
+        features: Callable[[], Mapping[str, bool]],
     ) -> None:
         self.images = Images(inodes, governor, statistics)
         self.tuner = Tuner(governor, self.images.is_open)
@@ -42,7 +43,9 @@ class Control:
         table = CommandTable()
         QemuCommands(facts, self.images, self.tuner, self._quit).register(table)
         ObjectCommands(governor, self.tuner).register(table)
-        ExtensionCommands(facts, self.images, governor, self.tuner, reload, counts).register(table)
+        ExtensionCommands(
+            facts, self.images, governor, self.tuner, reload, counts, features
+        ).register(table)
         self.server = ControlServer(table.run)
 
     def _quit(self) -> None:

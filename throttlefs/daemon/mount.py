@@ -29,7 +29,8 @@ from throttlefs.fuse import privileges
 from throttlefs.fuse.attributes import Presentation, Pyfuse3Attributes, WireAttributes
 from throttlefs.fuse.channel import Channel
 from throttlefs.fuse.deleted import let_go_of_deleted
-from throttlefs.fuse.handshake import open_fuse_descriptors, shake_hands
+from throttlefs.fuse.handshake import Agreement, open_fuse_descriptors, shake_hands
+from throttlefs.fuse.holes import KernelPages
 from throttlefs.fuse.inodes import InodeTable
 from throttlefs.fuse.limit_attributes import LimitAttributes
 from throttlefs.fuse.loop import SessionLoop
@@ -53,6 +54,9 @@ if TYPE_CHECKING:
     from .metrics_server import MetricsServer
 
 log = logging.getLogger("throttlefs")
+
+_MOST_WRITE_BACKS = 1000
+"""Threads in which SEEK_DATA and SEEK_HOLE may wait for a write-back: one for each file."""
 
 _MAX_REQUESTS = 10_000
 """The most requests under way at once; most of them wait for their limit."""
@@ -137,6 +141,8 @@ class _Mount:
         self._throttle = governor.throttle
         self._engine = engine
         self._pool = BlockingPool()
+        self._write_backs = BlockingPool(name="write back", at_most=_MOST_WRITE_BACKS)
+        self._kernel_pages = KernelPages(self._write_backs.run)
         self._started = trio.Event()
         self._reloading = trio.Lock()
         cache = CacheMode(options.cache)
@@ -144,7 +150,13 @@ class _Mount:
         facts = MountFacts(paths.source, paths.target, options.read_only, cache)
         statistics = Statistics()
         self._control = Control(
-            facts, inodes, governor, statistics, self._restore_policy, self._counts
+            facts,
+            inodes,
+            governor,
+            statistics,
+            self._restore_policy,
+            self._counts,
+            self._features,
         )
         self._metrics: MetricsServer | None = None
         self._operations = Operations(
@@ -155,6 +167,7 @@ class _Mount:
             statistics,
             engine,
             self._pool.run,
+            self._kernel_pages,
             cache=cache,
             auto_cache=options.auto_cache,
             noatime=options.noatime,
@@ -165,6 +178,7 @@ class _Mount:
             on_init=self._handshake_began,
         )
         self._libfuse_fd = -1
+        self._agreement = Agreement()
         self._loop: SessionLoop | None = None
         self._entry: MountEntry | None = None
         self._drain = Drain(
@@ -196,6 +210,14 @@ class _Mount:
         """Counts of what the daemon holds. pyfuse3's own loop does not count its requests."""
         waiting = None if self._loop is None else self._loop.waiting
         return {**self._operations.counts(), "requests": waiting}
+
+    def _features(self) -> dict[str, bool]:
+        """What programs may do on this mount because its kernel allows it; see docs/control.md."""
+        auto_cache = self._request.options.auto_cache
+        return {
+            "shared-mmap": auto_cache or self._agreement.shared_mmap,
+            "parallel-writes": not auto_cache and self._agreement.parallel_writes,
+        }
 
     def _serve_sockets(self, nursery: trio.Nursery) -> None:
         if self._entry is not None:
@@ -281,14 +303,17 @@ class _Mount:
         os.set_blocking(fd, False)
         loop = SessionLoop(
             self._throttle.dispatcher,
-            (self._engine, self._pool),
+            (self._engine, self._pool, self._write_backs),
             self._operations.has_room,
             self._throttle.open_gates,
             threads_work=self._pool.is_at_work,
         )
         self._loop = loop
         try:
-            agreement = await shake_hands(self._libfuse_fd, fd)
+            wants_mmap = not self._request.options.no_mmap
+            self._agreement = agreement = await shake_hands(self._libfuse_fd, fd, wants_mmap)
+            self._operations.agreed(agreement)
+            self._kernel_pages.fd = fd
             channel = Channel(
                 fd,
                 self._operations,
@@ -319,6 +344,7 @@ class _Mount:
             runtime.write_record(self._request.state, self._entry, paths.source, paths.target)
         fusectl.warn_of_request_timeouts()
         log.info("mounted %s on %s", paths.source, paths.target)
+        log.info("this mount has %s", _listed(self._features()))
         ready()
 
     # -- the limits ------------------------------------------------------------------------
@@ -335,3 +361,8 @@ class _Mount:
             )
             self._governor.reload(policy, self._inodes.path_of)
         log.info("reloaded the limits")
+
+
+def _listed(features: dict[str, bool]) -> str:
+    """ "shared-mmap, no parallel-writes"."""
+    return ", ".join(name if has else f"no {name}" for name, has in features.items())

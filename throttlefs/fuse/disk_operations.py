@@ -15,11 +15,17 @@ from typing import Final, TypeVar
 import pyfuse3
 
 from throttlefs.host import syscalls
+from throttlefs.settings.cachemode import CacheMode
 from throttlefs.throttle import READ, WRITE
 
 from . import privileges
+from .attributes import Attributes
 from .contents import ContentOperations
 from .handle import Handle
+from .holes import KernelPages, Place, seek
+from .inode_operations import RunInThread
+from .inodes import InodeTable
+from .limit_attributes import LimitAttributes
 
 T = TypeVar("T")
 
@@ -36,6 +42,19 @@ _COPY_MOST: Final = 1 << 30
 
 class DiskOperations(ContentOperations):
     """Operations for which pyfuse3 has no handler; our own server has them."""
+
+    def __init__(
+        self,
+        inodes: InodeTable,
+        attributes: Attributes,
+        limit_attributes: LimitAttributes,
+        in_thread: RunInThread,
+        cache: CacheMode,
+        max_inflight: int,
+        kernel_pages: KernelPages,
+    ) -> None:
+        super().__init__(inodes, attributes, limit_attributes, in_thread, cache, max_inflight)
+        self._kernel_pages = kernel_pages
 
     async def fallocate(
         self, fh: int, offset: int, length: int, mode: int, ctx: pyfuse3.RequestContext
@@ -57,11 +76,25 @@ class DiskOperations(ContentOperations):
     async def lseek(self, fh: int, offset: int, whence: int) -> int:
         """The place of the next data or hole from *offset* on (SEEK_DATA, SEEK_HOLE; lseek(2)).
 
+        What programs wrote through a shared mapping may still be in the page cache of the mount,
+        and SRC may have a hole there. So a hole of a file that somebody may write to is looked at
+        twice, and what is in the cache is written back in between.
+
         Costs nothing. Raises `OSError`, ENXIO if there is none.
         """
         handle = self._handles[fh]
-        found = await self._in_thread(os.lseek, handle.fd, offset, whence, owner=handle.uid)
-        return int(found)
+        place = await self._seek(handle, offset, whence)
+        if handle.inode.writers:
+            while place.hole is not None:
+                await self._kernel_pages.write_back(handle.inode.number, place.hole)
+                before, place = place, await self._seek(handle, offset, whence)
+                if place == before:
+                    break
+        return place.offset()
+
+    async def _seek(self, handle: Handle, offset: int, whence: int) -> Place:
+        found: Place = await self._in_thread(seek, handle.fd, offset, whence, owner=handle.uid)
+        return found
 
     async def copy_file_range(
         self,

@@ -24,14 +24,25 @@ _DEFAULT_MAX_WRITE = 1 << 20
 """Bytes: libfuse and the kernel agree on this, unless fs.fuse.max_pages_limit is raised."""
 
 
+_WITH_PARALLEL_WRITES = 38
+_WITH_BOTH = 40
+"""Minor versions of the protocol: FOPEN_PARALLEL_DIRECT_WRITES came with 7.38 (Linux 6.2), and
+goes together with shared mmap from 7.40 on (Linux 6.9). Linux 6.6 to 6.8 (7.39) have one of the
+two: they make all writes of a file exclusive if shared mmap was agreed on."""
+
+
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """The result of the handshake between libfuse and the kernel."""
+    """The result of the handshake with the kernel; without arguments: of one with none of it."""
 
-    max_write: int
+    max_write: int = _DEFAULT_MAX_WRITE
     """Bytes: the largest write."""
-    has_long_setxattr: bool
+    has_long_setxattr: bool = False
     """Whether a SETXATTR has flags of its own (FUSE_SETXATTR_EXT)."""
+    shared_mmap: bool = False
+    """Whether files that are opened past the page cache can be mapped shared."""
+    parallel_writes: bool = False
+    """Whether the kernel sends writes of one file side by side."""
 
 
 def open_fuse_descriptors() -> set[int]:
@@ -47,11 +58,11 @@ def open_fuse_descriptors() -> set[int]:
     return found
 
 
-async def shake_hands(libfuse_fd: int, kernel_fd: int) -> Agreement:
+async def shake_hands(libfuse_fd: int, kernel_fd: int, wants_mmap: bool) -> Agreement:
     """Pass INIT on and its reply back: ``pyfuse3.init`` has mounted with *libfuse_fd*.
 
-    *kernel_fd* is a duplicate of it that does not block. Raises `OSError` if the kernel ends the
-    mount before that.
+    *kernel_fd* is a duplicate of it that does not block. *wants_mmap* is as in `amend_init`. Raises
+    `OSError` if the kernel ends the mount before that.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, theirs:
@@ -64,14 +75,14 @@ async def shake_hands(libfuse_fd: int, kernel_fd: int) -> Agreement:
                 agreement = None
                 while agreement is None:
                     await trio.lowlevel.wait_readable(kernel_fd)
-                    agreement = await _pass_init(kernel_fd, ours)
+                    agreement = await _pass_init(kernel_fd, ours, wants_mmap)
                 pyfuse3.terminate()
         finally:
             os.dup2(kernel_fd, libfuse_fd, inheritable=False)
     return agreement
 
 
-async def _pass_init(kernel_fd: int, libfuse: socket.socket) -> Agreement | None:
+async def _pass_init(kernel_fd: int, libfuse: socket.socket, wants_mmap: bool) -> Agreement | None:
     """Pass one INIT on and its reply back; None if the kernel will ask again."""
     try:
         request = os.read(kernel_fd, _MESSAGE_MAX + (64 << 10))
@@ -83,19 +94,40 @@ async def _pass_init(kernel_fd: int, libfuse: socket.socket) -> Agreement | None
     libfuse.send(request)
     await trio.lowlevel.wait_readable(libfuse)
     reply = bytearray(libfuse.recv(_MESSAGE_MAX))
-    agreement = amend_init(reply)
+    agreement = amend_init(request, reply, wants_mmap)
     os.write(kernel_fd, reply)
     return agreement
 
 
-def amend_init(reply: bytearray) -> Agreement | None:
-    """Let *reply* leave the umask to us, who know of default ACLs; returns what it agrees to.
+def amend_init(request: bytes, reply: bytearray, wants_mmap: bool) -> Agreement | None:
+    """Agree in *reply* to what libfuse does not know; returns what kernel and daemon agreed on.
 
-    None if libfuse wants another version of the protocol; the kernel will ask again.
+    The umask is left to us, who know of default ACLs. Shared mmap is agreed on if the kernel offers
+    it in *request* and *wants_mmap*. None if libfuse wants another version of the protocol; the
+    kernel will ask again.
     """
     if len(reply) < wire.MAX_WRITE_AT + wire.UINT32.size:
         return None
     (flags,) = wire.UINT32.unpack_from(reply, wire.INIT_FLAGS_AT)
-    wire.UINT32.pack_into(reply, wire.INIT_FLAGS_AT, flags | wire.DONT_MASK)
+    flags |= wire.DONT_MASK
+    padded = request.ljust(wire.INIT_IN.size, b"\0")  # old kernels have no flags2
+    _, minor, _, offered, offered2 = wire.INIT_IN.unpack_from(padded)
+    has_mmap = bool(
+        wants_mmap
+        and offered & wire.INIT_EXT
+        and offered2 & wire.DIRECT_IO_ALLOW_MMAP
+        and len(reply) >= wire.INIT_FLAGS2_AT + wire.UINT32.size
+    )
+    if has_mmap:
+        flags |= wire.INIT_EXT
+        (flags2,) = wire.UINT32.unpack_from(reply, wire.INIT_FLAGS2_AT)
+        flags2 |= wire.DIRECT_IO_ALLOW_MMAP
+        wire.UINT32.pack_into(reply, wire.INIT_FLAGS2_AT, flags2)
+    wire.UINT32.pack_into(reply, wire.INIT_FLAGS_AT, flags)
     (max_write,) = wire.UINT32.unpack_from(reply, wire.MAX_WRITE_AT)
-    return Agreement(max(max_write, _DEFAULT_MAX_WRITE), bool(flags & wire.SETXATTR_EXT))
+    return Agreement(
+        max_write=max(max_write, _DEFAULT_MAX_WRITE),
+        has_long_setxattr=bool(flags & wire.SETXATTR_EXT),
+        shared_mmap=has_mmap,
+        parallel_writes=minor >= (_WITH_BOTH if has_mmap else _WITH_PARALLEL_WRITES),
+    )

@@ -26,6 +26,8 @@ from .attributes import Attributes, Entry
 from .closer import Closer
 from .disk_operations import DiskOperations
 from .handle import Handle
+from .handshake import Agreement
+from .holes import KernelPages
 from .inode import Inode
 from .inode_operations import RunInThread
 from .inodes import PATH_FLAGS, InodeTable
@@ -33,8 +35,6 @@ from .limit_attributes import LimitAttributes
 from .shares import Shares
 
 log = logging.getLogger("throttlefs")
-
-_PAST_THE_CACHE = wire.FOPEN_DIRECT_IO | wire.FOPEN_PARALLEL_DIRECT_WRITES
 
 # Flags that the kernel has already acted on, or that belong to the program's descriptor only.
 _NOT_PASSED_ON = os.O_CREAT | os.O_EXCL | os.O_NOCTTY | os.O_NOFOLLOW | os.O_DIRECT | os.O_NONBLOCK
@@ -52,6 +52,7 @@ class Operations(DiskOperations):
         statistics: Statistics,
         engine: Engine,
         in_thread: RunInThread,
+        kernel_pages: KernelPages,
         *,
         cache: CacheMode,
         auto_cache: bool,
@@ -62,13 +63,17 @@ class Operations(DiskOperations):
         covers_source: bool,
         on_init: Callable[[], None],
     ) -> None:
-        super().__init__(inodes, attributes, limit_attributes, in_thread, cache, max_inflight)
+        super().__init__(
+            inodes, attributes, limit_attributes, in_thread, cache, max_inflight, kernel_pages
+        )
         self._listings = {}
         self._shares = Shares(handle_descriptors=2 if cache.direct else 1)
         self._governor = governor
         self._statistics = statistics
         self._engine = engine
         self._auto_cache = auto_cache
+        # Unless auto_cache is given, requests must not end in the page cache of the mount.
+        self._open_flags = 0 if auto_cache else wire.FOPEN_DIRECT_IO
         self._noatime = noatime
         self._nodiratime = nodiratime
         self._source = os.fsencode(source)
@@ -83,6 +88,11 @@ class Operations(DiskOperations):
     def init(self) -> None:
         """Note that FUSE_INIT has arrived: the kernel is about to send requests."""
         self._on_init()
+
+    def agreed(self, agreement: Agreement) -> None:
+        """Note what kernel and daemon have agreed on, before the first request."""
+        if agreement.parallel_writes and not self._auto_cache:
+            self._open_flags |= wire.FOPEN_PARALLEL_DIRECT_WRITES
 
     def close(self) -> None:
         """Free what the handlers hold beside open files."""
@@ -304,8 +314,7 @@ class Operations(DiskOperations):
         self._handles[fd] = Handle(inode, fd, image, file, statistics, in_full, may_write, uid)
         inode.handle_fds.append(fd)
         inode.writers += may_write
-        # Unless auto_cache is given, requests must not end in the page cache of the mount.
-        open_flags = 0 if self._auto_cache else _PAST_THE_CACHE
+        open_flags = self._open_flags
         if self._devices.learn(inode.key[0], fd):
             open_flags |= wire.FOPEN_NOFLUSH
         return OpenFile(fd, open_flags)

@@ -173,7 +173,24 @@ FOPEN_PARALLEL_DIRECT_WRITES: Final = 1 << 6
 FOPEN_NOFLUSH: Final = 1 << 5
 """Send no FLUSH when the file is closed (Linux 5.16; older kernels send it)."""
 
+# -- notifications -------------------------------------------------------------------------
+
+NOTIFY_INVAL_INODE: Final = 2
+"""``FUSE_NOTIFY_INVAL_INODE``: the kernel's pages of an inode are out of date. It writes back those
+that programs have changed, and forgets them all."""
+
+_NOTIFY_INVAL_INODE: Final = struct.Struct("=IiQQqq")
+
+NOTIFY_INVAL_INODE_SIZE: Final = _NOTIFY_INVAL_INODE.size
+
+notify_inval_inode: Final = _NOTIFY_INVAL_INODE.pack
+"""A ``fuse_out_header`` and a ``fuse_notify_inval_inode_out``: length in bytes, the kind, 0;
+nodeid, offset and length (bytes) of the pages."""
+
 # -- INIT ----------------------------------------------------------------------------------
+
+INIT_IN: Final = struct.Struct("=40xIIIII")
+"""A ``fuse_in_header`` and what follows in an INIT: major, minor, max_readahead, flags, flags2."""
 
 INIT_MINOR_AT: Final = 20
 INIT_FLAGS_AT: Final = 28
@@ -187,3 +204,12 @@ DONT_MASK: Final = 1 << 6
 
 SETXATTR_EXT: Final = 1 << 29
 """A ``fuse_setxattr_in`` has flags of its own."""
+
+INIT_EXT: Final = 1 << 30
+"""There are more flags, in flags2."""
+
+INIT_FLAGS2_AT: Final = 48
+"""The place in the reply to INIT of flags2."""
+
+DIRECT_IO_ALLOW_MMAP: Final = 1 << (36 - 32)
+"""In flags2: files opened with FOPEN_DIRECT_IO can be mapped shared (Linux 6.6)."""

@@ -116,7 +116,7 @@ def _subtype(name: str, value: str) -> str:
     return value
 
 
-SWITCHES: Final = ("nonempty", "auto_cache")
+SWITCHES: Final = ("nonempty", "auto_cache", "no_mmap")
 """The options of throttlefs itself that take no value."""
 
 VALUES: Final[dict[str, tuple[Callable[[str, str], Any], str]]] = {

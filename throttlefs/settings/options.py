@@ -32,7 +32,8 @@ OPTION_HELP: Final = {
     "attr_timeout=SECONDS": "how long the kernel may keep attributes (default 1)",
     "entry_timeout=SECONDS": "how long the kernel may keep names (default 1)",
     "nonempty": "mount over a directory or file that is not empty",
-    "auto_cache": "use the page cache, which mmap needs; writes and what misses it are limited",
+    "auto_cache": "use the page cache of the mount; writes and what misses it are limited",
+    "no_mmap": "refuse shared mmap: Linux 6.6 to 6.8 write one file side by side only with this",
     "cache=MODE": "how the images behind are cached: "
     + ", ".join(CACHE_MODES)
     + f" (default {CACHE_MODES[0]})",
@@ -70,6 +71,7 @@ class MountOptions:
     """Seconds."""
     nonempty: bool = False
     auto_cache: bool = False
+    no_mmap: bool = False
     cache: str = CACHE_MODES[0]
     """One of `CACHE_MODES`."""
     engine: str = ENGINES[0]

@@ -69,7 +69,13 @@ class Mount:
         ObjectCommands(self.governor, tuner).register(self.table)
         self.counts: dict[str, int | None] = {"inodes": 1, "handles": 0}
         ExtensionCommands(
-            facts, images, self.governor, tuner, self._reload, lambda: self.counts
+            facts,
+            images,
+            self.governor,
+            tuner,
+            self._reload,
+            lambda: self.counts,
+            lambda: {"shared-mmap": True},
         ).register(self.table)
 
     def _end(self) -> None:
