@@ -74,7 +74,8 @@ def _value_after(option: str, args: Sequence[str]) -> str:
 def _refuse_stray_words(ctx: click.Context) -> None:
     """Refuse options among the paths, and words after them. Raises `UsageError` or click's own."""
     paths = [ctx.params[name] for name in ("source", "target") if name in ctx.params]
-    stray = [word for word in (*paths, *ctx.args) if _is_option(word, word in ctx.args)]
+    words = [word for word in (*paths, *ctx.args) if word is not None]
+    stray = [word for word in words if _is_option(word, word in ctx.args)]
     if stray:
         raise UsageError(
             f"{stray[0]} is no path: limits and mount options go into -o: -o {','.join(stray)}"

@@ -7,11 +7,10 @@ import os
 import signal
 import sys
 from collections.abc import Iterable
-from dataclasses import replace
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
-from click.shell_completion import CompletionItem, get_completion_class
+from click.shell_completion import get_completion_class
 
 from throttlefs import __version__
 from throttlefs.errors import ThrottlefsError, UsageError
@@ -21,32 +20,12 @@ from throttlefs.settings.limits import LIMIT_HELP, RATES
 from .control import COMMANDS, MountPath
 from .hints import MountOptionsCommand
 from .mount8 import with_subcommand
-from .text import message_text, write_anything
+from .mounting import MountCall, held_text, mount_options, start_in_background
+from .running import run
+from .text import message_text, name_text, write_anything
 
 _PROGRAM = "throttlefs"
 _OUTPUT_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
-
-
-class _OptionString(click.ParamType):  # type: ignore[type-arg]  # generic only in newer click
-    """The value of -o; completes the last option of the list."""
-
-    name = "opts"
-
-    def shell_complete(
-        self, ctx: click.Context, param: click.Parameter, incomplete: str
-    ) -> list[CompletionItem]:
-        from throttlefs.settings.options import OPTION_HELP
-
-        before, comma, last = incomplete.rpartition(",")
-        known = {f"{name}=": text for name, text in LIMIT_HELP.items()}
-        for form, text in OPTION_HELP.items():
-            name, equals, _ = form.partition("=")
-            known[name + equals] = text
-        return [
-            CompletionItem(before + comma + name, help=text)
-            for name, text in known.items()
-            if name.startswith(last)
-        ]
 
 
 def _table(rows: Iterable[tuple[str, str]]) -> str:
@@ -117,108 +96,73 @@ def cli() -> None:
 @cli.command(cls=_MountCommand, short_help="Show SRC at DST, held to limits.")
 @click.argument("source", metavar="SRC", type=MountPath())
 @click.argument("target", metavar="DST", type=MountPath())
-@click.option(
-    "-o",
-    "opts",
-    metavar="OPTS",
-    type=_OptionString(),
-    multiple=True,
-    help="Limits and mount options, separated by commas.",
-)
+@mount_options
 @click.option("-f", "--foreground", is_flag=True, help="Stay in the foreground; log to stderr.")
 @click.option(
-    "--config",
-    metavar="FILE",
-    type=click.Path(dir_okay=False),
-    help="Limits by path, and groups, from this TOML file; wins over -o config=FILE.",
+    "--end-with",
+    metavar="PID",
+    help="End the mount when process PID ends; what is still open a second later fails.",
 )
-@click.option(
-    "--qmp",
-    metavar="unix:PATH",
-    help="One more control socket, at PATH; every mount has one in the runtime directory. QEMU's "
-    ",server=on,wait=off may follow.",
-)
-@click.option(
-    "--log-file",
-    type=click.Path(dir_okay=False),
-    help="Log to this file (a background mount logs to the system's log else).",
-)
-@click.option("-v", "--verbose", is_flag=True, help="Log in more detail.")
-def mount(
-    source: str,
-    target: str,
-    opts: tuple[str, ...],
-    foreground: bool,
-    config: str | None,
-    qmp: str | None,
-    log_file: str | None,
-    verbose: bool,
-) -> None:
+def mount(source: str, target: str, foreground: bool, end_with: str | None, **call: Any) -> None:
     """Show the files of SRC at DST and hold them to limits (see _mount_help)."""
     from_outside = beside_standard()  # nothing has been opened yet
-    from throttlefs.daemon.logs import set_up_logging
-    from throttlefs.host.paths import check_log_file, check_paths, check_visible
-    from throttlefs.settings.option_values import OptionError
-    from throttlefs.settings.options import parse_options
-    from throttlefs.settings.qmp_address import parse_qmp_address
+    from throttlefs.host.owner import parse_owner
 
-    try:
-        options = parse_options(list(opts))
-        qmp_path = None if qmp is None else os.path.abspath(parse_qmp_address(qmp))
-    except OptionError as exc:
-        raise UsageError(str(exc)) from None
-    if config is not None or options.config is not None:
-        # Absolute, because the daemon has another working directory.
-        options = replace(options, config=os.path.abspath(config or options.config or ""))
-    paths = check_paths(source, target, options.nonempty)
-    log_path = None if log_file is None else os.path.abspath(log_file)
-    if log_path is not None:
-        check_log_file(paths, log_path)
-    if qmp_path is not None:
-        check_visible(paths, "the socket", qmp_path, "choose a place outside of it")
-    set_up_logging(foreground, log_path, verbose)
-
-    # Late: pyfuse3 and trio take most of the start-up time, and a typo need not wait for them.
-    from throttlefs.daemon.background import DaemonDiedError, run_in_background
-    from throttlefs.daemon.environment import check_environment
-    from throttlefs.daemon.mount import MountRequest, serve_mount
-    from throttlefs.host.notify import notify
-    from throttlefs.host.runtime import runtime_directory
-    from throttlefs.host.unmounting import clear_dead_mount
-    from throttlefs.policy.loading import read_policy
-
-    check_environment(options)
-    state = os.path.realpath(runtime_directory())
-    check_visible(paths, "the runtime directory", state, "set XDG_RUNTIME_DIR to another place")
-    read_policy(options)
-    request = MountRequest(paths, options, state, qmp_path)
+    owner = None if end_with is None else parse_owner(end_with)
+    request = MountCall(**call).prepare(source, target, owner, foreground)
     if foreground:
+        from throttlefs.daemon.mount import serve_mount
+        from throttlefs.host.notify import notify
+
         raise SystemExit(serve_mount(request, lambda: notify("READY=1")))
-    try:
-        run_in_background(lambda ready: serve_mount(request, ready), from_outside)
-    except DaemonDiedError:
-        clear_dead_mount(paths.target)
-        raise
+    start_in_background(request, from_outside)
+    if sys.stdout.isatty():
+        from .presentation import mount_text
+
+        held = held_text(request.options)
+        shown = mount_text(source, target)
+        print(f"{shown}, held to {name_text(held)}" if held else f"{shown}, without limits")
 
 
-@cli.command(short_help="End a mount.")
-@click.argument("target", metavar="DST", type=MountPath())
+@cli.command(short_help="End mounts.")
+@click.argument("targets", metavar="DST...", nargs=-1, type=MountPath())
+@click.option("--all", "every", is_flag=True, help="End every mount that you have made.")
 @click.option(
     "-l",
     "--lazy",
     is_flag=True,
     help="Detach at once; programs that have files open are served until they close them.",
 )
-def umount(target: str, lazy: bool) -> None:
-    """End the mount at DST. Requests that wait for a limit go at once; nothing is lost.
+def umount(targets: tuple[str, ...], every: bool, lazy: bool) -> None:
+    """End the mount at each DST. What waits for a limit goes through at once; nothing is lost.
 
     A mount that stays in use for 10 seconds is left as it is, and the message names who uses it.
+    The others are ended all the same.
     """
-    from throttlefs.host.unmounting import end_mount, mount_to_end
+    from throttlefs.host.unmounting import end_mount, mount_to_end, mounts_of_this_user
 
-    mount = mount_to_end(target)
-    os.chdir("/")  # or this process itself may keep it busy
-    end_mount(mount, lazy)
+    if every and targets:
+        raise UsageError(f"--all and {targets[0]}: give one of them")
+    if not every and not targets:
+        raise UsageError("DST is missing: name a mount, or give --all; throttlefs list shows yours")
+    # Looked up at once, for a path may be relative to where we are now.
+    found = mounts_of_this_user() if every else []
+    failed = []
+    for target in targets:
+        try:
+            found.append(mount_to_end(target))
+        except ThrottlefsError as exc:
+            failed.append(exc)
+    os.chdir("/")  # or this process itself may keep one busy
+    for mount in found:
+        try:
+            end_mount(mount, lazy)
+        except ThrottlefsError as exc:
+            failed.append(exc)
+    for one in failed[:-1]:
+        sys.stderr.write(f"{_PROGRAM}: {message_text(str(one), sys.argv[1:])}\n")
+    if failed:
+        raise failed[-1]
 
 
 @cli.command(short_help="Print the script for shell completion.")
@@ -230,7 +174,7 @@ def completion(shell: str) -> None:
     click.echo(found(cli, {}, _PROGRAM, "_THROTTLEFS_COMPLETE").source())
 
 
-for command in COMMANDS:
+for command in (run, *COMMANDS):
     cli.add_command(command)
 
 

@@ -34,7 +34,10 @@ HANDLED_SIGNALS = (
 _RETRY_S = 0.05
 _LOOK_EVERY_S = 1.0
 _SECOND_SIGNAL = "a second signal ends it at once"
+_SERVED_ON = f"served under its limits until that is closed ({_SECOND_SIGNAL})"
 _GATES_OPEN_AT_MOST_S = GRACE_S + 5.0
+OWNER_GRACE_S = 1.0
+"""How long what is still open is served when the mount's owner has ended, in seconds."""
 
 
 class Gates(Protocol):
@@ -104,7 +107,7 @@ class Drain:
                     elif number == signal.SIGUSR2:
                         self._close_gates()
                     elif self.draining:
-                        self._end_at_once()
+                        self._end_at_once("second signal")
                     else:
                         self.draining = True
                         nursery.start_soon(self._drain, signal.Signals(number))
@@ -130,8 +133,25 @@ class Drain:
         if not self._letting_go:
             self._gates.close_gates()
 
-    def _end_at_once(self) -> None:
-        log.warning("second signal: ending at once; requests under way fail")
+    async def end_with(self, owner: int, pidfd: int) -> None:
+        """Wait until the process *owner*, held by *pidfd*, has ended, and end its mount.
+
+        Nobody is left to say when it may end, so what is still open after a second fails.
+        """
+        await trio.lowlevel.wait_readable(pidfd)
+        self.draining = True
+        log.info("process %d has ended: unmounting %s", owner, self._target)
+        self._letting_go = True
+        self._gates.open_gates()
+        try:
+            await self._unmount(OWNER_GRACE_S, "ended, for nobody is left to wait for")
+            await trio.sleep(OWNER_GRACE_S)  # this task ends here, unless somebody holds the mount
+        except ThrottlefsError as exc:
+            log.error("%s", exc)
+        self._end_at_once("its owner has ended")
+
+    def _end_at_once(self, why: str) -> None:
+        log.warning("%s: ending at once; requests under way fail", why)
         self.status = 1
         if self._connection is not None:
             self._connection.abort()
@@ -160,12 +180,14 @@ class Drain:
         self._letting_go = False
         self._close_gates()
 
-    async def _unmount(self) -> bool:
+    async def _unmount(self, grace_s: float = GRACE_S, then: str = _SERVED_ON) -> bool:
         """Unmount wherever we may; returns whether it took a lazy unmount, because it is in use.
+
+        What is in use after *grace_s* seconds is detached; *then* says what becomes of it.
 
         Raises `ThrottlefsError` if that fails.
         """
-        deadline = trio.current_time() + GRACE_S
+        deadline = trio.current_time() + grace_s
         busy = False
         late = False
         while places := self._places():
@@ -174,9 +196,7 @@ class Drain:
                 if late and busy:
                     users = await trio.to_thread.run_sync(describe_users, places[0])
                     log.warning(
-                        "%s stays in use by %s: detached, and served under its limits until that"
-                        " is closed (%s)",
-                        *(self._target, users, _SECOND_SIGNAL),
+                        "%s stays in use by %s: detached, and %s", self._target, users, then
                     )
                 for place in places:
                     await trio.to_thread.run_sync(unmount, place, late)

@@ -38,6 +38,7 @@ from throttlefs.fuse.operations import Operations
 from throttlefs.fuse.pyfuse3_server import for_pyfuse3
 from throttlefs.host import fusectl, memory, runtime
 from throttlefs.host.mountinfo import MountEntry, mounted_at
+from throttlefs.host.owner import Owner
 from throttlefs.host.paths import MountPaths
 from throttlefs.policy.governor import Governor
 from throttlefs.policy.loading import read_policy
@@ -74,6 +75,9 @@ class MountRequest:
     qmp: str | None = None
     """The absolute path of one more control socket."""
 
+    owner: Owner | None = None
+    """The process that the mount ends with."""
+
 
 def serve_mount(request: MountRequest, ready: Callable[[], None]) -> int:
     """Mount and serve until the mount is gone; calls *ready* once DST is usable.
@@ -90,6 +94,10 @@ def serve_mount(request: MountRequest, ready: Callable[[], None]) -> int:
     max_descriptors = raise_descriptor_limit()
     with ExitStack() as stack:
         paths = request.paths
+        owner = request.owner
+        owner_fd = None if owner is None else owner.open_pidfd()
+        if owner_fd is not None:
+            stack.callback(os.close, owner_fd)
         try:
             root_fd = paths.open_source()
             size = block_device.device_size(root_fd, stack)
@@ -116,7 +124,7 @@ def serve_mount(request: MountRequest, ready: Callable[[], None]) -> int:
         signal.pthread_sigmask(signal.SIG_BLOCK, HANDLED_SIGNALS)
         mount.attach()
         try:
-            return trio.run(mount.serve, ready, strict_exception_groups=True)
+            return trio.run(mount.serve, ready, owner_fd, strict_exception_groups=True)
         except BaseExceptionGroup as group:
             raise unwrapped(group) from None
         finally:
@@ -278,10 +286,16 @@ class _Mount:
 
     # -- serving ---------------------------------------------------------------------------
 
-    async def serve(self, ready: Callable[[], None]) -> int:
-        """Serve until the mount is gone; returns the exit status."""
+    async def serve(self, ready: Callable[[], None], owner_fd: int | None) -> int:
+        """Serve until the mount is gone; returns the exit status.
+
+        *owner_fd* is a pidfd of the mount's owner, if it has one.
+        """
+        owner = self._request.owner
         async with trio.open_nursery() as nursery:
             self._drain.watch(self._entry, nursery.cancel_scope.cancel)
+            if owner is not None and owner_fd is not None:
+                nursery.start_soon(self._drain.end_with, owner.pid, owner_fd)
             nursery.start_soon(self._announce, ready, nursery)
             await nursery.start(self._drain.handle_signals)
             await self._serve_session(nursery)
@@ -341,7 +355,14 @@ class _Mount:
         self._serve_sockets(nursery)
         nursery.start_soon(let_go_of_deleted, self._inodes, self._operations.close_descriptor)
         if self._entry is not None:
-            runtime.write_record(self._request.state, self._entry, paths.source, paths.target)
+            owner = self._request.owner
+            runtime.write_record(
+                self._request.state,
+                self._entry,
+                paths.source,
+                paths.target,
+                (0, 0) if owner is None else (owner.pid, owner.start_time),
+            )
         fusectl.warn_of_request_timeouts()
         log.info("mounted %s on %s", paths.source, paths.target)
         log.info("this mount has %s", _listed(self._features()))

@@ -19,7 +19,8 @@ from throttlefs.errors import ThrottlefsError
 from .mountinfo import MountEntry, read_mounts
 from .namespaces import own_namespaces, proc_shows_own_ids
 
-_LARGEST_PID = 1 << 22  # proc(5), pid_max
+LARGEST_PID = 1 << 22  # proc(5), pid_max
+_BOOT_ID = "/proc/sys/kernel/random/boot_id"
 _LONGEST_RECORD = 1 << 16  # bytes; two paths of PATH_MAX, escaped, are less
 
 
@@ -28,7 +29,8 @@ class MountRecord:
     """The record that a daemon leaves of itself.
 
     *start_time* is in clock ticks since boot (proc(5)); *pid_ns* and *mnt_ns* are the namespaces
-    that it runs in, as in `Namespaces`.
+    that it runs in, as in `Namespaces`. The mount ends with the process *owner_pid*, if that is not
+    0, which started at *owner_start_time* in the boot *boot_id*.
     """
 
     pid: int
@@ -37,6 +39,9 @@ class MountRecord:
     target: str
     pid_ns: int
     mnt_ns: int
+    owner_pid: int = 0
+    owner_start_time: int = 0
+    boot_id: str = ""
 
     def can_be_judged(self) -> bool:
         """Whether this process can see if the daemon runs: only in the same PID namespace."""
@@ -45,6 +50,21 @@ class MountRecord:
     def is_alive(self) -> bool:
         """Whether the daemon still runs; valid only if the record `can_be_judged`."""
         return process_start_time(self.pid) == self.start_time
+
+    def owner_has_ended(self) -> bool:
+        """Whether the mount has an owner, and it has ended; False if this process cannot tell."""
+        if not self.owner_pid or not self.can_be_judged() or self.boot_id != boot_id():
+            return False
+        return process_start_time(self.owner_pid) != self.owner_start_time
+
+
+def boot_id() -> str:
+    """What tells this boot of the machine from all others (random(4)); empty if nothing does."""
+    try:
+        with open(_BOOT_ID) as file:
+            return file.read().strip()
+    except OSError:
+        return ""
 
 
 def process_start_time(pid: int | str) -> int | None:
@@ -175,9 +195,14 @@ def _is_roots(directory: str) -> bool:
     return stat.S_ISDIR(st.st_mode) and st.st_uid == 0 and not st.st_mode & 0o022
 
 
-def write_record(directory: str, mount: MountEntry, source: str, target: str) -> None:
-    """Leave the record of this process's *mount* in the runtime directory *directory*."""
-    record = _own_record(source, target)
+def write_record(
+    directory: str, mount: MountEntry, source: str, target: str, owner: tuple[int, int] = (0, 0)
+) -> None:
+    """Leave the record of this process's *mount* in the runtime directory *directory*.
+
+    *owner* is the id and start time of the process that the mount ends with.
+    """
+    record = _own_record(source, target, owner)
     path = os.path.join(directory, _name(mount, "json"))
     temporary = f"{path}.{record.pid}.{record.pid_ns}"
     with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
@@ -185,11 +210,11 @@ def write_record(directory: str, mount: MountEntry, source: str, target: str) ->
     os.rename(temporary, path)
 
 
-def _own_record(source: str, target: str) -> MountRecord:
+def _own_record(source: str, target: str, owner: tuple[int, int]) -> MountRecord:
     start_time = process_start_time("self")
     assert start_time is not None
     own = own_namespaces()
-    return MountRecord(os.getpid(), start_time, source, target, own.pid, own.mnt)
+    return MountRecord(os.getpid(), start_time, source, target, own.pid, own.mnt, *owner, boot_id())
 
 
 def remove_record(directory: str, mount: MountEntry) -> None:
@@ -197,8 +222,10 @@ def remove_record(directory: str, mount: MountEntry) -> None:
     try:
         path = os.path.join(directory, _name(mount, "json"))
         record = _read(path, os.geteuid())
-        if record is not None and record == _own_record(record.source, record.target):
-            os.unlink(path)
+        if record is not None:
+            owner = (record.owner_pid, record.owner_start_time)
+            if record == _own_record(record.source, record.target, owner):
+                os.unlink(path)
     except OSError:
         pass  # somebody else has removed it
 
@@ -257,7 +284,11 @@ def _read(path: str, owner: int) -> MountRecord | None:
     numbers = (record.pid, record.start_time, record.pid_ns, record.mnt_ns)
     is_sound = (
         all(type(number) is int and number > 0 for number in numbers)
-        and record.pid <= _LARGEST_PID
-        and all(isinstance(text, str) for text in (record.source, record.target))
+        and all(
+            type(number) is int and number >= 0
+            for number in (record.owner_pid, record.owner_start_time)
+        )
+        and max(record.pid, record.owner_pid) <= LARGEST_PID
+        and all(isinstance(text, str) for text in (record.source, record.target, record.boot_id))
     )
     return record if is_sound else None

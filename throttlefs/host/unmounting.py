@@ -12,7 +12,7 @@ import time
 from throttlefs import FILESYSTEM_TYPE
 from throttlefs.errors import ThrottlefsError
 
-from . import lookup, syscalls
+from . import fusectl, lookup, syscalls
 from .busy import describe_elsewhere, describe_users
 from .daemons import Daemon, find_daemon
 from .liveness import is_dead
@@ -28,6 +28,9 @@ _SOON_S = 0.5
 """Seconds for a daemon to end; then the command looks for what else holds the mount."""
 
 _MTAB = "/etc/mtab"
+
+PATIENCE_S = 1.0
+"""How long `end_at_any_rate` waits for a mount to become idle, in seconds."""
 
 
 class BusyError(ThrottlefsError):
@@ -170,6 +173,15 @@ def mount_to_end(target: str) -> MountEntry:
     return mount
 
 
+def mounts_of_this_user() -> list[MountEntry]:
+    """The throttlefs mounts that this user has made, the last one first, each once."""
+    found: dict[tuple[int, int], MountEntry] = {}
+    for mount in read_mounts():
+        if lookup.is_ours(mount) and mount.user_id == os.geteuid():
+            found.setdefault((mount.major, mount.minor), mount)
+    return list(found.values())[::-1]
+
+
 def end_mount(mount: MountEntry, lazy: bool, grace_s: float = GRACE_S) -> None:
     """``throttlefs umount``: let all requests go, unmount, and wait until the daemon has ended.
 
@@ -245,3 +257,54 @@ def _see_off(mount: MountEntry, daemon: Daemon, grace_s: float) -> None:
             f"{point} is unmounted, but the daemon (process {daemon.pid}) has not ended;"
             " another mount namespace may hold the mount"
         )
+
+
+def end_at_any_rate(mount: MountEntry, patience_s: float = PATIENCE_S) -> str | None:
+    """End *mount* and its daemon, also if somebody uses it.
+
+    What waits for a limit goes through. What is still open after *patience_s* seconds fails from
+    then on, wherever it is mounted. Returns who kept it busy; None if nobody did.
+
+    Raises `ThrottlefsError` if it cannot be unmounted: it is another user's, say.
+    """
+    daemon = find_daemon(mount)
+    connection = fusectl.open_connection(mount)
+    try:
+        if daemon is None:
+            unmount(mount, lazy=True)
+            if connection is not None:
+                connection.abort()
+            return None
+        daemon.send(signal.SIGUSR1)  # opens the gates
+        users = _detach_within(mount, patience_s)
+        # Unmounted here it may be mounted in another namespace.
+        if users is not None or not daemon.has_ended(patience_s):
+            if connection is None:
+                daemon.send(signal.SIGKILL)
+            elif not connection.is_gone():
+                connection.abort()
+        if not daemon.has_ended(_EXIT_WAIT_S):
+            daemon.send(signal.SIGKILL)
+            daemon.has_ended(_EXIT_WAIT_S)
+        return users
+    finally:
+        if daemon is not None:
+            daemon.close()
+        if connection is not None:
+            connection.close()
+
+
+def _detach_within(mount: MountEntry, patience_s: float) -> str | None:
+    """Unmount *mount*; if it stays busy for *patience_s* seconds, detach it and say who uses it."""
+    deadline = time.monotonic() + patience_s
+    while True:
+        try:
+            unmount(mount)
+            return None
+        except BusyError:
+            if time.monotonic() >= deadline:
+                break
+        time.sleep(_RETRY_S)
+    users = describe_users(mount)
+    unmount(mount, lazy=True)
+    return users

@@ -29,6 +29,9 @@ def record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_record_reads_back(record: Path) -> None:
     record.write_text(json.dumps(SOUND))
     assert runtime.read_record(ENTRY) == runtime.MountRecord(**SOUND)
+    owned = SOUND | {"owner_pid": 4, "owner_start_time": 6, "boot_id": "b"}
+    record.write_text(json.dumps(owned))
+    assert runtime.read_record(ENTRY) == runtime.MountRecord(**owned)
 
 
 @pytest.mark.parametrize(
@@ -42,6 +45,9 @@ def test_a_record_reads_back(record: Path) -> None:
         json.dumps(SOUND | {"start_time": None}),
         json.dumps(SOUND | {"target": 5}),
         json.dumps(SOUND | {"pid_ns": "1"}),
+        *(json.dumps(SOUND | {"owner_pid": pid}) for pid in ("1", -1, 1 << 40, True, None)),
+        json.dumps(SOUND | {"owner_start_time": -1}),
+        json.dumps(SOUND | {"boot_id": 5}),
         json.dumps({name: SOUND[name] for name in SOUND if name != "mnt_ns"}),
     ],
 )
