@@ -26,6 +26,9 @@ AS_NOBODY = [
 ]
 
 
+CHECKOUT = Path(__file__).parents[2]
+
+
 @pytest.fixture
 def system() -> Iterator[Namespace]:
     """A mount namespace, to take things away from."""
@@ -138,8 +141,13 @@ def test_root_without_a_run_of_its_own(
 
 def test_root_without_any_place_for_its_state(system: Namespace, paths: tuple[Path, Path]) -> None:
     assert system.run("mount", "-o", "remount,ro", "/run").returncode == 0
+    # A checkout below /tmp must be found again after /tmp is covered.
+    assert system.run("mount", "--bind", CHECKOUT, "/mnt").returncode == 0
     # Not sticky: who owns what others can take away is not to be believed.
     assert system.run("mount", "-t", "tmpfs", "-o", "mode=777", "tmpfs", "/tmp").returncode == 0
+    if CHECKOUT.is_relative_to("/tmp"):
+        assert system.run("mkdir", "-p", CHECKOUT).returncode == 0
+        assert system.run("mount", "--bind", "/mnt", CHECKOUT).returncode == 0
     made = "/tmp/src", "/tmp/mnt"
     assert system.run("mkdir", *made).returncode == 0
     line = one_line(system.throttlefs("mount", *made))
