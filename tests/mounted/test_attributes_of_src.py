@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+import stat
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -11,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import Mounted, MountFactory, clear_away
+from tests.support import IS_ROOT, Mounted, MountFactory, clear_away, run_throttlefs
 
 LONG_AGO = 10**18
 
@@ -139,3 +141,25 @@ def test_a_setgid_bit_that_marks_no_program_outlasts_a_truncate(
     assert os.stat(plain).st_mode & 0o7777 == left
     assert os.stat(file).st_mode & 0o7777 == left
     assert os.stat(mounted.path / "f").st_mode & 0o7777 == left
+
+
+def all_times(path: Path) -> str:
+    """Birth, access, modification and change, as stat(1) asks for them (statx(2))."""
+    command = ["stat", "--format=%w %x %y %z %s %b %h %a %u %g %t %T %F", path]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def test_birth_times_are_those_of_src(mounted: Mounted) -> None:
+    shown = json.loads(run_throttlefs("show", "--json", mounted.path).stdout)
+    if not shown["features"]["birth-times"]:
+        pytest.skip("the kernel does not ask for them (before Linux 6.6)")
+    (mounted.source / "f").write_bytes(b"data")
+    (mounted.source / "d").mkdir()
+    (mounted.source / "link").symlink_to("f")
+    if IS_ROOT:
+        os.mknod(mounted.source / "null", stat.S_IFCHR | 0o666, os.makedev(1, 3))
+    for name in os.listdir(mounted.source):
+        for _ in range(2):  # once as it is asked for, once as the kernel remembers it
+            assert all_times(mounted.path / name) == all_times(mounted.source / name)
+    os.utime(mounted.path / "f", (5, 5))
+    assert all_times(mounted.path / "f") == all_times(mounted.source / "f")

@@ -66,6 +66,24 @@ def test_a_discard_is_one_write_request_and_no_bytes(make_mount: MountFactory) -
     assert 0.9 < took < 30  # ten intervals of 0.1 s; by bytes it would be 110 s
 
 
+def test_a_discard_may_cost_its_bytes(make_mount: MountFactory) -> None:
+    """As in QEMU, with discard=bytes: what is discarded or zeroed, and not what is allocated."""
+    mounted = make_mount("bps=4M,discard=bytes")
+    shown = mounted.path / "disk"
+    (mounted.source / "disk").write_bytes(b"x" * (8 * MIB))
+    began = time.monotonic()
+    assert fallocate(shown, "--offset=8M", "--length=100M") == 0
+    os.truncate(shown, 8 * MIB)
+    # What is behind the end is free.
+    assert fallocate(shown, "--punch-hole", "--offset=0", "--length=1T") == 0
+    assert fallocate(shown, "--zero-range", "--offset=0", "--length=4M") == 0
+    assert fallocate(shown, "--punch-hole", "--offset=0", "--length=1") == 0
+    took = time.monotonic() - began
+    assert 2.9 < took < 60  # 12 MiB are paid for
+    lines = run_throttlefs("stats", "--json", mounted.path).stdout.splitlines()
+    assert json.loads(lines[0])["write"]["requests"] == 4
+
+
 def test_a_filesystem_that_cannot_says_so(make_mount: MountFactory) -> None:
     mounted = make_mount()
     (mounted.source / "f").write_bytes(b"x")

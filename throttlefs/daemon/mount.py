@@ -183,6 +183,7 @@ class _Mount:
             source=request.paths.source,
             covers_source=request.paths.source == request.paths.target,
             max_inflight=options.max_inflight,
+            discard_costs_bytes=options.discard == "bytes",
             on_init=self._handshake_began,
         )
         self._libfuse_fd = -1
@@ -224,6 +225,7 @@ class _Mount:
         auto_cache = self._request.options.auto_cache
         return {
             "shared-mmap": auto_cache or self._agreement.shared_mmap,
+            "birth-times": self._agreement.birth_times,
             "parallel-writes": not auto_cache and self._agreement.parallel_writes,
         }
 

@@ -1,7 +1,8 @@
 """The handlers that disks have beside reads and writes: allocate, discard, find holes, copy.
 
 A discard, an allocation and a write of zeroes move no data: each counts as one write request of no
-bytes. A copy counts as a read of one image and a write of the other.
+bytes. With ``-o discard=bytes`` a discard and a write of zeroes count as a write of that length, as
+in QEMU. A copy counts as a read of one image and a write of the other.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ The kernel holds the target's lock until the reply. So a limited copy ends early
 goes on from there (copy_file_range(2)).
 """
 
+_OF_A_DISCARD: Final = syscalls.FALLOC_FL_PUNCH_HOLE | syscalls.FALLOC_FL_ZERO_RANGE
+
 _COPY_MOST: Final = 1 << 30
 """How many bytes a copy between images without limits moves at a time."""
 
@@ -52,17 +55,23 @@ class DiskOperations(ContentOperations):
         cache: CacheMode,
         max_inflight: int,
         kernel_pages: KernelPages,
+        discard_costs_bytes: bool,
     ) -> None:
         super().__init__(inodes, attributes, limit_attributes, in_thread, cache, max_inflight)
         self._kernel_pages = kernel_pages
+        self._discard_costs_bytes = discard_costs_bytes
 
     async def fallocate(
         self, fh: int, offset: int, length: int, mode: int, ctx: pyfuse3.RequestContext
     ) -> None:
         """Allocate, discard or zero *length* bytes at *offset* (fallocate(2)). Raises `OSError`."""
         handle = self._handles[fh]
-        if not handle.try_admit(WRITE, 0):
-            await handle.wait_for_limit(WRITE, 0)
+        size = 0
+        if self._discard_costs_bytes and mode & _OF_A_DISCARD:
+            st = await self._in_thread(os.fstat, handle.fd, owner=ctx.uid)
+            size = _charged(mode, offset, length, st.st_size)
+        if not handle.try_admit(WRITE, size):
+            await handle.wait_for_limit(WRITE, size)
         began = monotonic_ns()
         try:
             await self._in_thread(
@@ -150,6 +159,16 @@ class DiskOperations(ContentOperations):
             await source.wait_for_limit(READ, length)
         if not target.try_admit(WRITE, length):
             await target.wait_for_limit(WRITE, length)
+
+
+def _charged(mode: int, offset: int, length: int, file_size: int) -> int:
+    """How many bytes a discard or a write of zeroes changes in a file of *file_size* bytes.
+
+    None behind its end, unless it makes the file longer.
+    """
+    if mode & syscalls.FALLOC_FL_KEEP_SIZE:
+        return max(0, min(length, file_size - offset))
+    return length
 
 
 def _as_caller(ctx: pyfuse3.RequestContext, call: Callable[..., T], *args: object) -> T:

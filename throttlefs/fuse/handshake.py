@@ -25,10 +25,11 @@ _DEFAULT_MAX_WRITE = 1 << 20
 
 
 _WITH_PARALLEL_WRITES = 38
+_WITH_STATX = 39
 _WITH_BOTH = 40
-"""Minor versions of the protocol: FOPEN_PARALLEL_DIRECT_WRITES came with 7.38 (Linux 6.2), and
-goes together with shared mmap from 7.40 on (Linux 6.9). Linux 6.6 to 6.8 (7.39) have one of the
-two: they make all writes of a file exclusive if shared mmap was agreed on."""
+"""Minor versions of the protocol: FOPEN_PARALLEL_DIRECT_WRITES came with 7.38 (Linux 6.2), STATX
+and shared mmap with 7.39 (Linux 6.6). Until 7.40 (Linux 6.9) there are either parallel writes or
+shared mmap: the kernel makes all writes of a file exclusive if the latter was agreed on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,8 @@ class Agreement:
     """Whether files that are opened past the page cache can be mapped shared."""
     parallel_writes: bool = False
     """Whether the kernel sends writes of one file side by side."""
+    birth_times: bool = False
+    """Whether the kernel asks when a file was made (STATX)."""
 
 
 def open_fuse_descriptors() -> set[int]:
@@ -130,4 +133,5 @@ def amend_init(request: bytes, reply: bytearray, wants_mmap: bool) -> Agreement 
         has_long_setxattr=bool(flags & wire.SETXATTR_EXT),
         shared_mmap=has_mmap,
         parallel_writes=minor >= (_WITH_BOTH if has_mmap else _WITH_PARALLEL_WRITES),
+        birth_times=minor >= _WITH_STATX,
     )

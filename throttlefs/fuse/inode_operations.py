@@ -13,6 +13,7 @@ from typing import Any, Protocol, TypeVar, cast
 
 import pyfuse3
 
+from throttlefs.host import syscalls
 from throttlefs.host.files import FileKey
 
 from .attributes import Attributes, Entry
@@ -61,6 +62,10 @@ def _close_and_tell_if_gone(fd: int) -> bool:
         return False
     finally:
         os.close(fd)
+
+
+def _status_and_birth(fd: int) -> tuple[os.stat_result, int | None]:
+    return os.fstat(fd), syscalls.birth_ns(fd)
 
 
 class InodeOperations:
@@ -170,6 +175,18 @@ class InodeOperations:
             st = await self._ask(found, os.fstat, ctx.uid)
             self._devices.learn(st.st_dev, self._inodes.fd(found))
         return self._attributes.entry(found.number, st)
+
+    async def statx(
+        self, inode: pyfuse3.InodeT, ctx: pyfuse3.RequestContext
+    ) -> tuple[Entry, int | None]:
+        """The file's attributes, and when it was made (ns since the epoch; None: not known).
+
+        The kernel asks for this instead of GETATTR if a program wants to know (Linux 6.6).
+        """
+        found = self._inodes.get(inode)
+        st, born = await self._ask(found, _status_and_birth, ctx.uid)
+        self._devices.learn(st.st_dev, self._inodes.fd(found))
+        return self._attributes.entry(found.number, st), born
 
     async def readlink(self, inode: pyfuse3.InodeT, ctx: pyfuse3.RequestContext) -> bytes:
         """A symlink's target, unchanged."""

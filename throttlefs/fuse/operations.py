@@ -59,12 +59,20 @@ class Operations(DiskOperations):
         noatime: bool,
         nodiratime: bool,
         max_inflight: int,
+        discard_costs_bytes: bool,
         source: str,
         covers_source: bool,
         on_init: Callable[[], None],
     ) -> None:
         super().__init__(
-            inodes, attributes, limit_attributes, in_thread, cache, max_inflight, kernel_pages
+            inodes,
+            attributes,
+            limit_attributes,
+            in_thread,
+            cache,
+            max_inflight,
+            kernel_pages,
+            discard_costs_bytes,
         )
         self._listings = {}
         self._shares = Shares(handle_descriptors=2 if cache.direct else 1)

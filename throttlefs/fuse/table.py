@@ -9,6 +9,7 @@ ENOSYS for FSYNC every later fsync would succeed without being sent. So no row m
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final
 
@@ -269,6 +270,23 @@ def _attributes(request: Request, entry: WireEntry) -> bytes:
     return wire.ATTR_VALID.pack(seconds, nanoseconds) + packed[wire.ATTR_AT :]
 
 
+def _statx(request: Request, result: tuple[WireEntry, int | None]) -> bytes:
+    """A ``fuse_statx_out``: what GETATTR tells, and when the file was made (ns), if known."""
+    entry, born = result
+    fields = wire.ENTRY_OUT.unpack(entry.packed)
+    valid, valid_ns, ino, size, blocks, atime, mtime, ctime = fields[3], *fields[5:12]
+    atime_ns, mtime_ns, ctime_ns, mode, nlink, uid, gid, rdev, blksize, _ = fields[12:]
+    mask = wire.STATX_BASIC_STATS if born is None else wire.STATX_BASIC_STATS | wire.STATX_BTIME
+    return wire.STATX_OUT.pack(
+        *(valid, valid_ns, 0),
+        *(mask, blksize, 0, nlink, uid, gid, mode, ino, size, blocks, 0),
+        *(atime, atime_ns),
+        *divmod(born or 0, 1_000_000_000),
+        *(ctime, ctime_ns, mtime, mtime_ns),
+        *(os.major(rdev), os.minor(rdev), 0, 0),
+    )
+
+
 def _bytes(request: Request, data: bytes) -> bytes:
     return data
 
@@ -335,6 +353,7 @@ TABLE: Final[dict[Opcode, Operation]] = {
     Opcode.FORGET: Operation("forget", _forget, None),
     Opcode.BATCH_FORGET: Operation("forget", _batch_forget, None),
     Opcode.GETATTR: Operation("getattr", _inode, _attributes),
+    Opcode.STATX: Operation("statx", _inode, _statx),
     Opcode.SETATTR: Operation("setattr", _setattr, _attributes),
     Opcode.READLINK: Operation("readlink", _inode, _bytes),
     Opcode.SYMLINK: Operation("symlink", _symlink, _entry),

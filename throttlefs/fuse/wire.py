@@ -51,6 +51,7 @@ class Opcode(IntEnum):
     LSEEK = 46
     COPY_FILE_RANGE = 47
     TMPFILE = 51
+    STATX = 52
 
 
 # -- requests ------------------------------------------------------------------------------
@@ -154,6 +155,14 @@ ATTR_VALID: Final = struct.Struct("=QI4x")
 
 ATTR_VALID_AT: Final = 24
 ATTR_VALID_NSEC_AT: Final = 36
+
+STATX_OUT: Final = struct.Struct("=QII16x" + "IIQIIIH2xQQQQ" + "qI4x" * 4 + "IIII112x")
+"""attr_valid (s), attr_valid_nsec, flags, and a ``fuse_statx``: mask, blksize, attributes, nlink,
+uid, gid, mode, ino, size, blocks, attributes_mask; atime, btime, ctime, mtime (each in s and ns);
+rdev_major, rdev_minor, dev_major, dev_minor."""
+
+STATX_BASIC_STATS: Final = 0x7FF
+STATX_BTIME: Final = 0x800
 
 OPEN_OUT: Final = struct.Struct("=QI4x")
 """fh, open_flags."""

@@ -46,6 +46,10 @@ UTIME_OMIT = (1 << 30) - 2
 NOW = -(1 << 80)
 """For `utimens`: the present. No file has such a time."""
 
+FALLOC_FL_KEEP_SIZE = 1
+FALLOC_FL_PUNCH_HOLE = 2
+FALLOC_FL_ZERO_RANGE = 16
+
 RENAME_NOREPLACE = 1
 RENAME_EXCHANGE = 2
 

@@ -15,6 +15,7 @@ from .units import quoted
 
 CACHE_MODES: Final = tuple(mode.value for mode in CacheMode)
 ENGINES: Final = ("auto", "uring", "threads")
+DISCARD_COSTS: Final = ("request", "bytes")
 SERVERS: Final = ("own", "pyfuse3")
 
 _MIN_INFLIGHT: Final = 2 << 20  # two of the largest requests
@@ -128,6 +129,7 @@ VALUES: Final[dict[str, tuple[Callable[[str, str], Any], str]]] = {
     "cache": (_choice(*CACHE_MODES), CACHE_MODES[0]),
     "engine": (_choice(*ENGINES), ENGINES[0]),
     "server": (_choice(*SERVERS), SERVERS[0]),
+    "discard": (_choice(*DISCARD_COSTS), DISCARD_COSTS[1]),
     "max_inflight": (_bytes_from(_MIN_INFLIGHT), "256M"),
     "max_background": (_max_background, "512"),
     "metrics": (_address, "127.0.0.1:9100"),

@@ -22,7 +22,15 @@ from .limits import (
     parse_limit,
 )
 from .mountflags import FLAG_NAMES, MountFlags, drops_value, for_libfuse, is_comment, why_refused
-from .option_values import CACHE_MODES, ENGINES, SERVERS, SWITCHES, VALUES, OptionError
+from .option_values import (
+    CACHE_MODES,
+    DISCARD_COSTS,
+    ENGINES,
+    SERVERS,
+    SWITCHES,
+    VALUES,
+    OptionError,
+)
 from .units import quoted
 
 OPTION_HELP: Final = {
@@ -43,6 +51,9 @@ OPTION_HELP: Final = {
     "server=SERVER": "who takes the kernel's requests: "
     + ", ".join(SERVERS)
     + f" (default {SERVERS[0]}; the other is slower, for comparison)",
+    "discard=COST": "what a discard or a write of zeroes counts as: one write "
+    + ", or as many ".join(DISCARD_COSTS)
+    + f" as it covers, as in QEMU (default {DISCARD_COSTS[0]})",
     "max_inflight=BYTES": "memory for the data of waiting writes; more waits in /var/tmp"
     " (default 256M)",
     "max_background=N": "the kernel's bound on asynchronous requests (default 10000)",
@@ -78,6 +89,8 @@ class MountOptions:
     """One of `ENGINES`."""
     server: str = SERVERS[0]
     """One of `SERVERS`."""
+    discard: str = DISCARD_COSTS[0]
+    """One of `DISCARD_COSTS`."""
     max_inflight: int = 256 << 20
     """Bytes."""
     max_background: int = 10_000

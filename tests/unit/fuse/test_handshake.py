@@ -55,7 +55,7 @@ def test_mmap_and_parallel_writes_go_by_the_kernel(
 ) -> None:
     amended = reply()
     agreement = amend_init(request(minor, *offers), amended, wants_mmap)
-    assert agreement == Agreement(1 << 20, False, shared_mmap, parallel_writes)
+    assert agreement == Agreement(1 << 20, False, shared_mmap, parallel_writes, minor >= 39)
     flags, flags2 = flags_of(amended)
     assert bool(flags2 & wire.DIRECT_IO_ALLOW_MMAP) is shared_mmap
     assert bool(flags & wire.INIT_EXT) is shared_mmap

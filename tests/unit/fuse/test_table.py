@@ -161,6 +161,7 @@ def test_the_table_has_every_opcode_but_the_channels_own_and_inits() -> None:
             0o77,
         ),
         (Opcode.GETATTR, struct.pack("=IIQ", 0, 0, 0), (NODE,), 0),
+        (Opcode.STATX, struct.pack("=IIQII", 0, 0, 0, 0, 0xFFF), (NODE,), 0),
         (Opcode.STATFS, b"", (), 0),
         (
             Opcode.SETXATTR,
@@ -293,6 +294,29 @@ def test_an_entry_on_the_wire(world: World) -> None:
     world.ask(Opcode.GETATTR, bytes(16))
     # struct fuse_attr_out: attr_valid, attr_valid_nsec, dummy, attr
     assert world.answer() == (0, struct.pack("=QII", 1, 500_000_000, 0) + attributes)
+
+
+@pytest.mark.parametrize("born", [None, 10**9 + 5, -5])
+def test_statx_adds_when_the_file_was_made(world: World, born: int | None) -> None:
+    status = os.stat("/dev/null")
+    world.result = WireAttributes(Presentation(0.5, 1.25)).entry(9, status), born
+    world.ask(Opcode.STATX, struct.pack("=IIQII", 0, 0, 0, 0, 0xFFF))
+    error, reply = world.answer()
+    # struct fuse_statx_out: attr_valid, attr_valid_nsec, flags, spare, and struct fuse_statx
+    assert (error, len(reply)) == (0, 32 + 256)
+    assert struct.unpack_from("=QII", reply) == (0, 500_000_000, 0)
+    found = struct.unpack_from("=IIQIIIH2xQQQQ", reply, 32)
+    mask, blksize, attributes, nlink, uid, gid, mode, ino, size, blocks, _ = found
+    assert mask == (0x7FF if born is None else 0xFFF)
+    assert (blksize, attributes, nlink) == (status.st_blksize, 0, status.st_nlink)
+    assert (uid, gid, mode) == (status.st_uid, status.st_gid, status.st_mode)
+    assert (ino, size, blocks) == (9, status.st_size, status.st_blocks)
+    times = [
+        seconds * 10**9 + ns
+        for seconds, ns in struct.iter_unpack("=qI4x", reply[32 + 64 : 32 + 128])
+    ]
+    assert times == [status.st_atime_ns, born or 0, status.st_ctime_ns, status.st_mtime_ns]
+    assert struct.unpack_from("=IIII", reply, 32 + 128) == (1, 3, 0, 0)
 
 
 @given(ns=st.integers(-(1 << 61), 1 << 62))
