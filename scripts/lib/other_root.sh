@@ -3,12 +3,12 @@
 #
 #     other_root.sh CHECKOUT DIR SUITE USER [ARGUMENTS OF scripts/test]
 #
-# In DIR: SUITE.base is what debootstrap made, SUITE the root in use, packages the cache of both.
+# In DIR: SUITE.base is what debootstrap made, SUITE the root in use, SUITE.packages their cache.
 set -euo pipefail
 
 checkout=$1 dir=$2 suite=$3 user=$4
 shift 4
-base=$dir/$suite.base root=$dir/$suite packages=$dir/packages
+base=$dir/$suite.base root=$dir/$suite packages=$dir/$suite.packages
 home=/root
 [[ $user == root ]] || home=/home/$user
 place=$home/throttlefs # where a new user's clone lies
