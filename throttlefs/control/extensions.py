@@ -45,7 +45,8 @@ from throttlefs.throttle import NO_OVERRIDE, READ, WRITE, Image
 
 from .arguments import Parameter
 from .commands import Arguments, CommandTable, MountFacts
-from .images import Images, KnownImage, device_name
+from .device_names import device_name
+from .images import Images, KnownImage
 from .protocol import QmpError
 
 _AT_A_TIME: Final = 5

@@ -1,8 +1,4 @@
-"""Finds the image that a client names, and lists the images of a mount.
-
-A client names an image by its path in the mount. A path that is not UTF-8 is percent-encoded as a
-whole. A name that looks encoded is first tried as it is.
-"""
+"""Finds the image that a client names, and lists the images of a mount."""
 
 from __future__ import annotations
 
@@ -12,7 +8,6 @@ import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
-from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 import trio
 
@@ -22,25 +17,11 @@ from throttlefs.policy.governor import Governor
 from throttlefs.stats import ImageStatistics, Statistics
 from throttlefs.throttle import Image
 
+from .device_names import device_name, paths_of
 from .protocol import DeviceNotFoundError
 
 _MOST_SYMLINKS: Final = 40  # as path_resolution(7)
 _DIRECTORY_FLAGS: Final = os.O_PATH | os.O_NOFOLLOW | os.O_DIRECTORY | os.O_CLOEXEC
-
-
-def device_name(path: bytes) -> str:
-    """The name of *path* for clients."""
-    try:
-        return path.decode("utf-8")
-    except UnicodeDecodeError:
-        return quote_from_bytes(path)
-
-
-def _candidates(device: str) -> list[bytes]:
-    """The paths that *device* may mean, the likeliest first."""
-    plain = device.encode("utf-8", "surrogatepass")
-    decoded = unquote_to_bytes(plain) if "%" in device else plain
-    return [plain] if decoded == plain else [plain, decoded]
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,11 +102,11 @@ class Images:
         """
         root = self._inodes.root
         if self._inodes.is_one_file:
-            if root.name in _candidates(device):
+            if root.name in paths_of(device):
                 return root.key, root.name
             raise DeviceNotFoundError(device, "")
         reason = ""
-        for path in _candidates(device):
+        for path in paths_of(device):
             try:
                 return await trio.to_thread.run_sync(_resolve, self._inodes.root.fd, path)
             except OSError as exc:

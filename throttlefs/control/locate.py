@@ -17,7 +17,7 @@ from throttlefs.host.liveness import is_dead
 from throttlefs.host.mountinfo import MountEntry, read_mounts
 
 from .client import NoSuchImageError, QmpClient
-from .images import device_name
+from .device_names import device_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +29,8 @@ class Located:
     """The image as the control socket names it; None for the mount as a whole."""
     path: str
     """As it was given."""
+    socket: str | None = None
+    """The control socket, if it is known."""
 
     @property
     def point(self) -> str:
@@ -53,7 +55,7 @@ class Located:
             raise ThrottlefsError(
                 f"{self.point} is another user's mount; only that user and root may control it"
             )
-        path = runtime.find_socket(self.mount)
+        path = self.socket or runtime.find_socket(self.mount)
         if path is None:
             if is_dead(self.mount):
                 raise ThrottlefsError(

@@ -259,18 +259,21 @@ def _see_off(mount: MountEntry, daemon: Daemon, grace_s: float) -> None:
         )
 
 
-def end_at_any_rate(mount: MountEntry, patience_s: float = PATIENCE_S) -> str | None:
-    """End *mount* and its daemon, also if somebody uses it.
+def end_at_any_rate(
+    mount: MountEntry, daemon: Daemon | None = None, patience_s: float = PATIENCE_S
+) -> str | None:
+    """End *mount* and its *daemon*, which is found if it is not given, also if somebody uses it.
 
     What waits for a limit goes through. What is still open after *patience_s* seconds fails from
     then on, wherever it is mounted. Returns who kept it busy; None if nobody did.
 
     Raises `ThrottlefsError` if it cannot be unmounted: it is another user's, say.
     """
-    daemon = find_daemon(mount)
+    found = find_daemon(mount) if daemon is None else None
+    daemon = daemon or found
     connection = fusectl.open_connection(mount)
     try:
-        if daemon is None:
+        if daemon is None or daemon.has_ended():
             unmount(mount, lazy=True)
             if connection is not None:
                 connection.abort()
@@ -288,8 +291,8 @@ def end_at_any_rate(mount: MountEntry, patience_s: float = PATIENCE_S) -> str | 
             daemon.has_ended(_EXIT_WAIT_S)
         return users
     finally:
-        if daemon is not None:
-            daemon.close()
+        if found is not None:
+            found.close()
         if connection is not None:
             connection.close()
 

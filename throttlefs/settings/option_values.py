@@ -13,10 +13,10 @@ from .cachemode import CacheMode
 from .limits import check_group_name, check_weight
 from .units import quoted
 
-CACHE_MODES: Final = tuple(mode.value for mode in CacheMode)
-ENGINES: Final = ("auto", "uring", "threads")
-DISCARD_COSTS: Final = ("request", "bytes")
-SERVERS: Final = ("own", "pyfuse3")
+CACHE_MODES: Final[tuple[str, ...]] = tuple(mode.value for mode in CacheMode)
+ENGINES: Final[tuple[str, ...]] = ("auto", "uring", "threads")
+DISCARD_COSTS: Final[tuple[str, ...]] = ("request", "bytes")
+SERVERS: Final[tuple[str, ...]] = ("own", "pyfuse3")
 
 _MIN_INFLIGHT: Final = 2 << 20  # two of the largest requests
 _MAX_BACKGROUND: Final = 65_535  # a 16-bit field of the FUSE protocol

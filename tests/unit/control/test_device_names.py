@@ -7,7 +7,7 @@ import os
 import pytest
 
 from tests.unit.control.bare_mount import Mount
-from throttlefs.control.images import device_name
+from throttlefs.control.device_names import device_name
 
 
 def test_a_file_can_be_told_limits_before_it_is_opened(mount: Mount) -> None:

@@ -1,0 +1,14 @@
+from .errors import ThrottlefsError as ThrottlefsError
+from .errors import UsageError as UsageError
+from .testing.async_disk import AsyncDisk as AsyncDisk
+from .testing.disk import Disk as Disk
+from .testing.figures import Change as Change
+from .testing.figures import ImageStats as ImageStats
+from .testing.figures import Quantiles as Quantiles
+from .testing.figures import RequestStats as RequestStats
+from .testing.mounting import Mounting as Mounting
+from .testing.mounting import mounted as mounted
+
+__version__: str
+FUSE_SUBTYPE: str
+FILESYSTEM_TYPE: str
