@@ -25,6 +25,8 @@ from .running import run
 from .text import message_text, name_text, write_anything
 
 _PROGRAM = "throttlefs"
+# Older versions of click than 8.2 print the help themselves, and have no such exception.
+_NO_ARGUMENTS = getattr(click.exceptions, "NoArgsIsHelpError", ())
 _OUTPUT_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
 
 
@@ -189,7 +191,7 @@ def main() -> NoReturn:
         _fail(str(exc), exc.exit_status)
     except click.exceptions.Abort:
         _fail("interrupted", 130)
-    except click.exceptions.NoArgsIsHelpError as exc:
+    except _NO_ARGUMENTS as exc:
         click.echo(exc.format_message(), err=True)
         sys.exit(exc.exit_code)
     except click.ClickException as exc:
