@@ -1,19 +1,24 @@
 #!/usr/bin/env bash
 # The inner half of test-in-root, the first process of namespaces of its own:
 #
-#     other_root.sh CHECKOUT DIR SUITE USER [ARGUMENTS OF scripts/test]
+#     other_root.sh CHECKOUT DIR SUITE USER WHAT [ARGUMENTS OF scripts/test]
 #
-# In DIR: SUITE.base is what debootstrap made, SUITE the root in use, SUITE.packages their cache.
+# WHAT is checks or packages. In DIR: SUITE.base is what debootstrap made, SUITE the root in use
+# (SUITE.built for packages), SUITE.packages their cache.
 set -euo pipefail
 
-checkout=$1 dir=$2 suite=$3 user=$4
-shift 4
+checkout=$1 dir=$2 suite=$3 user=$4 what=$5
+shift 5
 base=$dir/$suite.base root=$dir/$suite packages=$dir/$suite.packages
+[[ $what != packages ]] || root=$dir/$suite.built
 home=/root
 [[ $user == root ]] || home=/home/$user
 place=$home/throttlefs # where a new user's clone lies
 
 say() { printf 'throttlefs: %s\n' "$*" >&2; }
+
+# shellcheck source=sources.sh
+source "$checkout/scripts/lib/sources.sh"
 
 main() {
     mkdir -p -- "$packages"
@@ -61,7 +66,6 @@ renew_root() {
     mv -- "$root.new" "$root"
 }
 
-# HEAD and what the working tree has on top of it, but no file that git ignores.
 copy_checkout() {
     local kept
     mkdir -p -- "$root$place"
@@ -69,10 +73,7 @@ copy_checkout() {
     for kept in "$root$place"/* "$root$place"/.[!.]*; do
         [[ $kept == */.venv || $kept == *.egg-info ]] || rm -rf --one-file-system -- "$kept"
     done
-    git -c safe.directory="$checkout" -C "$checkout" ls-files -z \
-        --cached --others --exclude-standard --deduplicate |
-        tar -C "$checkout" --null --files-from=- --ignore-failed-read --create 2>/dev/null |
-        tar -C "$root$place" --no-same-owner --extract
+    copy_sources "$checkout" "$root$place"
     [[ $user == root ]] || chroot "$root" chown -R "$user:" "$place"
 }
 
@@ -140,6 +141,9 @@ enter_root() {
     # shellcheck disable=SC2016 # expanded in there
     exec setpriv --reuid="$user" --regid="$user" --init-groups \
         env -i "${environment[@]}" /bin/bash -euc '
+        if [[ $0 == packages ]]; then
+            exec ./scripts/packages/try
+        fi
         if (($#)); then
             ./scripts/test "$@"
             exit
@@ -147,7 +151,7 @@ enter_root() {
         mkdir -p images mnt
         ./scripts/throttlefs mount images/ mnt/ -o bps=1M
         ./scripts/throttlefs umount mnt/
-        ./scripts/test' bash "$@"
+        ./scripts/test' "$what" "$@"
 }
 
 main "$@"

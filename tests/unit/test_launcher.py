@@ -93,7 +93,7 @@ def test_an_update_is_installed(installed: World, name: str) -> None:
 
 def test_extras_are_installed_beside_each_other(installed: World) -> None:
     installed.run(installed.checkout / "scripts" / "test", "--version")
-    assert "--editable .[test,bench]" in installed.log()
+    assert "--editable .[test,bench,packages]" in installed.log()
     assert (installed.installs(), installed.venvs_made()) == (2, 1)
     assert installed.run().stderr == ""
 

@@ -25,10 +25,13 @@ def refusal(*arguments: object) -> str:
     return line
 
 
-@pytest.mark.parametrize("arguments", [(), ("trixie",), ("--user", "trixie")])
+@pytest.mark.parametrize(
+    "arguments", [(), ("trixie",), ("--user", "trixie"), ("--packages", "sid")]
+)
 def test_without_a_suite_and_a_place(arguments: tuple[str, ...]) -> None:
     assert refusal(*arguments) == (
-        "throttlefs: usage: scripts/test-in-root [--user] SUITE DIR [ARGUMENTS OF scripts/test]"
+        "throttlefs: usage: scripts/test-in-root [--user|--packages] SUITE DIR"
+        " [ARGUMENTS OF scripts/test]"
     )
 
 
