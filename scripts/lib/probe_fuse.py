@@ -1,5 +1,6 @@
 """Print the path of the libfuse3 that pyfuse3 works with here; fail if it cannot be loaded."""
 
+import glob
 import os
 import re
 import sys
@@ -10,9 +11,11 @@ except ImportError as error:
     sys.exit(f"pyfuse3: {error}")
 
 with open("/proc/self/maps") as maps:
-    found = re.search(r"(/\S*/libfuse3\.so\.\d+)(\S*)", maps.read())
+    found = re.search(r"(/\S*/libfuse3\.so\.)\S+", maps.read())
 if found is None:
     print(os.path.realpath(sys.executable))  # a libfuse3 of its own, then, that nobody takes away
 else:
-    # An update may change the numbers behind the first; the name before them is what is needed.
-    print(found[1] if os.path.exists(found[1]) else found[0])
+    # An update changes the name of the file (libfuse3.so.3.17.2), but not that of the link with one
+    # number (libfuse3.so.4), by which pyfuse3 finds it.
+    links = (name for name in glob.glob(f"{found[1]}*") if name[len(found[1]) :].isdecimal())
+    print(next((link for link in links if os.path.samefile(link, found[0])), found[0]))
