@@ -64,6 +64,7 @@ class Mounting:
         log_file: StrPath | None,
         qmp: str | None,
         options: dict[str, Option],
+        defaults: str = "",
     ) -> None:
         self._source = os.path.abspath(source)
         self._target = None if target is None else os.path.realpath(target)
@@ -73,8 +74,14 @@ class Mounting:
         if qmp is not None:
             self._arguments += ["--qmp", qmp]
         self._options = options
+        self._defaults = defaults
         self._process = 0
         self._end: ExitStack | None = None
+
+    @property
+    def options_text(self) -> str:
+        """What ``-o`` gets; of two values for one option the later holds. Raises `UsageError`."""
+        return ",".join(filter(None, (self._defaults, option_string(self._options))))
 
     # -- with ------------------------------------------------------------------------------
 
@@ -101,7 +108,7 @@ class Mounting:
 
     def _mount(self, target: str, stack: ExitStack) -> Disk:
         """Mount on *target*, and let *stack* end that. Raises `ThrottlefsError`."""
-        options = option_string(self._options)
+        options = self.options_text
         stack.callback(_clear_away, target)
         run_command(
             *("mount", *self._arguments, "--end-with", str(this_process())),

@@ -12,7 +12,6 @@ import pytest
 import throttlefs
 
 PACKAGE = Path(throttlefs.__file__).parent
-DOCS = PACKAGE.parent / "docs" / "python.md"
 
 
 def test_the_stub_says_the_same() -> None:

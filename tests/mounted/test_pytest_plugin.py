@@ -1,0 +1,155 @@
+"""The pytest plugin, in suites as its users write them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.inner_pytest import Suite
+from tests.support import clear_away, wait_for
+from throttlefs.host import runtime
+from throttlefs.host.mountinfo import MountEntry, read_mounts
+
+
+@pytest.fixture
+def suite(tmp_path: Path) -> Iterator[Suite]:
+    """A suite. In the end nothing that it has mounted is left."""
+    made = Suite(tmp_path / "suite")
+    yield made
+    left = mounts_below(tmp_path)
+    for mount in left:
+        clear_away(Path(os.fsdecode(mount.point)))
+    assert not left
+
+
+def mounts_below(directory: Path) -> list[MountEntry]:
+    return [one for one in read_mounts() if one.point.startswith(os.fsencode(directory) + b"/")]
+
+
+def test_fixture_marker_and_defaults(suite: Suite) -> None:
+    suite.write(
+        ini="[pytest]\nslow_disk_options = bps=1M,group=all\n",
+        test_it="""
+            import os
+            import pytest
+
+            def limits(disk):
+                (group,) = disk.show()["groups"]
+                assert group["name"] == "all"
+                return group["limits"]
+
+            def test_defaults(slow_disk, tmp_path):
+                assert slow_disk.path == tmp_path / "slow_disk"
+                assert os.path.ismount(slow_disk)
+                (slow_disk / "f").write_text("x")
+                assert (slow_disk.source / "f").read_text() == "x"
+                assert limits(slow_disk) == {"bps": 1 << 20}
+
+            @pytest.mark.slow_disk(bps="2M", iops=5)
+            class TestMarked:
+                def test_class(self, slow_disk):
+                    assert limits(slow_disk) == {"bps": 2 << 20, "iops": 5}
+
+                @pytest.mark.slow_disk(iops=7)
+                def test_nearer(self, slow_disk):
+                    assert limits(slow_disk) == {"bps": 2 << 20, "iops": 7}
+
+            @pytest.mark.slow_disk(bsp="1M")
+            def test_mistake(slow_disk):
+                raise AssertionError("not reached")
+
+            def test_failure(slow_disk):
+                slow_disk.set(bps="3M")
+                raise AssertionError("on purpose")
+        """,
+    )
+    result = suite.run("--strict-markers")
+    assert "3 passed, 1 error" in result.stdout.replace("1 failed, ", ""), result.stdout
+    assert "slow_disk: unknown option 'bsp'; did you mean 'bps'?" in result.stdout
+    shown = result.stdout.split("Captured slow_disk setup")[-1]
+    assert "options: bps=1M,group=all" in shown
+    assert "log: " in shown
+
+
+CHURN = """
+    import os, signal, sqlite3
+    import pytest
+
+    @pytest.mark.parametrize("number", range(12))
+    @pytest.mark.slow_disk(bps="100M")
+    def test_cycle(slow_disk, number):
+        with open(os.environ["DAEMONS"], "a") as file:
+            file.write(f"{slow_disk.pid}\\n")
+        database = sqlite3.connect(slow_disk / "data.db")
+        database.execute("CREATE TABLE t (id INTEGER)")
+        database.commit()
+        if number % 6 == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+        database.close()
+"""
+
+
+def test_killed_workers_leave_no_mount_and_no_daemon(
+    suite: Suite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    daemons = suite.directory / "daemons"
+    monkeypatch.setenv("DAEMONS", str(daemons))
+    suite.write(test_it=CHURN)
+    result = suite.run("-n", "2", "--max-worker-restart=100")
+    assert "2 failed, 10 passed" in result.stdout, result.stdout
+    pids = [int(line) for line in daemons.read_text().split()]
+    assert len(pids) == 12
+    wait_for(lambda: not mounts_below(suite.temporary))
+    wait_for(lambda: not any(map(runtime.process_start_time, pids)))
+
+
+def test_what_a_killed_run_has_left_is_swept_by_the_next(
+    suite: Suite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its daemon was killed as well: it cannot end its mount."""
+    suite.write(
+        test_it="""
+            import os, signal
+
+            def test_dies(slow_disk):
+                os.kill(slow_disk.pid, signal.SIGKILL)
+                if "DIE" in os.environ:
+                    os.kill(os.getpid(), signal.SIGKILL)
+        """
+    )
+    monkeypatch.setenv("DIE", "1")
+    assert suite.run().returncode == -9
+    (left,) = mounts_below(suite.temporary)
+    record = runtime.read_record(left)
+    assert record is not None
+    wait_for(record.owner_has_ended)
+    monkeypatch.delenv("DIE")
+    assert suite.run("-p", "no:xdist").returncode == 0
+    assert not mounts_below(suite.temporary)
+
+
+WHOLE = """
+    import os, subprocess, tempfile
+
+    def test_one(tmp_path):
+        (tmp_path / "f").write_bytes(bytes(4096))
+        look = ["stat", "-f", "-c", "%T", tmp_path, tempfile.mkdtemp(), os.environ["TMPDIR"]]
+        assert subprocess.check_output(look, text=True).split() == ["fuseblk"] * 3
+
+    def test_two(tmp_path):
+        test_one(tmp_path)
+"""
+
+
+@pytest.mark.parametrize("workers", [[], ["-n", "2"]], ids=["alone", "workers"])
+def test_a_whole_run_on_a_slow_disk(suite: Suite, workers: list[str]) -> None:
+    suite.write(test_it=WHOLE)
+    result = suite.run("--slow-disk=bps=20M", *workers)
+    assert "2 passed" in result.stdout, result.stdout + result.stderr
+    assert not list(suite.temporary.glob("throttlefs-run-*"))
+    wrong = suite.run("--slow-disk=bsp=20M")
+    assert wrong.returncode == 4
+    assert "--slow-disk: unknown option 'bsp'; did you mean 'bps'?" in wrong.stderr
