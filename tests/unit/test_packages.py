@@ -302,3 +302,26 @@ def test_sources_are_copied_with_git(tmp_path: Path) -> None:
     (tree / "ignored").write_text("x")
     (tree / "new").write_text("x")
     assert copied(tree, tmp_path / "copy") == {".gitignore", "added", "new"}
+
+
+@pytest.mark.skipif(shutil.which("dpkg") is None, reason="no Debian")
+@pytest.mark.parametrize(("version", "possible"), [("1.21.22", False), ("1.22.21", True)])
+def test_a_debian_that_is_too_old_builds_no_package(
+    tmp_path: Path, version: str, possible: bool
+) -> None:
+    for name in ("apt-get", "dpkg-query"):
+        (tmp_path / name).write_text(f"#!/bin/sh\necho {version}\n")
+        (tmp_path / name).chmod(0o755)
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+
+    def build(argument: object) -> subprocess.CompletedProcess[str]:
+        command = [str(ROOT / "scripts/build-deb"), str(argument)]
+        return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+
+    asked = build("--possible")
+    assert (asked.returncode == 0, asked.stdout, asked.stderr) == (possible, "", "")
+    if not possible:
+        refused = build(tmp_path / "out")
+        assert (refused.returncode, refused.stdout) == (1, "")
+        assert refused.stderr == "throttlefs: building needs Debian 13 or newer\n"
+        assert not (tmp_path / "out").exists()
