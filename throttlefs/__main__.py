@@ -1,5 +1,5 @@
 """``python -m throttlefs`` is the same as the ``throttlefs`` command."""
 
-from throttlefs.cli.main import main
+from throttlefs.cli.main import program
 
-main()
+program()

@@ -74,38 +74,6 @@ def test_fixture_marker_and_defaults(suite: Suite) -> None:
     assert "log: " in shown
 
 
-CHURN = """
-    import os, signal, sqlite3
-    import pytest
-
-    @pytest.mark.parametrize("number", range(12))
-    @pytest.mark.slow_disk(bps="100M")
-    def test_cycle(slow_disk, number):
-        with open(os.environ["DAEMONS"], "a") as file:
-            file.write(f"{slow_disk.pid}\\n")
-        database = sqlite3.connect(slow_disk / "data.db")
-        database.execute("CREATE TABLE t (id INTEGER)")
-        database.commit()
-        if number % 6 == 3:
-            os.kill(os.getpid(), signal.SIGKILL)
-        database.close()
-"""
-
-
-def test_killed_workers_leave_no_mount_and_no_daemon(
-    suite: Suite, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    daemons = suite.directory / "daemons"
-    monkeypatch.setenv("DAEMONS", str(daemons))
-    suite.write(test_it=CHURN)
-    result = suite.run("-n", "2", "--max-worker-restart=100")
-    assert "2 failed, 10 passed" in result.stdout, result.stdout
-    pids = [int(line) for line in daemons.read_text().split()]
-    assert len(pids) == 12
-    wait_for(lambda: not mounts_below(suite.temporary))
-    wait_for(lambda: not any(map(runtime.process_start_time, pids)))
-
-
 def test_what_a_killed_run_has_left_is_swept_by_the_next(
     suite: Suite, monkeypatch: pytest.MonkeyPatch
 ) -> None:

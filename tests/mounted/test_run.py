@@ -180,7 +180,7 @@ def test_the_command_starts_with_usual_signals(source: Path) -> None:
 
 
 def test_what_still_uses_the_mount_is_cut_off_and_named(source: Path) -> None:
-    script = 'sleep 100 <"$1" >/dev/null 2>&1 & echo $!; exit 3'
+    script = 'exec 3<"$1"; sleep 100 >/dev/null 2>&1 & echo $!; exit 3'
     result = run(source, source, "--", "sh", "-c", script, "sh", "{}/disk.img")
     sleeper = int(result.stdout)
     try:

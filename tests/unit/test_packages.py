@@ -170,7 +170,7 @@ def test_what_the_entry_points_name_exists(built: Built) -> None:
     with zipfile.ZipFile(built.wheel) as wheel:
         text = wheel.read(f"throttlefs-{__version__}.dist-info/entry_points.txt").decode()
     named = re.findall(r"^[\w-]+ = ([\w.]+)(?::(\w+))?$", text, re.MULTILINE)
-    assert ("throttlefs.cli.main", "main") in named
+    assert ("throttlefs.cli.main", "program") in named
     for module, attribute in named:
         line = f"import {module} as m; print(hasattr(m, {attribute!r}) if {attribute!r} else True)"
         assert run(sys.executable, "-c", line) == "True\n", module

@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "control": SHARED | {"settings", "host", "throttle", "policy", "fuse"},
     "daemon": SHARED | {"settings", "host", "throttle", "backing", "policy", "fuse", "control"},
     "cli": SHARED | {"settings", "host", "policy", "control", "daemon"},
-    "testing": {"", "errors", "settings", "host", "control"},
+    "testing": {"", "errors", "settings", "host", "control", "daemon", "cli"},
     "": set(),
     "__main__": {"cli"},
 }

@@ -133,8 +133,8 @@ class MountCall:
         return MountRequest(paths, options, state, qmp, owner)
 
 
-def start_in_background(request: MountRequest, from_outside: Collection[int]) -> None:
-    """Mount and serve in a daemon, which closes the descriptors *from_outside*.
+def start_in_background(request: MountRequest, from_outside: Collection[int]) -> int:
+    """Mount and serve in a daemon, which closes the descriptors *from_outside*; returns its id.
 
     Raises `ThrottlefsError`; nothing stays mounted then.
     """
@@ -143,7 +143,7 @@ def start_in_background(request: MountRequest, from_outside: Collection[int]) ->
     from throttlefs.host.unmounting import clear_dead_mount
 
     try:
-        run_in_background(lambda ready: serve_mount(request, ready), from_outside)
+        return run_in_background(lambda ready: serve_mount(request, ready), from_outside)
     except DaemonDiedError:
         clear_dead_mount(request.paths.target)
         raise

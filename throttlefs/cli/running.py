@@ -17,12 +17,15 @@ from typing import Any, Final
 import click
 
 from throttlefs.errors import ThrottlefsError, UsageError
+from throttlefs.host.daemons import Daemon
 from throttlefs.host.descriptors import beside_standard
 
 from .control import MountPath
 from .hints import MountOptionsCommand
 from .mounting import MountCall, mount_options, start_in_background
 from .text import message_text
+
+_ENDS_WITHIN_S: Final = 10.0
 
 _OWN_FAILURE: Final = 125
 _CANNOT_START: Final = 126
@@ -151,33 +154,32 @@ def _run_mounted(
     from throttlefs.host.owner import this_process
 
     request = call.prepare(source, target, this_process())
-    start_in_background(request, from_outside)
+    pid = start_in_background(request, from_outside)
     point = request.paths.target
+    daemon = Daemon(pid, os.pidfd_open(pid))  # our child: its id stays its own until we wait
     try:
         return run_command(command, {**os.environ, MOUNT_VARIABLE: point})
     finally:
-        _end(point)
+        _end(point, daemon)
 
 
-def _end(point: str) -> None:
+def _end(point: str, daemon: Daemon) -> None:
     """End the mount at *point*; what is to be said about that goes to stderr."""
-    from throttlefs.host.liveness import is_dead
     from throttlefs.host.mountinfo import mounted_at
     from throttlefs.host.unmounting import end_at_any_rate
 
     mount = mounted_at(os.fsencode(point))
-    if mount is None:
-        return  # the command has ended it
-    try:
-        was_dead = is_dead(mount)
-        users = end_at_any_rate(mount)
-    except ThrottlefsError as exc:
-        _say(str(exc))
-        return
-    if was_dead:
-        _say(f"the daemon of {point} died while the command ran; --log-file FILE says more")
-    elif users is not None:
+    users = None
+    if mount is not None:  # or the command has ended it
+        try:
+            users = end_at_any_rate(mount, daemon)
+        except ThrottlefsError as exc:
+            _say(str(exc))
+    if users is not None:
         _say(f"{point} was still in use by {users}; it is detached, and what they do there fails")
+    if daemon.has_ended(_ENDS_WITHIN_S) and os.waitpid(daemon.pid, 0)[1] != 0:
+        _say(f"the daemon of {point} died while the command ran; --log-file FILE says more")
+    daemon.close()
 
 
 def _say(text: str) -> None:

@@ -24,7 +24,7 @@ class DaemonDiedError(ThrottlefsError):
 def run_in_background(
     serve: Callable[[Callable[[], None]], int], inherited: Collection[int] = ()
 ) -> int:
-    """Fork a daemon that runs ``serve(ready)``; return 0 once it has called *ready*.
+    """Fork a daemon that runs ``serve(ready)``; return its id once it called *ready*.
 
     The daemon closes the descriptors *inherited*: a lock or a pipe of the command's caller must not
     live as long as the mount. It points stdin and stdout at /dev/null at once, and stderr when it
@@ -43,7 +43,7 @@ def run_in_background(
     with os.fdopen(read_end, "rb") as pipe:
         message = pipe.read(_MAX_MESSAGE)
     if message == _READY:
-        return 0
+        return pid
     _, status = os.waitpid(pid, 0)
     if message:
         raise ThrottlefsError(message.decode("utf-8", "surrogateescape"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import logging.handlers
 import os
 from typing import Any
 
@@ -80,9 +79,9 @@ def set_up_logging(foreground: bool, log_file: str | None, verbose: bool) -> Non
             else _Formatter("%(name)s: %(levelname)s: %(message)s")
         )
     elif os.path.exists(_SYSLOG_SOCKET):
-        handler = logging.handlers.SysLogHandler(
-            _SYSLOG_SOCKET, logging.handlers.SysLogHandler.LOG_DAEMON
-        )
+        from logging.handlers import SysLogHandler  # late, for it loads much more
+
+        handler = SysLogHandler(_SYSLOG_SOCKET, SysLogHandler.LOG_DAEMON)
         handler.setFormatter(_Formatter("%(name)s[%(process)d]: %(levelname)s: %(message)s"))
     else:
         handler = logging.NullHandler()

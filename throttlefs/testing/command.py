@@ -7,22 +7,30 @@ thread that waits for the filesystem, which waits for the lock.
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
+import threading
+from collections.abc import Sequence
 from typing import Final
 
 from throttlefs.errors import ThrottlefsError, UsageError
 
+from .warm import Warm
+
 _PARENT: Final = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 """Where this package lies. The command finds it there if it finds it nowhere else."""
 
-_START: Final = (
-    "import sys; sys.path.append(sys.argv.pop(1)); from throttlefs.cli.main import main; main()"
+_SERVE: Final = (
+    "import sys; sys.path.append(sys.argv.pop(1));"
+    " from throttlefs.testing.warm import serve; serve()"
 )
 _PREFIX: Final = "throttlefs: "
 _MOST_S: Final = 120.0
 _MEASURING: Final = ("COV_CORE_", "COVERAGE_PROCESS_")
 """Variables that make a Python measure its coverage, which would slow the daemon."""
+
+_lock = threading.Lock()
+_kept: list[Warm] = []
+"""The process that forks commands, if there is one."""
 
 
 def run_command(*arguments: str) -> None:
@@ -33,26 +41,38 @@ def run_command(*arguments: str) -> None:
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith(_MEASURING)
     }
-    # -P: the working directory may have modules with the names of ours.
-    program = [sys.executable, "-P", "-W", "ignore", "-c", _START, _PARENT]
     try:
-        done = subprocess.run(
-            [*program, *arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            env=environment,
-            timeout=_MOST_S,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
+        with _lock:
+            status, said = _run(arguments, environment)
+    except TimeoutError:
         raise ThrottlefsError(
             f"throttlefs {arguments[0]} takes longer than {_MOST_S:.0f} s"
         ) from None
     except OSError as exc:
         raise ThrottlefsError(f"cannot start {sys.executable}: {exc.strerror}") from None
-    if done.returncode:
-        raise _error(arguments[0], done.returncode, done.stderr.decode(errors="backslashreplace"))
+    if status:
+        raise _error(arguments[0], status, said.decode(errors="backslashreplace"))
+
+
+def _run(arguments: Sequence[str], environment: dict[str, str]) -> tuple[int, bytes]:
+    """The command's status, and what it said. Raises `OSError`."""
+    while _kept:
+        warm = _kept.pop()
+        if warm.is_ours():
+            try:
+                result = warm.run(arguments, environment, _MOST_S)
+            except ConnectionError:
+                pass  # it was killed
+            else:
+                _kept.append(warm)
+                return result
+        warm.close()
+    # -P: the working directory may have modules with the names of ours.
+    program = [sys.executable, "-P", "-W", "ignore", "-c", _SERVE, _PARENT]
+    warm = Warm(program, environment)
+    result = warm.run(arguments, environment, _MOST_S)
+    _kept.append(warm)
+    return result
 
 
 def _error(command: str, status: int, said: str) -> ThrottlefsError:

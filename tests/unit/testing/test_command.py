@@ -1,0 +1,155 @@
+"""The command, run by the process that is kept for it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support import wait_for
+from throttlefs.errors import ThrottlefsError, UsageError
+from throttlefs.testing import command
+from throttlefs.testing.command import run_command
+
+
+@pytest.fixture(autouse=True)
+def own_process() -> Iterator[None]:
+    """No process is kept before the test, nor after it."""
+    let_go()
+    yield
+    let_go()
+
+
+def let_go() -> None:
+    while command._kept:
+        command._kept.pop().close()
+    wait_for(lambda: not kept_by(os.getpid()))
+
+
+def kept_by(pid: int) -> list[int]:
+    """The processes that are kept for *pid*."""
+    found = []
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            arguments = Path(f"/proc/{name}/cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        is_kept = b"throttlefs.testing.warm" in b" ".join(arguments)
+        if is_kept and arguments[-2] == str(pid).encode():
+            found.append(int(name))
+    return found
+
+
+def test_it_runs_and_is_kept() -> None:
+    run_command("list")
+    first = kept_by(os.getpid())
+    run_command("list")
+    assert len(first) == 1
+    assert kept_by(os.getpid()) == first
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind", "said"),
+    [
+        (["umount", "/no-such"], ThrottlefsError, "/no-such is not a mount point; see the mounts"),
+        (["mount", "/", "/", "-o", "bsp=1"], UsageError, "unknown option 'bsp'; did you mean"),
+        (["no-such-command"], UsageError, "No such command 'no-such-command'"),
+    ],
+)
+def test_its_failure_is_an_exception(
+    arguments: list[str], kind: type[ThrottlefsError], said: str
+) -> None:
+    for _ in range(2):
+        with pytest.raises(kind) as failed:
+            run_command(*arguments)
+        assert str(failed.value).startswith(said)
+        assert "\n" not in str(failed.value)
+
+
+def test_it_sees_the_environment_and_the_directory_of_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_command("list")
+    (tmp_path / "src").mkdir()
+    (tmp_path / "mnt").mkdir()
+    (tmp_path / "mnt" / "file").touch()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ThrottlefsError, match="DST mnt is not empty"):
+        run_command("mount", "src", "mnt")
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "mnt"))
+    (tmp_path / "mnt" / "file").unlink()
+    if os.geteuid() != 0:
+        with pytest.raises(ThrottlefsError, match="the runtime directory"):
+            run_command("mount", "src", "mnt")
+    monkeypatch.setenv("PATH", "/no-such")
+    if os.geteuid() != 0:
+        with pytest.raises(ThrottlefsError, match="fusermount3 is missing"):
+            run_command("mount", "src", "mnt")
+
+
+def test_a_process_that_was_killed_is_started_again() -> None:
+    run_command("list")
+    (first,) = kept_by(os.getpid())
+    os.kill(first, signal.SIGKILL)
+    wait_for(lambda: not kept_by(os.getpid()))
+    run_command("list")
+    assert kept_by(os.getpid()) != [first]
+
+
+def test_a_forked_child_has_its_own() -> None:
+    run_command("list")
+    before = kept_by(os.getpid())
+    child = os.fork()
+    if child == 0:
+        try:
+            run_command("list")
+            os._exit(0 if len(kept_by(os.getpid())) == 1 else 1)
+        finally:
+            os._exit(2)
+    assert os.waitpid(child, 0)[1] == 0
+    wait_for(lambda: not kept_by(child))
+    assert kept_by(os.getpid()) == before
+
+
+PROGRAM = """
+import os, sys, time
+from throttlefs.testing.command import run_command
+run_command("list")
+try:
+    os.waitpid(-1, os.WNOHANG)
+except ChildProcessError:
+    print("no children", flush=True)
+if sys.argv[1] == "fork" and os.fork() == 0:
+    time.sleep(1000)  # holds the socket
+print("ready", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("how", ["end", "kill", "fork"])
+def test_it_ends_with_its_owner_and_is_no_child_of_it(how: str) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, how],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+        text=True,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stdout.readline() == "no children\n"
+        assert process.stdout.readline() == "ready\n"
+        assert len(kept_by(process.pid)) == 1
+        if how == "end":
+            process.stdin.close()
+        else:
+            process.kill()
+        process.wait()
+        wait_for(lambda: not kept_by(process.pid))
+        if how == "fork":
+            os.killpg(process.pid, signal.SIGKILL)
