@@ -71,9 +71,18 @@ PARTS: dict[str, Callable[[], Iterator[str]]] = {
 def _commands() -> Iterator[tuple[str, str, click.Context]]:
     """Each command's name, what follows it, and its context."""
     top = click.Context(cli, info_name="throttlefs", **cli.context_settings)
-    for name, command in cli.commands.items():
-        context = click.Context(command, top, name)
-        yield name, " ".join(command.collect_usage_pieces(context)), context
+    yield from _commands_of(cli, top, "")
+
+
+def _commands_of(
+    group: click.Group, above: click.Context, prefix: str
+) -> Iterator[tuple[str, str, click.Context]]:
+    for name, command in group.commands.items():
+        context = click.Context(command, above, name)
+        if isinstance(command, click.Group):
+            yield from _commands_of(command, context, f"{prefix}{name} ")
+        else:
+            yield f"{prefix}{name}", " ".join(command.collect_usage_pieces(context)), context
 
 
 def _text(text: str) -> Iterator[str]:

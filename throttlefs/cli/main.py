@@ -18,10 +18,12 @@ from throttlefs.host.descriptors import beside_standard, open_standard
 from throttlefs.settings.limits import LIMIT_HELP, RATES
 
 from .control import COMMANDS, MountPath
+from .faults import fault
 from .hints import MountOptionsCommand
 from .mount8 import with_subcommand
 from .mounting import MountCall, held_text, mount_options, start_in_background
 from .running import run
+from .scenarios import scenario
 from .text import message_text, name_text, write_anything
 
 _PROGRAM = "throttlefs"
@@ -176,7 +178,7 @@ def completion(shell: str) -> None:
     click.echo(found(cli, {}, _PROGRAM, "_THROTTLEFS_COMPLETE").source())
 
 
-for command in (run, *COMMANDS):
+for command in (run, *COMMANDS, fault, scenario):
     cli.add_command(command)
 
 

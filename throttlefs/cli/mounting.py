@@ -112,10 +112,14 @@ class MountCall:
         if self.config is not None or options.config is not None:
             # Absolute, for the daemon's working directory is another.
             options = replace(options, config=os.path.abspath(self.config or options.config or ""))
+        if options.fault_log is not None:
+            options = replace(options, fault_log=os.path.abspath(options.fault_log))
         paths = check_paths(source, target, options.nonempty)
         log_path = None if self.log_file is None else os.path.abspath(self.log_file)
         if log_path is not None:
             check_log_file(paths, log_path)
+        if options.fault_log is not None:
+            check_log_file(paths, options.fault_log)
         if qmp is not None:
             check_visible(paths, "the socket", qmp, "choose a place outside of it")
         set_up_logging(foreground, log_path, self.verbose)
@@ -150,7 +154,7 @@ def start_in_background(request: MountRequest, from_outside: Collection[int]) ->
 
 
 _OF_THE_MACHINE = frozenset(
-    ("attr_timeout", "cache", "engine", "entry_timeout", "fsname", "max_background")
+    ("attr_timeout", "cache", "engine", "entry_timeout", "fault_log", "fsname", "max_background")
 ) | {"max_inflight", "metrics", "server"}
 """Options that do not say what requests are held to."""
 

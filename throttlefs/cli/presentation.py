@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from throttlefs.errors import UsageError
 from throttlefs.settings.limits import format_limit
-from throttlefs.settings.units import format_size, quoted
+from throttlefs.settings.units import format_size, printable, quoted
 from throttlefs.stats import QUANTILES, quantile_ns, upper_bound_ns
 
 from .sampling import Activity, Row
@@ -161,6 +161,32 @@ def _cells(activity: Activity, seconds: float) -> list[str]:
         duration_text(activity.service_quantile(0.5)),
         duration_text(activity.service_quantile(0.99)),
     ]
+
+
+_RULE_COLUMNS: Final = (
+    Column("rule", right=True),
+    Column("what", wide=Wide.ELIDED),
+    Column("matched", right=True),
+    Column("fired", right=True),
+    Column("waiting", right=True, spare=1),
+    Column("now", spare=2),
+)
+
+
+def print_rules(rules: Sequence[Mapping[str, Any]]) -> None:
+    """Print fault rules, each with its counts and whether its time is now."""
+    cells = [
+        [
+            str(rule["rule"]),
+            printable(rule["text"]),
+            str(rule["matched"]),
+            str(rule["fired"]),
+            str(rule["waiting"]),
+            "on" if rule["active"] else "off",
+        ]
+        for rule in rules
+    ]
+    print_table(_RULE_COLUMNS, cells)
 
 
 def print_stats(rows: Sequence[Row], *, as_json: bool, rates: bool) -> None:

@@ -38,6 +38,11 @@ def print_utf8(text: str) -> None:
         binary.write(text.encode())
 
 
+def print_now(text: str) -> None:
+    """Print *text* on one line, at once, without characters that a terminal would act on."""
+    print(printable(text), flush=True)
+
+
 def in_utf8(text: str) -> str:
     """*text* with its undecoded bytes (surrogateescape) decoded as UTF-8, as far as possible.
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import socket
 import struct
 import time
+from collections import deque
 from types import TracebackType
 from typing import Any, Final
 
@@ -15,6 +17,7 @@ from throttlefs.errors import ThrottlefsError
 
 _TIMEOUT_S: Final = 30.0
 _ANSWER_WITHIN_S: Final = 120.0
+_MOST_EVENTS: Final = 10_000
 _LONGEST_ANSWER: Final = 1 << 30  # some 300,000 images
 
 
@@ -33,6 +36,7 @@ class QmpClient:
     def __init__(self, socket_path: str, where: str, owner: int | None = None) -> None:
         self._where = where
         self._buffer = bytearray()
+        self._events: deque[dict[str, Any]] = deque(maxlen=_MOST_EVENTS)
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._socket.settimeout(_TIMEOUT_S)
         try:
@@ -72,7 +76,7 @@ class QmpClient:
         try:
             self._socket.sendall(json.dumps(message).encode("ascii") + b"\n")
             while "event" in (answer := self._receive()):
-                pass
+                self._events.append(answer)
         except OSError as exc:
             raise self._gone(exc) from None
         error = answer.get("error")
@@ -83,6 +87,20 @@ class QmpClient:
             raise self._nonsense()
         return answer["return"]
 
+    def next_event(self, name: str) -> dict[str, Any]:
+        """The data of the next event *name*; waits for it as long as it takes."""
+        self._socket.settimeout(None)
+        try:
+            while True:
+                event = self._events.popleft() if self._events else self._receive(math.inf)
+                if event.get("event") == name and isinstance(event.get("data"), dict):
+                    found: dict[str, Any] = event["data"]
+                    return found
+        except OSError as exc:
+            raise self._gone(exc) from None
+        finally:
+            self._socket.settimeout(_TIMEOUT_S)
+
     def _check_server(self, owner: int | None) -> None:
         """Raise unless *owner*, the user who mounted, or root, or ourselves listen there."""
         credentials = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
@@ -90,9 +108,9 @@ class QmpClient:
         if uid not in (0, os.geteuid(), owner):
             raise ThrottlefsError(f"the control socket of {self._where} is another user's")
 
-    def _receive(self) -> dict[str, Any]:
+    def _receive(self, within_s: float = _ANSWER_WITHIN_S) -> dict[str, Any]:
         """One answer. Another user may send it, so its time and its length are bounded."""
-        deadline = time.monotonic() + _ANSWER_WITHIN_S
+        deadline = time.monotonic() + within_s
         searched = 0
         while (end := self._buffer.find(b"\n", searched)) < 0:
             searched = len(self._buffer)

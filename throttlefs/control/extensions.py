@@ -21,7 +21,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Final
 
 import trio
@@ -29,17 +29,18 @@ import trio
 from throttlefs import __version__
 from throttlefs.policy.config_writer import write_config
 from throttlefs.policy.governor import Governor
-from throttlefs.policy.policy import GroupPolicy
 from throttlefs.policy.tuning import (
     Change,
     Changed,
     State,
     Tuner,
+    group_policy,
     group_state,
     image_state,
     limits_of,
     policy_state,
 )
+from throttlefs.settings.faults import Fault
 from throttlefs.stats import QUANTILES, DirectionStatistics, ImageStatistics, quantile_ns
 from throttlefs.throttle import NO_OVERRIDE, READ, WRITE, Image
 
@@ -57,7 +58,7 @@ class ExtensionCommands:
     """The commands that QEMU lacks.
 
     *reload* raises `ThrottlefsError` if it changed nothing; *counts* says what the daemon holds,
-    *features* what programs may do on the mount.
+    *features* what programs may do on the mount, *faults* which rules it has.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class ExtensionCommands:
         reload: Callable[[], Awaitable[None]],
         counts: Callable[[], Mapping[str, int | None]],
         features: Callable[[], Mapping[str, bool]],
+        faults: Callable[[], Iterable[Fault]],
     ) -> None:
         self._facts = facts
         self._images = images
@@ -77,6 +79,7 @@ class ExtensionCommands:
         self._reload = reload
         self._counts = counts
         self._features = features
+        self._faults = faults
 
     def register(self, table: CommandTable) -> None:
         """Add them all to *table*."""
@@ -144,13 +147,9 @@ class ExtensionCommands:
             for known in self._images.known()
             if known.image is not None and governor.is_changed(known.key)
         ]
-        groups = {
-            group.name: GroupPolicy(
-                group.meter.limits, group.weight, group.parent.name if group.parent else None
-            )
-            for group in governor.throttle.groups()
-        }
-        return {"toml": write_config(policy.default, groups, overrides, policy.config.images)}
+        groups = {group.name: group_policy(group) for group in governor.throttle.groups()}
+        rules = policy.config.images
+        return {"toml": write_config(policy.default, groups, overrides, rules, self._faults())}
 
     async def _chosen(self, arguments: Arguments) -> list[KnownImage]:
         known = self._images.known()

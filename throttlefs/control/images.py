@@ -14,6 +14,7 @@ import trio
 from throttlefs.fuse.inodes import InodeTable
 from throttlefs.host.files import FileKey
 from throttlefs.policy.governor import Governor
+from throttlefs.settings.globs import literal
 from throttlefs.stats import ImageStatistics, Statistics
 from throttlefs.throttle import Image
 
@@ -116,6 +117,28 @@ class Images:
             if known.handles and known.device == device:
                 return known.key, known.path
         raise DeviceNotFoundError(device, reason)
+
+    async def patterns(self, device: str) -> list[str]:
+        """Patterns for the file that *device* names, or for a directory and all that is in it.
+
+        Raises `DeviceNotFoundError`.
+        """
+        try:
+            return [literal((await self.find(device))[1])]
+        except DeviceNotFoundError:
+            for path in () if self._inodes.is_one_file else paths_of(device):
+                path = path.strip(b"/")  # noqa: PLW2901
+                is_one = trio.to_thread.run_sync(_is_directory, self._inodes.root.fd, path)
+                if await is_one:
+                    return [literal(path), literal(path + b"/") + "**"]
+            raise
+
+
+def _is_directory(root_fd: int, path: bytes) -> bool:
+    try:
+        return stat.S_ISDIR(_stat_below(root_fd, path).st_mode)
+    except (OSError, ValueError):
+        return False
 
 
 def _stat_below(root_fd: int, path: bytes) -> os.stat_result:

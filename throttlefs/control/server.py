@@ -11,8 +11,10 @@ import os
 import socket
 import stat
 import struct
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -34,9 +36,15 @@ _BACKLOG: Final = 64
 _SEND_WITHIN_S: Final = 10.0
 """How long a client may leave its answers unread."""
 
+_MOST_EVENTS: Final = 1000
+"""How many events may wait for a client; the oldest are dropped beyond that."""
+
 _GOODBYE_WITHIN_S: Final = 1.0
 _SEND_BUFFER: Final = 1 << 16
 _LONGEST_PATH: Final = 107  # sun_path, less its NUL; unix(7)
+
+_current: ContextVar[_Client | None] = ContextVar("_current", default=None)
+"""The client whose command is being carried out."""
 
 RunCommand = Callable[[str, Mapping[str, Any]], Awaitable[object]]
 
@@ -126,11 +134,12 @@ class ControlServer:
             if len(self._clients) >= _MAX_CLIENTS or not _may_connect(connection):
                 connection.close()
                 continue
-            nursery.start_soon(self._serve, connection)
+            nursery.start_soon(self._serve, connection, nursery)
 
-    async def _serve(self, connection: trio.socket.SocketType) -> None:
+    async def _serve(self, connection: trio.socket.SocketType, nursery: trio.Nursery) -> None:
         client = _Client(connection, self._run_command)
         self._clients.add(client)
+        nursery.start_soon(client.send_events)
         try:
             await client.serve()
         except (OSError, trio.TooSlowError):
@@ -139,7 +148,17 @@ class ControlServer:
             log.error("internal error in the control socket; the client is dropped", exc_info=True)
         finally:
             self._clients.discard(client)
-            connection.close()
+            client.close()
+            for call in client.at_close:
+                nursery.start_soon(call)
+
+    def broadcast(self, name: str, data: Mapping[str, object]) -> None:
+        """Send an event to every client that is ready for events, soon. Never waits."""
+        listeners = [client for client in self._clients if client.negotiated]
+        if listeners:
+            message = protocol.event(name, data)
+            for client in listeners:
+                client.queue(message)
 
     async def announce_end(self, reason: str) -> None:
         """Tell every client that the mount ends."""
@@ -185,6 +204,13 @@ def _may_connect(connection: trio.socket.SocketType) -> bool:
     return uid in (0, os.geteuid())
 
 
+def at_close_of_client(call: Callable[[], Awaitable[None]]) -> None:
+    """Let *call* be made when the client whose command is being carried out has gone."""
+    client = _current.get()
+    if client is not None:
+        client.at_close.append(call)
+
+
 class _Client:
     """One client's session."""
 
@@ -192,13 +218,20 @@ class _Client:
         self._connection = connection
         self._run_command = run_command
         self._lock = trio.Lock()  # one message at a time
-        self._negotiated = False
+        self._events: deque[bytes] = deque(maxlen=_MOST_EVENTS)
+        self._news = trio.Event()
+        self._closed = False
+        self.at_close: list[Callable[[], Awaitable[None]]] = []
+        """What is to be done when it has gone."""
+        self.negotiated = False
+        """Whether it is ready for commands and events."""
 
     async def serve(self) -> None:
         """Answer until the client is gone.
 
         Raises `OSError`, and `trio.TooSlowError` if it does not read.
         """
+        _current.set(self)
         await self._send(protocol.greeting())
         framer = Framer()
         while data := await self._connection.recv(_PIECE):
@@ -209,9 +242,32 @@ class _Client:
                 await self._send(protocol.failure(exc))
                 return
 
+    def close(self) -> None:
+        """Close the connection."""
+        self._closed = True
+        self._news.set()
+        self._connection.close()
+
+    def queue(self, message: bytes) -> None:
+        """Let `send_events` send an event."""
+        self._events.append(message)
+        self._news.set()
+
+    async def send_events(self) -> None:
+        """Send what is queued until the client is closed. One that does not read is dropped."""
+        while not self._closed:
+            await self._news.wait()
+            self._news = trio.Event()
+            try:
+                while self._events and not self._closed:
+                    await self._send(self._events.popleft())
+            except (OSError, trio.TooSlowError):
+                self._connection.close()
+                return
+
     async def notify(self, message: bytes) -> None:
         """Send an event, if the client is ready for events and reads them."""
-        if self._negotiated:
+        if self.negotiated:
             try:
                 await self._send(message)
             except (OSError, trio.TooSlowError):
@@ -242,14 +298,14 @@ class _Client:
     async def _carry_out(self, request: Request) -> object:
         if request.name == "qmp_capabilities":
             return self._negotiate(request)
-        if not self._negotiated:
+        if not self.negotiated:
             raise QmpError(
                 "Expecting capabilities negotiation with 'qmp_capabilities'", "CommandNotFound"
             )
         return await self._run_command(request.name, request.arguments)
 
     def _negotiate(self, request: Request) -> object:
-        if self._negotiated:
+        if self.negotiated:
             raise QmpError(
                 "Capabilities negotiation is already complete, command ignored", "CommandNotFound"
             )
@@ -262,7 +318,7 @@ class _Client:
                 raise QmpError(
                     f"Parameter 'enable' does not accept value '{protocol.shown(str(value[0]))}'"
                 )
-        self._negotiated = True
+        self.negotiated = True
         return {}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Awaitable, Callable, Mapping
+from typing import Protocol
 
 from throttlefs.fuse.inodes import InodeTable
 from throttlefs.policy.governor import Governor
@@ -13,14 +14,28 @@ from throttlefs.stats import Statistics
 
 from .commands import CommandTable, MountFacts, QemuCommands
 from .extensions import ExtensionCommands
+from .faults import FaultCommands, Faults
 from .images import Images
 from .objects import ObjectCommands
+from .scenarios import ScenarioCommands, Scenarios
 from .server import ControlServer
 
 BY_COMMAND = "host-qmp-quit"
 BY_SIGNAL = "host-signal"
 BY_UNMOUNT = "host-ui"
 """Why a mount ends: QEMU's ``ShutdownCause``."""
+
+
+class Failing(Protocol):
+    """What makes the device of a mount fail or change by time."""
+
+    @property
+    def faults(self) -> Faults:
+        """The fault rules."""
+
+    @property
+    def scenarios(self) -> Scenarios:
+        """What runs scenarios."""
 
 
 class Control:
@@ -35,6 +50,7 @@ class Control:
         reload: Callable[[], Awaitable[None]],
         counts: Callable[[], Mapping[str, int | None]],
         features: Callable[[], Mapping[str, bool]],
+        failing: Failing,
     ) -> None:
         self.images = Images(inodes, governor, statistics)
         self.tuner = Tuner(governor, self.images.is_open)
@@ -44,7 +60,18 @@ class Control:
         QemuCommands(facts, self.images, self.tuner, self._quit).register(table)
         ObjectCommands(governor, self.tuner).register(table)
         ExtensionCommands(
-            facts, self.images, governor, self.tuner, reload, counts, features
+            facts,
+            self.images,
+            governor,
+            self.tuner,
+            reload,
+            counts,
+            features,
+            lambda: [rule.fault for rule in failing.faults.rules()],
+        ).register(table)
+        FaultCommands(self.images, failing.faults).register(table)
+        ScenarioCommands(
+            failing.scenarios, lambda: [group.name for group in governor.throttle.groups()]
         ).register(table)
         self.server = ControlServer(table.run)
 

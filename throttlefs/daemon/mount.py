@@ -50,6 +50,8 @@ from throttlefs.throttle import Throttle, TimerfdAlarm
 
 from .drain import HANDLED_SIGNALS, Drain
 from .environment import check_environment, raise_descriptor_limit
+from .failing import FailingDevice
+from .fault_log import FaultLog, opened_fault_log
 
 if TYPE_CHECKING:
     from .metrics_server import MetricsServer
@@ -114,9 +116,10 @@ def serve_mount(request: MountRequest, ready: Callable[[], None]) -> int:
             raise ThrottlefsError(f"{exc}; leave out -o engine=uring") from None
         stack.callback(engine.close)
         governor = Governor(Throttle(alarm=alarm), policy)
+        fault_log = stack.enter_context(opened_fault_log(request.options.fault_log))
         timeouts = (request.options.attr_timeout, request.options.entry_timeout)
         presentation = Presentation(*timeouts, size)
-        mount = _Mount(request, inodes, governor, engine, presentation)
+        mount = _Mount(request, inodes, governor, engine, presentation, fault_log)
         stack.callback(mount.close_sockets)
         mount.open_sockets()
         # Signals wait until the handlers are there. Otherwise a signal would leave a dead mount
@@ -141,6 +144,7 @@ class _Mount:
         governor: Governor,
         engine: Engine,
         presentation: Presentation,
+        fault_log: FaultLog | None,
     ) -> None:
         options = request.options
         self._request = request
@@ -157,6 +161,7 @@ class _Mount:
         paths = request.paths
         facts = MountFacts(paths.source, paths.target, options.read_only, cache)
         statistics = Statistics()
+        self._failing = FailingDevice(governor, inodes, self._pool.run, fault_log, options)
         self._control = Control(
             facts,
             inodes,
@@ -165,6 +170,7 @@ class _Mount:
             self._restore_policy,
             self._counts,
             self._features,
+            self._failing,
         )
         self._metrics: MetricsServer | None = None
         self._operations = Operations(
@@ -186,13 +192,14 @@ class _Mount:
             discard_costs_bytes=options.discard == "bytes",
             on_init=self._handshake_began,
         )
+        self._failing.attach(self._operations, self._control.server.broadcast)
         self._libfuse_fd = -1
         self._agreement = Agreement()
         self._loop: SessionLoop | None = None
         self._entry: MountEntry | None = None
         self._drain = Drain(
             paths.target,
-            self._throttle,
+            self._failing,
             self._restore_policy,
             lambda: self._control.quit_asked,
         )
@@ -267,6 +274,7 @@ class _Mount:
                 before = open_fuse_descriptors()
                 pyfuse3.init(for_pyfuse3(self._operations), point, options)  # type: ignore[arg-type]
                 (self._libfuse_fd,) = open_fuse_descriptors() - before
+                self._failing.faults.use_descriptor(self._libfuse_fd)
             except RuntimeError:
                 said.seek(0)
                 lines = said.read().decode(errors="replace").strip().splitlines()
@@ -300,6 +308,7 @@ class _Mount:
                 nursery.start_soon(self._drain.end_with, owner.pid, owner_fd)
             nursery.start_soon(self._announce, ready, nursery)
             await nursery.start(self._drain.handle_signals)
+            nursery.start_soon(self._failing.run)
             await self._serve_session(nursery)
             self._drain.session_ended()
             await self._control.announce_end(self._drain.draining)
@@ -321,7 +330,7 @@ class _Mount:
             self._throttle.dispatcher,
             (self._engine, self._pool, self._write_backs),
             self._operations.has_room,
-            self._throttle.open_gates,
+            self._failing.open_gates,
             threads_work=self._pool.is_at_work,
         )
         self._loop = loop
@@ -382,7 +391,7 @@ class _Mount:
             policy = await trio.to_thread.run_sync(
                 read_policy, self._request.options, abandon_on_cancel=True
             )
-            self._governor.reload(policy, self._inodes.path_of)
+            self._failing.reload(policy)
         log.info("reloaded the limits")
 
 

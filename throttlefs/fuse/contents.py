@@ -24,6 +24,8 @@ from throttlefs.throttle import READ, WRITE
 from .attributes import Attributes
 from .directories import DirectoryOperations
 from .handle import Handle
+from .injector import Injector
+from .inode import Inode
 from .inode_operations import RunInThread
 from .inodes import InodeTable
 from .limit_attributes import LimitAttributes
@@ -102,6 +104,7 @@ class ContentOperations(DirectoryOperations):
         self._inflight = 0  # bytes held by writes that wait for their limit or the backing
         self._inflight_of: dict[FileKey, int] = {}  # those of each image
         self._spill = Spill(in_thread)
+        self.injector: Injector | None = None  # None while there is no fault rule
 
     def has_room(self) -> bool:
         """Whether waiting writes hold less than they may, so that a request can be taken.
@@ -114,6 +117,10 @@ class ContentOperations(DirectoryOperations):
         """Close the file of waiting data."""
         self._spill.close()
 
+    def open_inodes(self) -> list[Inode]:
+        """The inodes of all open files."""
+        return list({handle.inode for handle in self._handles.values()})
+
     def begin_read(
         self, fh: int, off: int, size: int, room: memoryview | None = None
     ) -> Data | Coroutine[Any, Any, Data]:
@@ -122,6 +129,8 @@ class ContentOperations(DirectoryOperations):
         Returns the data, in *room* if that is given, or a coroutine if it has to wait.
         """
         handle = self._handles[fh]
+        if self.injector is not None:
+            handle = self.injector.reading(handle, off, size)
         try:
             if not handle.try_admit(READ, size):
                 return self._read_later(handle, off, size, 0)
@@ -161,6 +170,9 @@ class ContentOperations(DirectoryOperations):
         """
         handle = self._handles[fh]
         how = None if flags is None else _WRITE_FLAGS[flags & _OF_A_WRITE]
+        if self.injector is not None:
+            durable = flags is not None and bool(flags & os.O_DSYNC)
+            handle = self.injector.writing(handle, off, len(data), durable)
         try:
             began = 0  # ns; not yet admitted
             written = None

@@ -115,6 +115,10 @@ class DirectoryOperations(TreeOperations):
         self._listings[fd] = _OpenDirectory(found, fd, ctx.uid)
         return pyfuse3.FileHandleT(fd)
 
+    def directory_inode(self, fh: int) -> Inode:
+        """The inode of the open directory *fh*."""
+        return self._listings[fh].inode
+
     async def _open_directory(self, inode: Inode, uid: int) -> int:
         if self._devices.is_local(inode.key[0]):
             dir_fd = self._inodes.fd(inode)

@@ -17,11 +17,13 @@ import pyfuse3
 
 from throttlefs.host import syscalls
 from throttlefs.settings.cachemode import CacheMode
+from throttlefs.settings.fault_words import Op
 from throttlefs.throttle import READ, WRITE
 
 from . import privileges
 from .attributes import Attributes
 from .contents import ContentOperations
+from .faulty_file import suffer
 from .handle import Handle
 from .holes import KernelPages, Place, seek
 from .inode_operations import RunInThread
@@ -66,6 +68,11 @@ class DiskOperations(ContentOperations):
     ) -> None:
         """Allocate, discard or zero *length* bytes at *offset* (fallocate(2)). Raises `OSError`."""
         handle = self._handles[fh]
+        injector = self.injector
+        firing = None
+        if injector is not None:
+            op = Op.DISCARD if mode & _OF_A_DISCARD else Op.ALLOCATE
+            firing = injector.allocating(handle, op, offset, length)
         size = 0
         if self._discard_costs_bytes and mode & _OF_A_DISCARD:
             st = await self._in_thread(os.fstat, handle.fd, owner=ctx.uid)
@@ -74,9 +81,17 @@ class DiskOperations(ContentOperations):
             await handle.wait_for_limit(WRITE, size)
         began = monotonic_ns()
         try:
-            await self._in_thread(
-                _as_caller, ctx, syscalls.fallocate, handle.fd, mode, offset, length, owner=ctx.uid
-            )
+            is_lost = False
+            if injector is not None and firing is not None:
+                is_lost = await suffer(firing, injector.parking)
+            if not is_lost:
+                await self._in_thread(
+                    _as_caller,
+                    ctx,
+                    syscalls.fallocate,
+                    *(handle.fd, mode, offset, length),
+                    owner=ctx.uid,
+                )
         except OSError:
             handle.statistics.write.errors += 1
             raise
@@ -123,7 +138,8 @@ class DiskOperations(ContentOperations):
         source, target = self._handles[fh_in], self._handles[fh_out]
         if flags:
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
-        if self._cache.direct:
+        is_watched = self.injector is not None and self.injector.may_touch_copy(source, target)
+        if self._cache.direct or is_watched:
             raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
         is_limited = not (source.image.unlimited[READ] and target.image.unlimited[WRITE])
         length = min(length, _COPY_PIECE if is_limited else _COPY_MOST)

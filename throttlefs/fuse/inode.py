@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from throttlefs.device.faults import Candidates
 from throttlefs.host.files import FileKey, clock_of_files
 
 
@@ -11,6 +12,7 @@ class Inode:
     """A file of SRC that the kernel knows by *number*, with a count of its lookups."""
 
     __slots__ = (
+        "faults",
         "fd",
         "handle_fds",
         "key",
@@ -36,6 +38,7 @@ class Inode:
         self.handle_fds: list[int] = []  # descriptors of open handles; any can serve as fd
         self.recently_used = False
         self.writers = 0  # how many handles may write
+        self.faults: Candidates | None = None  # the rules for it, when they were last looked up
 
     @property
     def path(self) -> bytes:

@@ -203,6 +203,10 @@ class InodeTable:
         self._held.let_go(inode)
         return inode
 
+    def all(self) -> list[Inode]:
+        """Every inode that the kernel knows."""
+        return list(self._by_number.values())
+
     def held(self) -> list[Inode]:
         """The inodes that have a descriptor of their own, except the root."""
         return self._held.inodes()

@@ -124,6 +124,8 @@ class Operations(DiskOperations):
 
     def file_renamed(self, key: FileKey, is_directory: bool) -> None:
         """Hold an open image, or those in a directory, to the limits of their new paths."""
+        if self.injector is not None:
+            self.injector.names_changed()
         governor, path_of = self._governor, self._inodes.path_of
         if not is_directory:
             path = path_of(key)
@@ -140,6 +142,8 @@ class Operations(DiskOperations):
         them."""
         self._governor.removed(key)
         self._statistics.removed(key)
+        if self.injector is not None:
+            self.injector.table.forget(key)
 
     # -- opening and closing ---------------------------------------------------------------
 
@@ -323,6 +327,7 @@ class Operations(DiskOperations):
         inode.handle_fds.append(fd)
         inode.writers += may_write
         open_flags = self._open_flags
+        inode.faults = None  # it may have been renamed in SRC
         if self._devices.learn(inode.key[0], fd):
             open_flags |= wire.FOPEN_NOFLUSH
         return OpenFile(fd, open_flags)
@@ -330,6 +335,8 @@ class Operations(DiskOperations):
     async def fsync(self, fh: pyfuse3.FileHandleT, datasync: bool) -> None:
         """Make the file durable; not charged, as in QEMU."""
         handle = self._handles[fh]
+        if self.injector is not None:
+            handle = self.injector.flushing(handle)
         began = monotonic_ns()
         await handle.file.fsync(datasync)
         handle.statistics.flushed(monotonic_ns() - began)

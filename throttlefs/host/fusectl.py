@@ -119,8 +119,12 @@ def raise_queue_limits(mount: MountEntry, max_background: int) -> bool:
     return True
 
 
-def warn_of_request_timeouts() -> None:
-    """Log a warning if the kernel ends mounts whose requests wait long (Linux 6.14 on)."""
+def request_timeout() -> tuple[str, int] | None:
+    """After how many seconds the kernel ends a mount one of whose requests has no answer.
+
+    And the sysctl that says so; None for never (Linux 6.14 on, Documentation/admin-guide/sysctl).
+    """
+    found: list[tuple[int, str]] = []
     for name in _TIMEOUTS:
         try:
             with open(f"/proc/sys/fs/fuse/{name}") as file:
@@ -128,9 +132,19 @@ def warn_of_request_timeouts() -> None:
         except (OSError, ValueError):
             continue
         if seconds:
-            log.warning(
-                "fs.fuse.%s is %d s: the kernel ends this mount if a request waits longer for"
-                " its limit; set it to 0 with sysctl to prevent that",
-                name,
-                seconds,
-            )
+            found.append((seconds, f"fs.fuse.{name}"))
+    if not found:
+        return None
+    seconds, name = min(found)
+    return name, seconds
+
+
+def warn_of_request_timeouts() -> None:
+    """Log a warning if the kernel ends mounts whose requests wait long (Linux 6.14 on)."""
+    timeout = request_timeout()
+    if timeout is not None:
+        log.warning(
+            "%s is %d s: the kernel ends this mount if a request waits longer for its limit;"
+            " set it to 0 with sysctl to prevent that",
+            *timeout,
+        )

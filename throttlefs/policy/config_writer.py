@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from throttlefs.settings.config import ImageRule
+from throttlefs.settings.faults import Fault
+from throttlefs.settings.globs import literal
 from throttlefs.settings.limits import DEFAULT_WEIGHT, Limits, format_limit
 from throttlefs.settings.units import Rate
 from throttlefs.throttle import ImagePolicy, Override
@@ -16,8 +18,6 @@ from .policy import GroupPolicy
 
 _BARE_KEY: Final = re.compile(r"[A-Za-z0-9_-]+")
 _NUMBER: Final = re.compile(r"[0-9]+(\.[0-9]+)?")
-_SPECIAL: Final = re.compile(r"([*?\[\\])")
-_UNDECODABLE: Final = re.compile("[\udc80-\udcff]")
 
 
 def write_config(
@@ -25,8 +25,9 @@ def write_config(
     groups: Mapping[str, GroupPolicy],
     overrides: Iterable[tuple[bytes, Override]],
     rules: Iterable[ImageRule],
+    faults: Iterable[Fault] = (),
 ) -> str:
-    """The text of a configuration file with these limits.
+    """The text of a configuration file with these limits and fault rules.
 
     *overrides* are those of single images, by path. They come before *rules*, which match later.
     """
@@ -38,7 +39,7 @@ def write_config(
     if lines:
         tables.append(["[defaults]", *lines])
     by_pattern: list[tuple[str, Override | ImageRule]] = [
-        *((_pattern(path), override) for path, override in overrides),
+        *((literal(path), override) for path, override in overrides),
         *((rule.glob.text, rule) for rule in rules),
     ]
     written: set[str] = set()
@@ -55,6 +56,9 @@ def write_config(
         lines += _name("parent", group.parent)
         key = name if _BARE_KEY.fullmatch(name) else _string(name)
         tables.append([f"[group.{key}]", *lines])
+    for fault in faults:
+        lines = [f"{name} = {_toml(value)}" for name, value in fault.as_dict().items()]
+        tables.append(["[[fault]]", *lines])
     return "\n".join("\n".join([*table, ""]) for table in tables)
 
 
@@ -82,10 +86,11 @@ def _name(key: str, name: str | None) -> list[str]:
     return [] if name is None else [f"{key} = {_string(name)}"]
 
 
-def _pattern(path: bytes) -> str:
-    """A pattern that matches *path*, and nothing else if that is UTF-8."""
-    text = path.decode("utf-8", "surrogateescape")
-    return _UNDECODABLE.sub("?", _SPECIAL.sub(r"\\\1", text))
+def _toml(value: object) -> str:
+    """*value*, of a fault rule, in TOML."""
+    if isinstance(value, list):
+        return f"[{', '.join(map(_toml, value))}]"
+    return _string(value) if isinstance(value, str) else json.dumps(value)
 
 
 def _string(text: str) -> str:

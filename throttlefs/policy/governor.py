@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 from throttlefs.host.files import FileKey
-from throttlefs.throttle import Image, ImagePolicy, Throttle
+from throttlefs.throttle import Image, ImagePolicy, Override, Throttle
 
 from .policy import GroupPolicy, Policy
 
@@ -37,6 +37,8 @@ class Governor:
         self._changed: set[FileKey] = set()  # images that a live change has an override for
         self._open: set[FileKey] = set()
         self._released = 0  # since paths were last cleared out
+        self.over: Callable[[Image, Override], Override] | None = None
+        """What an image is held to instead of the override of its table; see `Overlays`."""
         self._apply_groups()
         throttle.set_default(policy.default)
 
@@ -88,6 +90,11 @@ class Governor:
         self.throttle.set_default(default)
         self.policy = replace(self.policy, default=default)
 
+    def set_group(self, name: str, policy: GroupPolicy) -> None:
+        """Hold the group *name*, which must exist, to *policy*; its parent stays."""
+        self.throttle.set_group_limits(name, policy.limits)
+        self.throttle.set_group_weight(name, policy.weight)
+
     def removed(self, key: FileKey) -> None:
         """Forget the live changes of a file that is gone for good: another may get its number."""
         self._changed.discard(key)
@@ -119,6 +126,8 @@ class Governor:
         if key in self._changed:
             return
         override = self.policy.override_for(self.paths[key], *self._other_paths.get(key, ()))
+        if self.over is not None:
+            override = self.over(image, override)
         if override != image.override:
             self.throttle.set_override(image, override)
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection, Iterable
 from typing import Final
 
 from throttlefs.errors import ThrottlefsError
-from throttlefs.host import trusted
+from throttlefs.host import fusectl, trusted
 from throttlefs.settings.config import (
     NO_CONFIG,
     Config,
@@ -14,10 +15,15 @@ from throttlefs.settings.config import (
     decode_config,
     printable_name,
 )
+from throttlefs.settings.faults import Fault
 from throttlefs.settings.options import MountOptions
-from throttlefs.settings.units import format_size
+from throttlefs.settings.scenario import Scenario, TimedChange
+from throttlefs.settings.suggest import nearest
+from throttlefs.settings.units import format_duration, format_size, quoted
 
+from .overlays import Overlay
 from .policy import Policy, make_policy
+from .tuning import TuningError
 
 MAX_CONFIG_SIZE: Final = 16 << 20
 """The largest file that is read, in bytes; some 100,000 tables."""
@@ -47,4 +53,47 @@ def read_policy(options: MountOptions) -> Policy:
             config = load_config(options.config)
         except ConfigError as exc:
             raise ThrottlefsError(str(exc)) from None
-    return make_policy(options, config)
+        check_waits(config.faults)
+    policy = make_policy(options, config)
+    overlays_of(config.changes, policy.groups)
+    return policy
+
+
+def read_changes_of(scenario: Scenario) -> None:
+    """Raise `ThrottlefsError` if one of the changes in *scenario* can be nowhere."""
+    changes = scenario.changes
+    overlays_of(changes, [one.group for one in changes if one.group is not None])
+
+
+def overlays_of(changes: Iterable[TimedChange], groups: Collection[str]) -> list[Overlay]:
+    """*changes*, read. Raises `ThrottlefsError` if one cannot be, or its group is not in *groups*.
+
+    The message has the number of its table.
+    """
+    overlays = []
+    for number, change in enumerate(changes, 1):
+        where = f"[[change]] number {number}"
+        if change.group is not None and change.group not in groups:
+            best = nearest(change.group, groups)
+            hint = f"; did you mean {quoted(best)}?" if best else ""
+            raise ThrottlefsError(f"{where}: there is no group {quoted(change.group)}{hint}")
+        try:
+            overlays.append(Overlay(change))
+        except TuningError as exc:
+            raise ThrottlefsError(f"{where}: {exc}") from None
+    return overlays
+
+
+def check_waits(faults: Iterable[Fault]) -> None:
+    """Raise `ThrottlefsError` if the kernel would end the mount while one of *faults* waits."""
+    timeout = fusectl.request_timeout()
+    if timeout is None:
+        return
+    name, seconds = timeout
+    for fault in faults:
+        wait = fault.longest_wait
+        if wait is not None and wait > seconds * 10**9:
+            raise ThrottlefsError(
+                f"{fault.effect.value} of {format_duration(wait)} is longer than {name}, {seconds}"
+                f" s, after which the kernel ends the mount: a shorter one, or sysctl {name}=0"
+            )

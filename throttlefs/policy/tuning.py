@@ -41,6 +41,7 @@ from throttlefs.throttle import (
 )
 
 from .governor import Governor
+from .policy import GroupPolicy
 
 _GROUPS_SHOWN = 10
 """The most names of groups in a message."""
@@ -113,6 +114,20 @@ class Change:
         except LimitsError as exc:
             raise TuningError(str(exc)) from None
 
+    def override(self, before: Override, default: ImagePolicy) -> Override:
+        """The override of an image alone that had *before*, while *default* holds for others.
+
+        The change must not name a group. Raises `TuningError`.
+        """
+        held = before.applied_to(default)
+        limits = self.applied_to(held.limits) if self.limits else None
+        return Override(limits, None, self.weight).over(before)
+
+    def group_after(self, policy: GroupPolicy) -> GroupPolicy:
+        """The *policy* of a group after the change, but for its parent. Raises `TuningError`."""
+        limits = self.applied_to(policy.limits) if self.limits else policy.limits
+        return replace(policy, limits=limits, weight=self.weight or policy.weight)
+
 
 State = dict[str, Rate | str]
 """The limits that are not 0 or at their default, ``group`` or ``parent``, and ``weight``."""
@@ -175,7 +190,7 @@ class Tuner:
         except LimitsError as exc:
             raise TuningError(str(exc)) from None
         if not create:
-            _existing(self._governor, name)
+            existing_group(self._governor, name)
         with _Transaction(self._governor) as plan:
             plan.group(name, change)
         return plan.done
@@ -200,7 +215,7 @@ class Tuner:
                 f"group {quoted(name)} is named by -o or the configuration file: remove it there"
             )
         try:
-            self._throttle.remove_group(_existing(self._governor, name).name)
+            self._throttle.remove_group(existing_group(self._governor, name).name)
         except ThrottleError as exc:
             raise TuningError(str(exc)) from None
 
@@ -217,6 +232,12 @@ def group_state(group: Group) -> State:
     return {**group.meter.limits.as_dict(), **parent, "weight": group.weight}
 
 
+def group_policy(group: Group) -> GroupPolicy:
+    """What *group* is held to."""
+    parent = None if group.parent is None else group.parent.name
+    return GroupPolicy(group.meter.limits, group.weight, parent)
+
+
 def policy_state(policy: ImagePolicy) -> State:
     """What holds for an image that *policy* is for."""
     group = {"group": policy.group} if policy.group is not None else {}
@@ -228,7 +249,8 @@ def limits_of(state: State) -> dict[str, Rate]:
     return {name: state[name] for name in LIMIT_NAMES if name in state}  # type: ignore[misc]
 
 
-def _existing(governor: Governor, name: str) -> Group:
+def existing_group(governor: Governor, name: str) -> Group:
+    """The group *name*. Raises `TuningError` if there is none."""
     names = {group.name: group for group in governor.throttle.groups()}
     if name not in names:
         best = nearest(name, names)
@@ -313,7 +335,7 @@ class _Transaction:
         self._groups.add(name)
         group = next((g for g in self._throttle.groups() if g.name == name), None)
         limits = change.applied_to(NO_LIMITS if group is None else group.meter.limits)
-        parent = _existing(self._governor, change.parent) if change.parent else None
+        parent = existing_group(self._governor, change.parent) if change.parent else None
         levels = 1 if group is None else _levels(group)
         above = parent
         while above is not None:
@@ -351,7 +373,7 @@ class _Transaction:
             self.group(change.group, replace(change, weight=None, parent=None, off=False))
             return NO_LIMITS
         if change.group:
-            _existing(self._governor, change.group)
+            existing_group(self._governor, change.group)
         if change.off or change.limits or change.all_limits:
             return change.applied_to(limits)
         return None

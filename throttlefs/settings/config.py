@@ -19,6 +19,16 @@
     [group.tenant]
     bps = "80M"
 
+    [[fault]]                   # what fails; see faults.py
+    path = "db/*.wal"
+    op = "flush"
+    error = "EIO"
+
+    [[change]]                  # what changes for a time; see scenario.py
+    bps = "100K"
+    at = "10s"
+    lasting = "5s"
+
 `throttlefs.policy.policy` says what follows from this for one image.
 """
 
@@ -31,6 +41,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from . import suggest
+from .fault_words import FaultError
+from .faults import Fault, read_rules
 from .globs import Glob, GlobError
 from .globset import GlobSet
 from .limits import (
@@ -43,6 +55,7 @@ from .limits import (
     check_weight,
     option_key,
 )
+from .scenario import ScenarioError, TimedChange, read_changes
 from .units import quoted
 
 MAX_CONFIG_SIZE: Final = 16 << 20
@@ -51,7 +64,7 @@ MAX_CONFIG_SIZE: Final = 16 << 20
 _PATH_MAX: Final = 4096
 """Bytes; the longest path that a system call takes (``linux/limits.h``)."""
 
-_TOP_KEYS: Final = ("defaults", "image", "group")
+_TOP_KEYS: Final = ("defaults", "image", "group", "fault", "change")
 
 
 class ConfigError(ValueError):
@@ -98,6 +111,8 @@ class Config:
     defaults: Defaults = Defaults()
     images: tuple[ImageRule, ...] = ()
     groups: Mapping[str, GroupRule] = field(default_factory=dict)
+    faults: tuple[Fault, ...] = ()
+    changes: tuple[TimedChange, ...] = ()
     _globs: GlobSet = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -157,10 +172,17 @@ def parse_config(text: str, name: str) -> Config:
     if not isinstance(defaults, dict):
         raise ConfigError(f"{file}: defaults is not a table: write [defaults]")
     table = _Table(f"{file}: [defaults]", defaults, ("group", "weight"))
+    try:
+        faults = read_rules(top.get("fault", []))
+        changes = read_changes(top.get("change", []))
+    except (FaultError, ScenarioError) as error:
+        raise ConfigError(f"{file}: {error}") from None
     return Config(
         Defaults(table.limits(), table.group("group", groups) or None, table.weight()),
         images,
         groups,
+        faults,
+        changes,
     )
 
 

@@ -10,6 +10,7 @@ This module reads patterns; `throttlefs.settings.globset` matches them.
 
 from __future__ import annotations
 
+import re
 from enum import Enum
 from typing import Final
 
@@ -17,6 +18,9 @@ from .units import quoted
 
 LONGEST_PATTERN: Final = 8192
 """Characters: a path (PATH_MAX) with each one escaped."""
+
+_SPECIAL: Final = re.compile(r"([*?\[\\])")
+_UNDECODABLE: Final = re.compile("[\udc80-\udcff]")
 
 
 class GlobError(ValueError):
@@ -70,6 +74,12 @@ class Glob:
 
     def __repr__(self) -> str:
         return f"Glob({self.text!r})"
+
+
+def literal(path: bytes) -> str:
+    """A pattern that matches *path*, and nothing else if that is UTF-8."""
+    text = path.decode("utf-8", "surrogateescape")
+    return _UNDECODABLE.sub("?", _SPECIAL.sub(r"\\\1", text))
 
 
 def _parse(text: str) -> list[Step]:

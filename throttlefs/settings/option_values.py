@@ -124,6 +124,7 @@ VALUES: Final[dict[str, tuple[Callable[[str, str], Any], str]]] = {
     "group": (check_group_name, "db"),
     "weight": (check_weight, "100"),
     "config": (_text, "/etc/throttlefs.toml"),
+    "fault_log": (_text, "/tmp/faults.json"),
     "attr_timeout": (_seconds, "0.5"),
     "entry_timeout": (_seconds, "0.5"),
     "cache": (_choice(*CACHE_MODES), CACHE_MODES[0]),

@@ -36,7 +36,8 @@ from .units import quoted
 OPTION_HELP: Final = {
     "group=NAME": "all images share the limits, as the group NAME",
     "weight=N": "an image's share in its group, 1 to 10000 (default 100)",
-    "config=FILE": "limits by path, and groups, from a TOML file",
+    "config=FILE": "limits by path, groups and fault rules, from a TOML file",
+    "fault_log=FILE": "append a line of JSON to FILE for each fault that happens",
     "attr_timeout=SECONDS": "how long the kernel may keep attributes (default 1)",
     "entry_timeout=SECONDS": "how long the kernel may keep names (default 1)",
     "nonempty": "mount over a directory or file that is not empty",
@@ -76,6 +77,8 @@ class MountOptions:
     weight: int = DEFAULT_WEIGHT
     config: str | None = None
     """The path of the configuration file, as given."""
+    fault_log: str | None = None
+    """The path of the fault log, as given."""
     attr_timeout: float = 1.0
     """Seconds."""
     entry_timeout: float = 1.0

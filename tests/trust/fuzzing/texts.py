@@ -126,10 +126,11 @@ def config(data: bytes) -> None:
     held = policy.for_path(b"db/a.img")
     assert image.meter.limits == held.limits
     assert (image.parent.name if image.parent else None, image.weight) == (held.group, held.weight)
-    written = write_config(policy.default, policy.groups, [], found.images)
+    written = write_config(policy.default, policy.groups, [], found.images, found.faults)
     again = make_policy(parse_options([]), parse_config(written, "written.toml"))
     assert (again.default, again.groups) == (policy.default, policy.groups)
     assert again.config.images == found.images
+    assert again.config.faults == found.faults
 
 
 def globs(data: bytes) -> None:
@@ -217,8 +218,11 @@ TARGETS = (
             b'[[image]]\npath = "vm/**"\ngroup = ""\nweight = 7\n[group.vms]\nbps = "50M"\n'
             b'parent = "host"\n[group.host]\niops = 5000\niops_max = 6000\n',
             b'[[image]]\npath = "**"\ngroup = "a"\n[group.a]\nparent = "b"\n[group.b]\n',
+            b'[[fault]]\npath = ["a", "b/**"]\nop = ["write", "flush"]\nerror = "EIO"\nnth = 3\n'
+            b'[[fault]]\ndelay = "1.5s"\nop = "read"\nrange = "1M-"\nat = "1s"\nlasting = "5ms"\n',
         ],
-        [*_LIMITS, b"[[image]]\n", b"[defaults]\n", b'[group."', b"path = ", b"parent = ",
+        [*_LIMITS, b"[[image]]\n", b"[[fault]]\n", b"torn = 512\n", b"lose = true\n",
+         b"[defaults]\n", b'[group."', b"path = ", b"parent = ",
          b".a" * 50,
          b"1979-05-27", b"{a = 1}", b"[1]", b"= nan\n", b"= 1e400\n", b"weight = ", b'"""', b"#"],
         long=60_000,

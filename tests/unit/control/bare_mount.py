@@ -11,8 +11,10 @@ import trio
 
 from throttlefs.control.commands import CommandTable, MountFacts, QemuCommands
 from throttlefs.control.extensions import ExtensionCommands
+from throttlefs.control.faults import FaultCommands
 from throttlefs.control.images import Images
 from throttlefs.control.objects import ObjectCommands
+from throttlefs.daemon.faults import MountFaults
 from throttlefs.errors import ThrottlefsError
 from throttlefs.fuse.inodes import InodeTable
 from throttlefs.policy.governor import Governor
@@ -49,6 +51,10 @@ class NoAlarm:
         pass
 
 
+async def _not_in_a_thread(*_: object, **__: object) -> None:
+    raise AssertionError("there is no mount")
+
+
 class Mount:
     """What a mount of *source* with ``-o bps=4M`` consists of, but for FUSE."""
 
@@ -68,6 +74,8 @@ class Mount:
         QemuCommands(facts, images, tuner, self._end).register(self.table)
         ObjectCommands(self.governor, tuner).register(self.table)
         self.counts: dict[str, int | None] = {"inodes": 1, "handles": 0}
+        self.faults = MountFaults(self.inodes, _not_in_a_thread, None, auto_cache=False)
+        FaultCommands(images, self.faults).register(self.table)
         ExtensionCommands(
             facts,
             images,
@@ -76,6 +84,7 @@ class Mount:
             self._reload,
             lambda: self.counts,
             lambda: {"shared-mmap": True},
+            lambda: [rule.fault for rule in self.faults.rules()],
         ).register(self.table)
 
     def _end(self) -> None:

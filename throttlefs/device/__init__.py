@@ -1,0 +1,1 @@
+"""What the disk behind pretends to be: how it fails. Pure but for what waits."""

@@ -1,0 +1,224 @@
+"""Decides which requests a fault happens to. Pure: the clock is handed in.
+
+Rules are asked in their order. A rule counts each request that matches it; the first rule whose
+count says so fires, and those after it do not count this request. What a rule does follows from
+its seed, its number and its counts alone: the same requests in the same order get the same faults.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from typing import Final
+
+from throttlefs.settings.fault_words import Effect, Op
+from throttlefs.settings.faults import Fault
+from throttlefs.settings.globset import GlobSet
+
+from .damage import Piece, Pieces, draw, torn_length
+
+_CERTAIN: Final = 1 << 64
+_TORN: Final = 1 << 63
+"""A bit of the seed: how much of a write is kept is drawn apart from whether it is torn."""
+
+
+class NoSuchRuleError(LookupError):
+    """There is no rule of that number."""
+
+
+class Rule:
+    """A fault with its number, its counts and what it has damaged.
+
+    *origin* is the instant (ns) that its period counts from.
+    """
+
+    def __init__(self, number: int, fault: Fault, origin: int) -> None:
+        self.number = number
+        self.fault = fault
+        self.matched = 0
+        """How many requests have matched it."""
+        self.fired = 0
+        self.seed = fault.seed or 0
+        self.damaged: dict[Hashable, Pieces] = {}
+        """The bytes of each file that a read got wrong, and will again."""
+        self._origin = origin
+        self._globs = GlobSet(fault.globs) if fault.globs else None
+        self._below = _CERTAIN
+        if fault.probability is not None:
+            self._below = int(fault.probability * _CERTAIN)
+        triggers = (fault.nth, fault.every, fault.after, fault.times, fault.probability)
+        # Without a count each read in range is damaged anyway, so nothing has to be remembered.
+        counts = any(trigger is not None for trigger in triggers)
+        self._remembers = fault.effect is Effect.CORRUPT and counts
+
+    def takes(self, path: str) -> bool:
+        """Whether requests on the file at *path* may match."""
+        return self._globs is None or self._globs.first(path) is not None
+
+    def is_on(self, now: int) -> bool:
+        """Whether its period, if it has one, holds at *now* (ns)."""
+        period = self.fault.period
+        return period is None or period.is_on(now - self._origin)
+
+    def next_change(self, now: int) -> int | None:
+        """The instant (ns) after *now* at which its period begins or ends; None if never."""
+        period = self.fault.period
+        change = None if period is None else period.next_change(now - self._origin)
+        return None if change is None else self._origin + change
+
+    def count(self) -> bool:
+        """Count one request that matches; returns whether the rule fires for it."""
+        self.matched += 1
+        fault = self.fault
+        counted = self.matched - (fault.after or 0)
+        if counted <= 0 or (fault.times is not None and self.fired >= fault.times):
+            return False
+        if fault.nth is not None and counted != fault.nth:
+            return False
+        if fault.every is not None and counted % fault.every:
+            return False
+        if self._below < _CERTAIN and draw(self.seed, self.number, self.matched) >= self._below:
+            return False
+        self.fired += 1
+        return True
+
+    def pieces(self, offset: int, length: int) -> list[Piece]:
+        """The part of a request that is in the rule's range; one piece or none."""
+        first, end = self.fault.range or (0, None)
+        first = max(first, offset)
+        end = offset + length if end is None else min(end, offset + length)
+        return [(first, end)] if first < end else []
+
+    def damage(self, key: Hashable, offset: int, length: int) -> list[Piece]:
+        """What of a read of *length* at *offset* of the file *key* was damaged before."""
+        found = self.damaged.get(key)
+        return [] if found is None else found.within(offset, offset + length)
+
+    def remember(self, key: Hashable, offset: int, length: int) -> None:
+        """Note that a read was damaged, so that the same bytes come back the same way."""
+        if self._remembers:
+            pieces = self.damaged.setdefault(key, Pieces())
+            for first, end in self.pieces(offset, length):
+                pieces.add(first, end)
+
+
+@dataclass(frozen=True, slots=True)
+class Firing:
+    """That a rule has fired for a request."""
+
+    rule: Rule
+    count: int
+    """Which of the requests that matched the rule it is."""
+
+    def torn_length(self, offset: int, length: int) -> int:
+        """How many bytes of a torn write are kept."""
+        drawn = draw(self.rule.seed | _TORN, self.rule.number, self.count)
+        return torn_length(offset, length, self.rule.fault.value, drawn)
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """The rules that may match requests on one file, while `FaultTable.generation` is the same."""
+
+    generation: int
+    ops: Op
+    """The operations of all of them."""
+    rules: tuple[Rule, ...]
+
+
+class FaultTable:
+    """All rules of a mount. *clock* tells the present in ns."""
+
+    def __init__(self, clock: Callable[[], int]) -> None:
+        self._clock = clock
+        self._rules: dict[int, Rule] = {}
+        self._last_number = 0
+        self.generation = 0
+        """Changes whenever the rules do."""
+
+    def __len__(self) -> int:
+        return len(self._rules)
+
+    def rules(self) -> list[Rule]:
+        """All rules in their order."""
+        return list(self._rules.values())
+
+    def get(self, number: int) -> Rule:
+        """The rule *number*. Raises `NoSuchRuleError`."""
+        try:
+            return self._rules[number]
+        except KeyError:
+            raise NoSuchRuleError(number) from None
+
+    def add(self, fault: Fault, origin: int | None = None) -> Rule:
+        """Add a rule behind all others; its period counts from *origin* (ns), or from now."""
+        self._last_number += 1
+        rule = Rule(self._last_number, fault, self._clock() if origin is None else origin)
+        self._rules[rule.number] = rule
+        self.generation += 1
+        return rule
+
+    def remove(self, number: int) -> Rule:
+        """Remove the rule *number*. Raises `NoSuchRuleError`."""
+        rule = self.get(number)
+        del self._rules[number]
+        self.generation += 1
+        return rule
+
+    def candidates(self, *paths: str) -> Candidates:
+        """The rules that may match requests on a file that has any of *paths*."""
+        rules = tuple(
+            rule for rule in self._rules.values() if any(rule.takes(path) for path in paths)
+        )
+        ops = Op(0)
+        for rule in rules:
+            ops |= rule.fault.ops
+        return Candidates(self.generation, ops, rules)
+
+    def match(self, found: Candidates, ops: Op, offset: int = 0, length: int = 0) -> Firing | None:
+        """Count a request in the rules that match it; returns that of the first that fires.
+
+        *ops*: what it asks for. *offset* and *length* (bytes): what it touches, where it does.
+        """
+        if not ops & found.ops:
+            return None
+        now = -1
+        for rule in found.rules:
+            fault = rule.fault
+            if not fault.ops & ops:
+                continue
+            if fault.range is not None:
+                first, end = fault.range
+                if offset + length <= first or (end is not None and offset >= end):
+                    continue
+            if fault.period is not None:
+                if now < 0:
+                    now = self._clock()
+                if not rule.is_on(now):
+                    continue
+            if rule.count():
+                return Firing(rule, rule.matched)
+        return None
+
+    def damage(
+        self, found: Candidates, key: Hashable, offset: int, length: int
+    ) -> list[tuple[Rule, list[Piece]]]:
+        """What a read of the file *key* gets wrong because an earlier one did."""
+        damages = []
+        for rule in found.rules:
+            if rule.damaged and rule.is_on(self._clock()):
+                pieces = rule.damage(key, offset, length)
+                if pieces:
+                    damages.append((rule, pieces))
+        return damages
+
+    def forget(self, key: Hashable) -> None:
+        """Forget the damage of a file that is gone; its key may be another's soon."""
+        for rule in self._rules.values():
+            rule.damaged.pop(key, None)
+
+    def next_change(self) -> int | None:
+        """The instant (ns) at which the next period begins or ends; None if none does."""
+        now = self._clock()
+        changes = [rule.next_change(now) for rule in self._rules.values()]
+        return min((change for change in changes if change is not None), default=None)
