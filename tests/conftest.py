@@ -22,9 +22,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # Without a seed of one's own each run tries the same; nothing is kept from run to run.
+    # Without a seed of one's own each run tries the same; nothing is kept from run to run. How
+    # long an example takes says more of the machine than of the code.
     settings.register_profile(
-        "repeatable", derandomize=_seed(config) is None, database=None, print_blob=True
+        "repeatable",
+        derandomize=_seed(config) is None,
+        database=None,
+        deadline=None,
+        print_blob=True,
     )
     settings.load_profile("repeatable")
 
