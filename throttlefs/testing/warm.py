@@ -131,8 +131,8 @@ def serve() -> None:
     except OSError:
         return
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # commands are not waited for
-    import throttlefs.cli.main
-    import throttlefs.daemon.mount  # noqa: F401
+    from throttlefs.cli import main  # noqa: F401
+    from throttlefs.daemon import mount  # noqa: F401
 
     poller = select.poll()
     poller.register(connection, select.POLLIN)
