@@ -11,13 +11,14 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Final
 
-from throttlefs.settings.fault_words import Effect, Op
+from throttlefs.settings.fault_words import Effect
 from throttlefs.settings.faults import Fault
 from throttlefs.settings.globset import GlobSet
 
 from .damage import Piece, Pieces, draw, torn_length
 
 _CERTAIN: Final = 1 << 64
+_NO_END: Final = 1 << 63
 _TORN: Final = 1 << 63
 """A bit of the seed: how much of a write is kept is drawn apart from whether it is torn."""
 
@@ -35,6 +36,12 @@ class Rule:
     def __init__(self, number: int, fault: Fault, origin: int) -> None:
         self.number = number
         self.fault = fault
+        self.ops = int(fault.ops)  # operations on the members of an enum take long
+        first, end = fault.range or (0, None)
+        self._first = first
+        self._end = _NO_END if end is None else end
+        self._has_range = fault.range is not None
+        self.period = fault.period
         self.matched = 0
         """How many requests have matched it."""
         self.fired = 0
@@ -49,20 +56,25 @@ class Rule:
         triggers = (fault.nth, fault.every, fault.after, fault.times, fault.probability)
         # Without a count each read in range is damaged anyway, so nothing has to be remembered.
         counts = any(trigger is not None for trigger in triggers)
-        self._remembers = fault.effect is Effect.CORRUPT and counts
+        self.remembers = fault.effect is Effect.CORRUPT and counts
+        """Whether it keeps what it has damaged."""
 
     def takes(self, path: str) -> bool:
         """Whether requests on the file at *path* may match."""
         return self._globs is None or self._globs.first(path) is not None
 
+    def touches(self, offset: int, length: int) -> bool:
+        """Whether a request of *length* at *offset* (bytes) is in the rule's range."""
+        return not self._has_range or (offset < self._end and offset + length > self._first)
+
     def is_on(self, now: int) -> bool:
         """Whether its period, if it has one, holds at *now* (ns)."""
-        period = self.fault.period
+        period = self.period
         return period is None or period.is_on(now - self._origin)
 
     def next_change(self, now: int) -> int | None:
         """The instant (ns) after *now* at which its period begins or ends; None if never."""
-        period = self.fault.period
+        period = self.period
         change = None if period is None else period.next_change(now - self._origin)
         return None if change is None else self._origin + change
 
@@ -84,9 +96,7 @@ class Rule:
 
     def pieces(self, offset: int, length: int) -> list[Piece]:
         """The part of a request that is in the rule's range; one piece or none."""
-        first, end = self.fault.range or (0, None)
-        first = max(first, offset)
-        end = offset + length if end is None else min(end, offset + length)
+        first, end = max(self._first, offset), min(self._end, offset + length)
         return [(first, end)] if first < end else []
 
     def damage(self, key: Hashable, offset: int, length: int) -> list[Piece]:
@@ -96,7 +106,7 @@ class Rule:
 
     def remember(self, key: Hashable, offset: int, length: int) -> None:
         """Note that a read was damaged, so that the same bytes come back the same way."""
-        if self._remembers:
+        if self.remembers:
             pieces = self.damaged.setdefault(key, Pieces())
             for first, end in self.pieces(offset, length):
                 pieces.add(first, end)
@@ -121,9 +131,11 @@ class Candidates:
     """The rules that may match requests on one file, while `FaultTable.generation` is the same."""
 
     generation: int
-    ops: Op
-    """The operations of all of them."""
+    ops: int
+    """The operations of all of them, as the bits of `Op`."""
     rules: tuple[Rule, ...]
+    remembers: bool
+    """Whether one of them keeps what it has damaged."""
 
 
 class FaultTable:
@@ -170,28 +182,24 @@ class FaultTable:
         rules = tuple(
             rule for rule in self._rules.values() if any(rule.takes(path) for path in paths)
         )
-        ops = Op(0)
+        ops = 0
         for rule in rules:
-            ops |= rule.fault.ops
-        return Candidates(self.generation, ops, rules)
+            ops |= rule.ops
+        return Candidates(self.generation, ops, rules, any(rule.remembers for rule in rules))
 
-    def match(self, found: Candidates, ops: Op, offset: int = 0, length: int = 0) -> Firing | None:
+    def match(self, found: Candidates, ops: int, offset: int = 0, length: int = 0) -> Firing | None:
         """Count a request in the rules that match it; returns that of the first that fires.
 
-        *ops*: what it asks for. *offset* and *length* (bytes): what it touches, where it does.
+        *ops*: what it asks for, as the bits of `Op`. *offset* and *length* (bytes): what it
+        touches, where it does.
         """
         if not ops & found.ops:
             return None
         now = -1
         for rule in found.rules:
-            fault = rule.fault
-            if not fault.ops & ops:
+            if not rule.ops & ops or not rule.touches(offset, length):
                 continue
-            if fault.range is not None:
-                first, end = fault.range
-                if offset + length <= first or (end is not None and offset >= end):
-                    continue
-            if fault.period is not None:
+            if rule.period is not None:
                 if now < 0:
                     now = self._clock()
                 if not rule.is_on(now):
@@ -204,6 +212,8 @@ class FaultTable:
         self, found: Candidates, key: Hashable, offset: int, length: int
     ) -> list[tuple[Rule, list[Piece]]]:
         """What a read of the file *key* gets wrong because an earlier one did."""
+        if not found.remembers:
+            return []
         damages = []
         for rule in found.rules:
             if rule.damaged and rule.is_on(self._clock()):

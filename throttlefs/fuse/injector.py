@@ -6,7 +6,7 @@ It is in the way of requests only while there are rules (`Operations.injector`).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Final
 
 from throttlefs.device.faults import Candidates, FaultTable, Firing, Rule
 from throttlefs.device.parking import Parking
@@ -17,6 +17,12 @@ from .faulty_file import faulty
 from .handle import Handle
 from .inode import Inode
 from .inode_operations import RunInThread
+
+# As plain numbers, for operations on the members of an enum take long.
+_READ: Final = int(Op.READ)
+_WRITE: Final = int(Op.WRITE)
+_FLUSH: Final = int(Op.FLUSH)
+_DURABLE_WRITE: Final = _WRITE | _FLUSH
 
 Record = Mapping[str, Any]
 """What is told of a firing: rule, count, operation, file (bytes), place and effect."""
@@ -77,10 +83,10 @@ class Injector:
     def reading(self, handle: Handle, offset: int, size: int) -> Handle:
         """*handle* for a read: itself, unless a rule fires or an earlier one has damaged it."""
         found = self.candidates(handle.inode)
-        if not found.ops & Op.READ:
+        if not found.ops & _READ:
             return handle
         table, key = self.table, handle.inode.key
-        firing = table.match(found, Op.READ, offset, size)
+        firing = table.match(found, _READ, offset, size)
         damages = table.damage(found, key, offset, size)
         if firing is not None:
             rule = firing.rule
@@ -96,7 +102,7 @@ class Injector:
 
     def writing(self, handle: Handle, offset: int, size: int, durable: bool) -> Handle:
         """*handle* for a write: itself, unless a rule fires. *durable*: with O_DSYNC or O_SYNC."""
-        ops = Op.WRITE | Op.FLUSH if durable else Op.WRITE
+        ops = _DURABLE_WRITE if durable else _WRITE
         found = self.candidates(handle.inode)
         if not found.ops & ops:
             return handle
@@ -108,7 +114,7 @@ class Injector:
 
     def flushing(self, handle: Handle) -> Handle:
         """*handle* for an fsync: itself, unless a rule fires."""
-        firing = self.table.match(self.candidates(handle.inode), Op.FLUSH)
+        firing = self.table.match(self.candidates(handle.inode), _FLUSH)
         if firing is None:
             return handle
         self._tell(firing, "flush", handle.inode.path)
@@ -116,7 +122,7 @@ class Injector:
 
     def allocating(self, handle: Handle, op: Op, offset: int, length: int) -> Firing | None:
         """The rule that fires for an fallocate (*op*: DISCARD or ALLOCATE)."""
-        firing = self.table.match(self.candidates(handle.inode), op, offset, length)
+        firing = self.table.match(self.candidates(handle.inode), int(op), offset, length)
         if firing is not None:
             name = "discard" if op is Op.DISCARD else "allocate"
             self._tell(firing, name, handle.inode.path, offset, length)
@@ -125,7 +131,7 @@ class Injector:
     def may_touch_copy(self, source: Handle, target: Handle) -> bool:
         """Whether a rule may fire for a copy: then it must be made of reads and writes."""
         reads, writes = self.candidates(source.inode), self.candidates(target.inode)
-        return bool(reads.ops & Op.READ or writes.ops & Op.WRITE)
+        return bool(reads.ops & _READ or writes.ops & _WRITE)
 
     def candidates(self, inode: Inode) -> Candidates:
         """The rules that may match requests on *inode*."""
@@ -139,7 +145,7 @@ class Injector:
     def named(self, ops: Op, op: str, path: bytes, other: bytes | None) -> Firing | None:
         """The rule that fires for a request on names; *other* is its second path, if any."""
         paths = [path] if other is None else [path, other]
-        firing = self.table.match(self.table.candidates(*map(_text, paths)), ops)
+        firing = self.table.match(self.table.candidates(*map(_text, paths)), int(ops))
         if firing is not None:
             self._tell(firing, op, path, other=other)
         return firing
