@@ -431,7 +431,8 @@ def test_the_same_requests_give_the_same_log(make_mount: MountFactory, tmp_path:
         (mounted.path / "d").mkdir()
         play(mounted.path / "d")
         mounted.umount()
-        assert all("time" in json.loads(line) for line in log.read_text().splitlines())
+        lines = [json.loads(line) for line in log.read_text().splitlines()]
+        assert all("time" in line and line["pid"] == os.getpid() for line in lines)
         logs.append(run_throttlefs("fault", "log", "--plain", log).stdout)
     assert logs[0] == logs[1]
     records = [json.loads(line) for line in logs[0].splitlines()]

@@ -54,10 +54,10 @@ class FaultLog:
         while True:
             await self._news.wait()
             self._news = trio.Event()
-            await trio.to_thread.run_sync(self._write)
+            lines, self._lines = self._lines, []
+            await trio.to_thread.run_sync(self._write, lines)
 
-    def _write(self) -> None:
-        lines, self._lines = self._lines, []
+    def _write(self, lines: list[str]) -> None:
         data = "".join(line + "\n" for line in lines).encode()
         try:
             while data:
@@ -69,7 +69,7 @@ class FaultLog:
 
     def close(self) -> None:
         """Write what is left and close the file."""
-        self._write()
+        self._write(self._lines)
         os.close(self._fd)
 
 

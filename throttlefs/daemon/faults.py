@@ -59,6 +59,8 @@ class MountFaults:
         self._news = trio.Event()
         self.announce: Callable[[Mapping[str, Any]], None] = lambda _: None
         """Called with each firing."""
+        self.caller_pid: Callable[[], int] | None = None
+        """Tells which process has made the request that is being begun with."""
 
     def attach(self, operations: Operations) -> None:
         """Let rules happen to the requests that *operations* serves."""
@@ -148,8 +150,9 @@ class MountFaults:
         }
         self.announce(record)
         if self._log is not None:
-            now = datetime.fromtimestamp(time.time(), UTC)
-            self._log.add({**record, "time": now.isoformat(timespec="microseconds")})
+            now = datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="microseconds")
+            pid = {} if self.caller_pid is None else {"pid": self.caller_pid()}
+            self._log.add({**record, "time": now, **pid})
 
     # -- the kernel's cache ----------------------------------------------------------------
 

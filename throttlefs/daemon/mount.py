@@ -346,6 +346,7 @@ class _Mount:
                 max_write=agreement.max_write,
                 has_long_setxattr=agreement.has_long_setxattr,
             )
+            self._failing.faults.caller_pid = channel.caller_pid
             self._started.set()
             await loop.serve(channel)
         finally:

@@ -344,6 +344,10 @@ class Channel:
         if opcode not in UNANSWERED:
             self.reply_error(unique, errno.EIO)
 
+    def caller_pid(self) -> int:
+        """The process that made the request which is being begun with; 0 if it is the kernel."""
+        return int(wire.in_header.unpack_from(self.receive_buffer.head)[6])
+
     # -- memory ----------------------------------------------------------------------------
 
     def change_buffer(self) -> None:
