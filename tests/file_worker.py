@@ -26,11 +26,11 @@ class FileWorker:
         self._process = context.Process(target=_serve, args=(theirs, path, mapped), daemon=True)
         self._process.start()
         theirs.close()
-        self._result()  # it has opened the file
+        self.result()  # it has opened the file
 
     def __call__(self, name: str, *arguments: object) -> Any:
         self.begin(name, *arguments)
-        return self._result()
+        return self.result()
 
     def begin(self, name: str, *arguments: object) -> None:
         """Have something done, and do not wait for it."""
@@ -39,17 +39,12 @@ class FileWorker:
     def has_answered(self) -> bool:
         return self._pipe.poll()
 
-    def end(self) -> None:
-        """End the process as if it had called exit(0)."""
-        self._pipe.close()
-        self._process.join(_CALL_SECONDS)
-
     def kill(self) -> None:
         """End it by SIGKILL."""
         self._process.kill()
         self._process.join(_CALL_SECONDS)
 
-    def _result(self) -> Any:
+    def result(self) -> Any:
         assert self._pipe.poll(_CALL_SECONDS), "the process that uses the file hangs"
         result = self._pipe.recv()
         if isinstance(result, BaseException):
@@ -66,13 +61,6 @@ class _Served:
         self.direct = os.open(path, os.O_RDWR | os.O_DIRECT)
         self.aligned = mmap.mmap(-1, 1 << 20)
         self.mapping = mmap.mmap(self.fd, mapped) if mapped else None
-
-    def map(self, size: int, *, appending: bool = False) -> None:
-        self.mapping = mmap.mmap(self.appending if appending else self.fd, size)
-
-    def unmap(self) -> None:
-        assert self.mapping is not None
-        self.mapping.close()
 
     def load(self, offset: int, size: int) -> bytes:
         """Read through the mapping."""
@@ -132,9 +120,6 @@ class _Served:
         from throttlefs.host import syscalls
 
         syscalls.fallocate(self.fd, mode, offset, length)
-
-    def fsync(self) -> None:
-        os.fsync(self.fd)
 
 
 def _serve(pipe: Connection, path: Path, mapped: int) -> None:

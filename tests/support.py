@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import stat
@@ -70,6 +71,19 @@ class Mounted:
         """Wait until neither mount nor daemon is left."""
         wait_for(lambda: runtime.process_start_time(self.pid) is None, seconds)
         assert not self.is_mounted()
+
+
+def needs_feature(mounted: Mounted, name: str) -> None:
+    """Skip the test if the kernel does not give the mount what `features` calls *name*."""
+    if not features(mounted)[name]:
+        pytest.skip(f"this kernel has no {name} (docs/mounting.md)")
+
+
+def features(mounted: Mounted) -> dict[str, bool]:
+    """What the kernel allows programs on the mount."""
+    shown = json.loads(run_throttlefs("show", "--json", mounted.path).stdout)
+    found: dict[str, bool] = shown["features"]
+    return found
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 30) -> None:

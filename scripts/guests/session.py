@@ -79,6 +79,7 @@ def run_session(plan: Plan, scratch: Path, cache: Path) -> Report:
         with boot(files.kernel, initramfs, drive, plan.accelerators, scratch / "qemu.log") as guest:
             report.accelerator = guest.accelerator
             _use(guest, plan, target, report)
+            report.checks.append(_trim(guest, images / name))
             guest.power_off()
     report.checks += _check_image(images / name, plan, scratch)
     return report
@@ -136,7 +137,15 @@ def _use(guest: Guest, plan: Plan, target: Path, report: Report) -> None:
     what = f"{plan.mebibytes} MiB read, after {latest:.2f} s at {plan.then}/s"
     bounds = sorted((expected(latest), expected(earliest)), reverse=True)
     report.steps.append(Step(what, seconds, *bounds))
-    guest.run("rm /disk/file; sync; fstrim /disk; umount /disk")
+
+
+def _trim(guest: Guest, image: Path) -> str:
+    """Remove the file and trim the filesystem; says what that has freed of the image in SRC."""
+    guest.run("rm /disk/file; sync")
+    before = image.stat().st_blocks * 512
+    guest.run("fstrim /disk; umount /disk")
+    freed = before - image.stat().st_blocks * 512
+    return f"fstrim: {freed / _MIB:.1f} MiB freed of {before / _MIB:.1f} MiB"
 
 
 def _timed(command: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import stat
@@ -13,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import IS_ROOT, Mounted, MountFactory, clear_away, run_throttlefs
+from tests.support import IS_ROOT, Mounted, MountFactory, clear_away, needs_feature
 
 LONG_AGO = 10**18
 
@@ -150,9 +149,7 @@ def all_times(path: Path) -> str:
 
 
 def test_birth_times_are_those_of_src(mounted: Mounted) -> None:
-    shown = json.loads(run_throttlefs("show", "--json", mounted.path).stdout)
-    if not shown["features"]["birth-times"]:
-        pytest.skip("the kernel does not ask for them (before Linux 6.6)")
+    needs_feature(mounted, "birth-times")
     (mounted.source / "f").write_bytes(b"data")
     (mounted.source / "d").mkdir()
     (mounted.source / "link").symlink_to("f")

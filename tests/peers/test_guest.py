@@ -50,6 +50,8 @@ def test_a_guest_gets_its_limit_and_keeps_its_data(
         report = run_session(plan, scratch, cache)
         assert len(report.steps) == 3
         assert any("files" in line for line in report.checks)
+        (trimmed,) = [line for line in report.checks if line.startswith("fstrim: ")]
+        assert float(trimmed.split()[1]) > 3.9, "the guest's file had 4 MiB"
         # A busy machine makes the guest slower; nothing may make it faster.
         assert all(0.85 * step.least - 0.1 < step.seconds for step in report.steps), report
         if all(step.seconds < 1.5 * step.expected + 2 for step in report.steps):

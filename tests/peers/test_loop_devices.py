@@ -156,3 +156,22 @@ def test_a_loop_device_is_held_to_the_limit(make_mount: MountFactory, direct: bo
     with loop_device(mounted.path / "disk.img", direct) as device:
         write = ["dd", "if=/dev/zero", f"of={device}", "bs=256k", "count=16", "oflag=direct"]
         takes(1.0, lambda: run(*write))
+
+
+def test_fstrim_frees_space_in_src(make_mount: MountFactory, tmp_path: Path) -> None:
+    """It costs a request for each piece, and no bytes."""
+    mounted = make_mount("bps=50M")
+    source = mounted.source / "disk.img"
+    with open(source, "wb") as file:
+        file.truncate(64 * MIB)
+    with loop_device(mounted.path / "disk.img", True) as device:
+        run("mkfs.ext4", "-q", "-E", "nodiscard,lazy_itable_init=0", device)
+        with mounted_filesystem(device, tmp_path / "fs", "ext4"):
+            (tmp_path / "fs" / "file").write_bytes(b"x" * (24 * MIB))
+            os.sync()
+            before = source.stat().st_blocks * 512
+            os.unlink(tmp_path / "fs" / "file")
+            os.sync()
+            run("fstrim", tmp_path / "fs")
+            assert source.stat().st_blocks * 512 <= before - 23 * MIB
+    run("e2fsck", "-fn", source)

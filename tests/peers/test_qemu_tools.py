@@ -65,16 +65,67 @@ def test_the_life_of_an_image(make_mount: MountFactory, tmp_path: Path) -> None:
 
 
 def test_raw_images_and_preallocation(make_mount: MountFactory) -> None:
-    """No fallocate through the mount: preallocation=falloc says so or writes zeros."""
+    """Sparse, allocated by fallocate(2) alone, and filled with zeroes."""
     mounted = make_mount()
     run("qemu-img", "create", "-q", "-f", "raw", mounted.path / "sparse", "1G")
     # QEMU writes a first block to find out the alignment.
     assert (mounted.source / "sparse").stat().st_blocks * 512 <= 64 * KIB
     run("qemu-img", "resize", "-q", "--shrink", "-f", "raw", mounted.path / "sparse", "1M")
     assert (mounted.source / "sparse").stat().st_size == MIB
+    allocated = mounted.path / "allocated"
+    run("qemu-img", "create", "-q", "-f", "raw", "-o", "preallocation=falloc", allocated, "4M")
+    assert (mounted.source / "allocated").stat().st_blocks * 512 >= 4 * MIB
     full = mounted.path / "full"
     run("qemu-img", "create", "-q", "-f", "raw", "-o", "preallocation=full", full, "4M")
     assert (mounted.source / "full").stat().st_blocks * 512 >= 4 * MIB
+
+
+def blocks(path: Path) -> int:
+    return path.stat().st_blocks * 512
+
+
+def drive(path: Path, image_format: str, **options: str) -> str:
+    """The image as QEMU's tools and guests open it with *options* of ``-drive``."""
+    values = {"driver": image_format, "file.filename": str(path), **options}
+    return ",".join(f"{name}={value}" for name, value in values.items())
+
+
+@pytest.mark.parametrize(
+    ("image_format", "cache"), [("raw", "none"), ("raw", "writeback"), ("qcow2", "writeback")]
+)
+def test_discards_and_zeroes_of_qemu_free_space(
+    make_mount: MountFactory, image_format: str, cache: str
+) -> None:
+    mounted = make_mount(f"cache={cache}")
+    image = mounted.path / "disk"
+    run("qemu-img", "create", "-q", "-f", image_format, image, "16M")
+    source = mounted.source / "disk"
+    discards = drive(image, image_format, discard="unmap")
+    zeroes = drive(image, image_format, discard="unmap", **{"detect-zeroes": "unmap"})
+    run("qemu-io", "--image-opts", discards, "-c", "write -P 5 0 12M", "-c", "flush")
+    full = blocks(source)
+    assert full >= 12 * MIB
+    run("qemu-io", "--image-opts", discards, "-c", "discard 0 4M", "-c", "flush")
+    assert blocks(source) <= full - 4 * MIB + 256 * KIB
+    run("qemu-io", "--image-opts", discards, "-c", "write -z -u 4M 4M", "-c", "flush")
+    assert blocks(source) <= full - 8 * MIB + 256 * KIB
+    run("qemu-io", "--image-opts", zeroes, "-c", "write -P 0 8M 2M", "-c", "flush")
+    assert blocks(source) <= full - 10 * MIB + 256 * KIB
+    for part in ("read -P 0 0 10M", "read -P 5 10M 2M", "read -P 0 12M 4M"):
+        run("qemu-io", "--image-opts", discards, "-c", part)
+
+
+def test_copies_stay_sparse(mounted: Mounted, tmp_path: Path) -> None:
+    raw = raw_image(mounted.source / "disk")
+    full = mounted.path / "full"
+    full.write_bytes(raw.read_bytes())
+    assert blocks(mounted.source / "full") >= 8 * MIB
+    run("cp", "--sparse=auto", mounted.path / "disk", mounted.path / "found")
+    run("cp", "--sparse=always", full, mounted.path / "made")
+    run("qemu-img", "convert", "-f", "raw", "-O", "raw", "-S", "4k", full, mounted.path / "image")
+    for name in ("found", "made", "image"):
+        assert blocks(mounted.source / name) <= 4 * MIB + 64 * KIB
+        assert (mounted.source / name).read_bytes() == raw.read_bytes()
 
 
 def test_convert_is_held_to_the_limit(make_mount: MountFactory, tmp_path: Path) -> None:
