@@ -16,8 +16,11 @@ FILESYSTEM_TYPE = f"fuse.{FUSE_SUBTYPE}"
 
 _PUBLIC = {
     "AsyncDisk": "testing.async_disk",
+    "AsyncFault": "testing.fault",
     "Change": "testing.figures",
     "Disk": "testing.disk",
+    "Fault": "testing.fault",
+    "FaultCounts": "testing.fault",
     "ImageStats": "testing.figures",
     "Mounting": "testing.mounting",
     "Quantiles": "testing.figures",

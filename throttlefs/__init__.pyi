@@ -2,6 +2,9 @@ from .errors import ThrottlefsError as ThrottlefsError
 from .errors import UsageError as UsageError
 from .testing.async_disk import AsyncDisk as AsyncDisk
 from .testing.disk import Disk as Disk
+from .testing.fault import AsyncFault as AsyncFault
+from .testing.fault import Fault as Fault
+from .testing.fault import FaultCounts as FaultCounts
 from .testing.figures import Change as Change
 from .testing.figures import ImageStats as ImageStats
 from .testing.figures import Quantiles as Quantiles

@@ -88,6 +88,7 @@ def run(place: Path, *command: object) -> str:
 
 PROGRAMS = {
     "the first": "with throttlefs.mounted",
+    "faults": "disk.fault(",
     "trio": "trio.run(main)",
     "SQLite": "PRAGMA journal_mode=wal",
     "PostgreSQL": "PostgresContainer",

@@ -10,6 +10,7 @@ from typing import Any, TypeVar, overload
 import trio
 
 from .disk import Disk, StrPath
+from .fault import AsyncFault
 from .figures import Change, ImageStats
 from .options import Option
 
@@ -73,6 +74,10 @@ class AsyncDisk:
     async def reload(self) -> None:
         """`Disk.reload`."""
         await _in_thread(self.sync.reload)
+
+    def fault(self, name: StrPath | None = None, /, **rule: Any) -> AsyncFault:
+        """`Disk.fault`, for ``async with``."""
+        return AsyncFault(partial(self.sync.fault, name, **rule))
 
     async def show(self, name: StrPath | None = None, /) -> dict[str, Any]:
         """`Disk.show`."""

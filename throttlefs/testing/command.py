@@ -33,6 +33,17 @@ _kept: list[Warm] = []
 """The process that forks commands, if there is one."""
 
 
+def _forget() -> None:
+    """Let a forked child begin anew: the lock may be held, and what is kept is its parent's."""
+    global _lock
+    _lock = threading.Lock()
+    while _kept:
+        _kept.pop().close()
+
+
+os.register_at_fork(after_in_child=_forget)
+
+
 def run_command(*arguments: str) -> None:
     """Run ``throttlefs`` with *arguments* to its end.
 

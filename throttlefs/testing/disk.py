@@ -12,6 +12,7 @@ from throttlefs.errors import UsageError
 from throttlefs.host.mountinfo import MountEntry
 from throttlefs.host.runtime import find_socket
 
+from .fault import Fault
 from .figures import Change, ImageStats, change, image_stats
 from .options import Option, changes
 
@@ -93,6 +94,17 @@ class Disk:
     def reload(self) -> None:
         """Restore what was said when it was mounted, and what ``config`` says now."""
         self.qmp("x-throttlefs-reload")
+
+    # -- faults ----------------------------------------------------------------------------
+
+    def fault(self, name: StrPath | None = None, /, **rule: Any) -> Fault:
+        """Add a fault rule for the file or directory *name*, or for all files.
+
+        *rule* has the keys of a ``[[fault]]`` table: ``op="write", error="EIO", nth=3``. The rule
+        holds at once; as a context manager it is removed at the end of its block.
+        """
+        answer = self._run(name, "x-throttlefs-fault-add", {"values": rule})
+        return Fault(self.qmp, answer["rule"])
 
     # -- watching --------------------------------------------------------------------------
 

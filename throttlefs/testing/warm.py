@@ -9,6 +9,7 @@ its owner, who may wait for all of his children.
 from __future__ import annotations
 
 import array
+import errno
 import json
 import os
 import select
@@ -57,7 +58,8 @@ class Warm:
     ) -> tuple[int, bytes]:
         """The status of ``throttlefs`` with *arguments*, and what it says on stderr.
 
-        Raises `OSError`, and `TimeoutError` if it takes longer than *within_s* seconds.
+        Raises `OSError`: `TimeoutError` if it takes longer than *within_s* seconds, and
+        `ConnectionError` if the process that is kept is gone, and the command has not begun.
         """
         request = {"arguments": list(arguments), "environment": environment, "cwd": _directory()}
         data = json.dumps(request).encode("ascii")
@@ -84,9 +86,12 @@ class Warm:
         finally:
             os.close(said)
             os.close(ended)
-        return (status[0] if status else _DIED), text
+        if not status:
+            raise ConnectionResetError(errno.ECONNRESET, "it ended before it began the command")
+        return (status[1] if len(status) > 1 else _DIED), text
 
 
+_BEGUN: Final = b"\0"  # what comes before the status
 _DIED: Final = 255
 _AFTER_INTERRUPT_S: Final = 10.0
 
@@ -134,6 +139,7 @@ def serve() -> None:
     from throttlefs.cli import main  # noqa: F401
     from throttlefs.daemon import mount  # noqa: F401
 
+    os.chdir("/")  # or it would keep a mount busy that its owner is on
     poller = select.poll()
     poller.register(connection, select.POLLIN)
     poller.register(owner, select.POLLIN)
@@ -174,9 +180,10 @@ def _receive(connection: socket.socket) -> tuple[bytes, list[int]] | None:
 
 
 def _run(data: bytes, saying: int, ending: int) -> NoReturn:
-    """Be the command: say on *saying* what stderr gets, and on *ending* how it ended."""
+    """Be the command: say on *saying* what stderr gets, and on *ending* that it began and ended."""
     status = 1
     try:
+        os.write(ending, _BEGUN)
         request = json.loads(data)
         os.dup2(saying, 2)
         os.close(saying)

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -45,12 +46,18 @@ def kept_by(pid: int) -> list[int]:
     return found
 
 
+def only_one_kept_by(pid: int) -> int:
+    """The one that is left when those that it has forked have ended."""
+    wait_for(lambda: len(kept_by(pid)) == 1)
+    return kept_by(pid)[0]
+
+
 def test_it_runs_and_is_kept() -> None:
     run_command("list")
-    first = kept_by(os.getpid())
+    first = only_one_kept_by(os.getpid())
     run_command("list")
-    assert len(first) == 1
-    assert kept_by(os.getpid()) == first
+    assert only_one_kept_by(os.getpid()) == first
+    assert os.readlink(f"/proc/{first}/cwd") == "/", "it would keep a mount busy"
 
 
 @pytest.mark.parametrize(
@@ -94,26 +101,48 @@ def test_it_sees_the_environment_and_the_directory_of_now(
 
 def test_a_process_that_was_killed_is_started_again() -> None:
     run_command("list")
-    (first,) = kept_by(os.getpid())
+    first = only_one_kept_by(os.getpid())
     os.kill(first, signal.SIGKILL)
     wait_for(lambda: not kept_by(os.getpid()))
     run_command("list")
-    assert kept_by(os.getpid()) != [first]
+    assert only_one_kept_by(os.getpid()) != first
+
+
+def test_a_request_that_nobody_took_is_made_again() -> None:
+    run_command("list")
+    first = only_one_kept_by(os.getpid())
+    os.kill(first, signal.SIGSTOP)
+    errors: list[BaseException] = []
+
+    def ask() -> None:
+        try:
+            run_command("list")
+        except BaseException as exc:
+            errors.append(exc)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    wait_for(command._lock.locked)
+    os.kill(first, signal.SIGKILL)
+    thread.join(60)
+    assert not thread.is_alive()
+    assert errors == []
 
 
 def test_a_forked_child_has_its_own() -> None:
     run_command("list")
-    before = kept_by(os.getpid())
+    before = only_one_kept_by(os.getpid())
     child = os.fork()
     if child == 0:
         try:
             run_command("list")
-            os._exit(0 if len(kept_by(os.getpid())) == 1 else 1)
+            only_one_kept_by(os.getpid())
+            os._exit(0)
         finally:
             os._exit(2)
     assert os.waitpid(child, 0)[1] == 0
     wait_for(lambda: not kept_by(child))
-    assert kept_by(os.getpid()) == before
+    assert only_one_kept_by(os.getpid()) == before
 
 
 PROGRAM = """
@@ -144,7 +173,7 @@ def test_it_ends_with_its_owner_and_is_no_child_of_it(how: str) -> None:
         assert process.stdout is not None
         assert process.stdout.readline() == "no children\n"
         assert process.stdout.readline() == "ready\n"
-        assert len(kept_by(process.pid)) == 1
+        only_one_kept_by(process.pid)
         if how == "end":
             process.stdin.close()
         else:
