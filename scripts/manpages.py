@@ -15,6 +15,7 @@ import click
 
 from throttlefs import __version__
 from throttlefs.cli.main import cli
+from throttlefs.settings.device import DEVICE_HELP
 from throttlefs.settings.limits import LIMIT_HELP, LIMIT_NAMES
 
 _MADE = re.compile(
@@ -61,10 +62,15 @@ def _limits() -> Iterator[str]:
     return _terms((name, LIMIT_HELP[name]) for name in LIMIT_NAMES)
 
 
+def _device() -> Iterator[str]:
+    return _terms(DEVICE_HELP.items())
+
+
 PARTS: dict[str, Callable[[], Iterator[str]]] = {
     "synopsis": _synopsis,
     "commands": _descriptions,
     "limits": _limits,
+    "device": _device,
 }
 
 

@@ -19,7 +19,7 @@ from throttlefs.settings.options import OPTION_HELP
 
 ROOT = Path(__file__).resolve().parents[2]
 DIRECTORY = ROOT / "docs" / "man"
-PARTS = {"throttlefs.1": ["synopsis", "commands"], "throttlefs.toml.5": ["limits"]}
+PARTS = {"throttlefs.1": ["synopsis", "commands"], "throttlefs.toml.5": ["limits", "device"]}
 NAMES = list(PARTS)
 
 

@@ -21,6 +21,12 @@ def device_size(source_fd: int, stack: ExitStack) -> Callable[[], int] | None:
     return lambda: os.lseek(device, 0, os.SEEK_END)
 
 
+def size_of(fd: int) -> int:
+    """The size in bytes of the file or block device that is open as *fd*. Raises `OSError`."""
+    st = os.fstat(fd)
+    return os.lseek(fd, 0, os.SEEK_END) if stat.S_ISBLK(st.st_mode) else st.st_size
+
+
 def is_device_of_size(path_fd: int, size: int) -> bool:
     """Whether *path_fd* (O_PATH) is a block device of *size* bytes.
 

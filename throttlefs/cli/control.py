@@ -115,7 +115,7 @@ def set_limits(
       throttlefs set --all mnt off
     """
     from throttlefs.control.locate import locate
-    from throttlefs.policy.tuning import Change, TuningError
+    from throttlefs.policy.change import Change, TuningError
 
     from .presentation import changes_text, parse_assignments
     from .text import in_utf8

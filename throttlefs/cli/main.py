@@ -15,6 +15,7 @@ from click.shell_completion import get_completion_class
 from throttlefs import __version__
 from throttlefs.errors import ThrottlefsError, UsageError
 from throttlefs.host.descriptors import beside_standard, open_standard
+from throttlefs.settings.device import DEVICE_HELP
 from throttlefs.settings.limits import LIMIT_HELP, RATES
 
 from .control import COMMANDS, MountPath
@@ -47,6 +48,8 @@ def _mount_help() -> str:
         ("NAME_max", "rate allowed in a burst, for each of the six; at least the rate"),
         ("NAME_max_length", "a burst's volume is NAME_max x so many seconds; 1 if not given"),
         ("iops_size", LIMIT_HELP["iops_size"]),
+        ("NAME_per_gib", "what the rate has more for each GiB of the size of the disk"),
+        ("NAME_at_least, NAME_at_most", "bounds of a rate that grows with the size"),
     ]
     return f"""Show the files of SRC at DST and hold them to limits.
 
@@ -59,6 +62,10 @@ powers of 1024 for bytes, of 1000 for requests. A rate may be a fraction, down t
 Limits (-o NAME=VALUE,...; QEMU's dashed names, such as bps-total, mean the same):
 
 {_table(limits)}
+
+A slow disk (-o NAME=VALUE,...; times have a unit: ns, us, ms or s):
+
+{_table(DEVICE_HELP.items())}
 
 Other options (-o ...):
 
@@ -73,6 +80,7 @@ Examples:
   throttlefs mount images/ mnt/ -o bps=1M
   throttlefs mount images/ mnt/ -o bps_rd=10M,bps_wr=5M,iops=500
   throttlefs mount images/ mnt/ -o iops=1000,iops_max=4000,iops_max_length=60
+  throttlefs mount images/ mnt/ -o group=disk,size=1T,seek=1ms/18ms,rpm=7200,latency_flush=8ms
 """
 
 

@@ -11,6 +11,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from throttlefs.errors import UsageError
+from throttlefs.settings.device import DEVICE_HELP
 from throttlefs.settings.limits import LIMIT_HELP
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ class OptionString(click.ParamType):  # type: ignore[type-arg]  # generic only i
         from throttlefs.settings.options import OPTION_HELP
 
         before, comma, last = incomplete.rpartition(",")
-        known = {f"{name}=": text for name, text in LIMIT_HELP.items()}
+        known = {f"{name}=": text for name, text in {**LIMIT_HELP, **DEVICE_HELP}.items()}
         for form, text in OPTION_HELP.items():
             name, equals, _ = form.partition("=")
             known[name + equals] = text
@@ -129,11 +130,12 @@ class MountCall:
         from throttlefs.daemon.mount import MountRequest
         from throttlefs.host.runtime import runtime_directory
         from throttlefs.policy.loading import read_policy
+        from throttlefs.policy.sizes import check_sizes
 
         check_environment(options)
         state = os.path.realpath(runtime_directory())
         check_visible(paths, "the runtime directory", state, "set XDG_RUNTIME_DIR to another place")
-        read_policy(options)
+        check_sizes(read_policy(options), paths.source, paths.is_file)
         return MountRequest(paths, options, state, qmp, owner)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from throttlefs.errors import UsageError
+from throttlefs.settings.device import DEVICE_NAMES
 from throttlefs.settings.limits import format_limit
 from throttlefs.settings.units import format_size, printable, quoted
 from throttlefs.stats import QUANTILES, quantile_ns, upper_bound_ns
@@ -39,13 +40,32 @@ def limits_text(limits: Mapping[str, float]) -> str:
     return ",".join(f"{name}={format_limit(name, n)}" for name, n in limits.items()) or "-"
 
 
+def _disk_text(state: Mapping[str, Any]) -> str:
+    """The settings of a device, "latency=5ms,queue_depth=4", or "-" if there are none."""
+    return ",".join(f"{name}={value}" for name, value in state.get("disk", {}).items()) or "-"
+
+
+def _limits_in_force(state: Mapping[str, Any]) -> str:
+    """The limits, and the rates that follow from the size: "iops_per_gib=3 (iops=300)"."""
+    text = limits_text(state["limits"])
+    in_force = state.get("in-force")
+    if in_force is None:
+        return text
+    grown = {
+        name.removesuffix("_per_gib"): in_force[name.removesuffix("_per_gib")]
+        for name in state["limits"]
+        if name.endswith("_per_gib")
+    }
+    return f"{text} ({limits_text(grown)})"
+
+
 def _state_text(state: Mapping[str, Any], key: str) -> str:
     value = state.get(key)
     if value is None:
         if key in ("group", "parent"):
             return "none"
         return "1" if key.endswith("_length") else "off"
-    if key in ("group", "parent", "weight"):
+    if key in ("group", "parent", "weight", *DEVICE_NAMES):
         return name_text(str(value))
     return format_limit(key, value)
 
@@ -83,6 +103,7 @@ def mount_text(source: str, target: str) -> str:
 _SHOW_COLUMNS: Final = (
     Column("", wide=Wide.ELIDED),
     Column("limits", wide=Wide.FOLDED),
+    Column("device", wide=Wide.FOLDED),
     Column("group", wide=Wide.ELIDED),
     Column("weight", right=True, spare=2),
     Column("open", right=True),
@@ -90,6 +111,8 @@ _SHOW_COLUMNS: Final = (
     Column("read", right=True, spare=1),
     Column("written", right=True, spare=1),
 )
+_DEVICE: Final = 2
+"""The column of devices, which is left out if there is none."""
 
 
 def print_status(status: Mapping[str, Any], one_image: bool) -> None:
@@ -113,11 +136,21 @@ def print_status(status: Mapping[str, Any], one_image: bool) -> None:
                 format_size(image["bytes"]["write"]),
             ]
         )
-    print_table(_SHOW_COLUMNS, rows)
+    columns = list(_SHOW_COLUMNS)
+    if all(row[_DEVICE] == "-" for row in rows):
+        del columns[_DEVICE]
+        for row in rows:
+            del row[_DEVICE]
+    print_table(columns, rows)
 
 
-def _said(state: Mapping[str, Any], group: str) -> tuple[str, str, str]:
-    return limits_text(state["limits"]), name_text(state[group] or "-"), str(state["weight"])
+def _said(state: Mapping[str, Any], group: str) -> tuple[str, str, str, str]:
+    return (
+        _limits_in_force(state),
+        _disk_text(state),
+        name_text(state[group] or "-"),
+        str(state["weight"]),
+    )
 
 
 def _stats_columns(per: str) -> tuple[Column, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from throttlefs.control.client import QmpClient
@@ -33,7 +33,7 @@ class Activity:
         return quantile_ns(self.wait, fraction)
 
     def service_quantile(self, fraction: float) -> float | None:
-        """The time (ns) in the file behind that *fraction* of the requests did not exceed."""
+        """The time (ns) in file and device that *fraction* of the requests did not exceed."""
         return quantile_ns(self.service, fraction)
 
 
@@ -64,6 +64,8 @@ class Row:
     seconds: float
     tightest: Use | None = None
     """The limit that is used most, of its own and of those above it."""
+    disk: Mapping[str, str] = field(default_factory=dict)
+    """The settings of the device that its requests go through; empty if there is none."""
 
     @property
     def byte_rate(self) -> float:
@@ -83,6 +85,11 @@ class Row:
     def wait_quantile(self, fraction: float) -> float | None:
         """The wait (ns) of reads and writes together."""
         both = [a + b for a, b in zip(self.read.wait, self.write.wait, strict=True)]
+        return quantile_ns(both, fraction)
+
+    def service_quantile(self, fraction: float) -> float | None:
+        """The service time (ns) of reads and writes together: file behind and slow device."""
+        both = [a + b for a, b in zip(self.read.service, self.write.service, strict=True)]
         return quantile_ns(both, fraction)
 
     def rate(self, limit: str) -> float:
@@ -137,7 +144,24 @@ def rows(now: Answer, before: Answer | None = None) -> list[Row]:
     for row in found:
         for name in _groups_above(row, groups):
             members.setdefault(name, []).append(row)
-    return [replace(row, tightest=_tightest(row, groups, members)) for row in found]
+    disks = {image["device"]: image.get("disk") for image in now["images"]}
+    return [
+        replace(
+            row,
+            tightest=_tightest(row, groups, members),
+            disk=disks[row.device] or _disk_above(row, groups),
+        )
+        for row in found
+    ]
+
+
+def _disk_above(row: Row, groups: Mapping[str, Mapping[str, Any]]) -> Mapping[str, str]:
+    """The device of the innermost group around an image that has one."""
+    for name in _groups_above(row, groups):
+        if groups[name].get("disk"):
+            disk: Mapping[str, str] = groups[name]["disk"]
+            return disk
+    return {}
 
 
 def _groups_above(row: Row, groups: Mapping[str, Mapping[str, Any]]) -> list[str]:

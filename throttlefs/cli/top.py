@@ -10,7 +10,7 @@ import time
 import tty
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from rich.cells import cell_len
@@ -115,6 +115,8 @@ def _is_screen() -> bool:
 
 def _unlimited(row: Row) -> str:
     """The text for an image without a known limit; the limits of a closed one are unknown."""
+    if row.disk:
+        return ",".join(f"{name}={value}" for name, value in row.disk.items())
     return "no limit" if row.handles else "not open"
 
 
@@ -155,6 +157,7 @@ def _plain_line(point: str, row: Row) -> str:
     return (
         f"{name_text(os.path.join(point, row.device))}: {format_byte_rate(row.byte_rate)}"
         f" {row.request_rate:.0f} requests/s, {use}, {row.waiting} waiting, wait {waits}"
+        + (f", service p99 {duration_text(row.service_quantile(0.99))}" if row.disk else "")
     )
 
 
@@ -251,10 +254,16 @@ _FIGURES: Final[dict[str, Callable[[Row], str]]] = {
     "waiting": lambda row: str(row.waiting),
     "wait p50": lambda row: duration_text(row.wait_quantile(0.5)),
     "p99": lambda row: duration_text(row.wait_quantile(0.99)),
+    "service p99": lambda row: duration_text(row.service_quantile(0.99)),
 }
 
+_OF_A_DEVICE: Final = "service p99"
+"""The figure that is shown if any image has a slow device."""
+
+_USUAL: Final = tuple(name for name in _FIGURES if name != _OF_A_DEVICE)
+
 _LAYOUTS: Final = (
-    *(_Layout(bar, True, tuple(_FIGURES)) for bar in (20, 10, 5, 0)),
+    *(_Layout(bar, True, _USUAL) for bar in (20, 10, 5, 0)),
     *(_Layout(0, group, ("req/s", "waiting", "p99")) for group in (True, False)),
     _Layout(0, False, ("waiting", "p99")),
     _Layout(0, False, ("waiting",)),
@@ -267,7 +276,11 @@ def _table(images: Sequence[tuple[str, Row]], width: int) -> Table:
     """The rows of *images*, each with its label, in the widest layout that fits *width*."""
     rates = [format_byte_rate(row.byte_rate) for _, row in images]
     longest = max((cell_len(name_text(label)) for label, _ in images), default=0)
-    for layout in _LAYOUTS:
+    layouts = list(_LAYOUTS)
+    if any(row.disk for _, row in images):
+        full = [layout for layout in _LAYOUTS if layout.figures == _USUAL]
+        layouts = [replace(layout, figures=(*_USUAL, _OF_A_DEVICE)) for layout in full] + layouts
+    for layout in layouts:
         uses = [_use(row, layout) for _, row in images]
         columns = [["rate", *rates], [layout.title, *(use.plain for use in uses)]]
         columns += [[name, *(_FIGURES[name](row) for _, row in images)] for name in layout.figures]

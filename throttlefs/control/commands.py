@@ -14,9 +14,10 @@ from typing import Any, Final
 
 import trio
 
-from throttlefs.policy.tuning import Change, Tuner
+from throttlefs.policy.change import Change
+from throttlefs.policy.tuning import Tuner
 from throttlefs.settings.cachemode import CacheMode
-from throttlefs.settings.limits import LIMIT_NAMES, NO_LIMITS, RATES, Limits
+from throttlefs.settings.limits import NO_LIMITS, QEMU_LIMIT_NAMES, RATES, Limits
 from throttlefs.stats import DirectionStatistics
 from throttlefs.throttle import NO_GROUP
 
@@ -29,7 +30,7 @@ Handler = Callable[[Arguments], Awaitable[object]]
 
 _THROTTLE_SIGNATURE: Final = {
     **{rate: Parameter("integer", required=True) for rate in RATES},
-    **{name: Parameter("integer") for name in LIMIT_NAMES if name not in RATES},
+    **{name: Parameter("integer") for name in QEMU_LIMIT_NAMES if name not in RATES},
     "device": Parameter("string"),
     "id": Parameter("string"),
     "group": Parameter("string"),
@@ -168,7 +169,7 @@ class QemuCommands:
         device = arguments.get("device", arguments.get("id"))
         assert isinstance(device, str)
         key, path = await self._images.find(device)
-        limits = [(name, arguments[name]) for name in LIMIT_NAMES if name in arguments]
+        limits = [(name, arguments[name]) for name in QEMU_LIMIT_NAMES if name in arguments]
         change = _throttle_change(limits, arguments.get("group"), device)
         self._tuner.change_image(key, path, change)
         return {}

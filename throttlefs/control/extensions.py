@@ -2,7 +2,8 @@
 
 ``x-throttlefs-query``
     The mount, what its daemon holds, its default, its groups and its images, each with its own
-    limits, its group and its weight. ``device`` asks for one image only, which need not be open.
+    limits, its group, its weight and its slow device (``disk``). ``device`` asks for one image
+    only, which need not be open.
 ``x-throttlefs-query-config``
     The same as the text of a configuration file (``toml``).
 ``x-throttlefs-query-stats``
@@ -27,22 +28,22 @@ from typing import Any, Final
 import trio
 
 from throttlefs import __version__
+from throttlefs.policy.change import Change
 from throttlefs.policy.config_writer import write_config
 from throttlefs.policy.governor import Governor
-from throttlefs.policy.tuning import (
-    Change,
-    Changed,
+from throttlefs.policy.state import (
     State,
-    Tuner,
+    device_of,
     group_policy,
     group_state,
     image_state,
     limits_of,
     policy_state,
 )
+from throttlefs.policy.tuning import Changed, Tuner
 from throttlefs.settings.faults import Fault
 from throttlefs.stats import QUANTILES, DirectionStatistics, ImageStatistics, quantile_ns
-from throttlefs.throttle import NO_OVERRIDE, READ, WRITE, Image
+from throttlefs.throttle import NO_OVERRIDE, READ, WRITE, Group, Image
 
 from .arguments import Parameter
 from .commands import Arguments, CommandTable, MountFacts
@@ -132,6 +133,7 @@ class ExtensionCommands:
                 {
                     "name": group.name,
                     **_shown(group_state(group), "parent"),
+                    **_in_force(group),
                     "members": len(group.members),
                 }
                 for group in sorted(throttle.groups(), key=lambda group: group.name)
@@ -172,6 +174,7 @@ class ExtensionCommands:
             "handles": known.handles,
             "follows-default": follows,
             **_shown(state, "group"),
+            **({} if image is None else _in_force(image)),
             "waiting": _waiting(image),
             "bytes": {
                 "read": known.statistics.read.bytes if known.statistics else 0,
@@ -228,8 +231,7 @@ class ExtensionCommands:
                 "read": _direction(statistics.read, waiting["read"], histograms),
                 "write": _direction(statistics.write, waiting["write"], histograms),
             }
-            limits = image_state(known.image) if known.image is not None else {}
-            result.append(image | {"limits": limits_of(limits), "group": limits.get("group")})
+            result.append(image | _held_to(known.image))
             if number % _AT_A_TIME == 0:
                 await trio.lowlevel.checkpoint()
         throttle = self._governor.throttle
@@ -237,6 +239,7 @@ class ExtensionCommands:
             {
                 "name": group.name,
                 "limits": group.meter.limits.as_dict(),
+                **_disk(group.device_settings.as_text()),
                 "parent": group.parent.name if group.parent else None,
             }
             for group in throttle.groups()
@@ -245,7 +248,38 @@ class ExtensionCommands:
 
 
 def _shown(state: State, group: str) -> dict[str, object]:
-    return {"limits": limits_of(state), group: state.get(group), "weight": state["weight"]}
+    return {
+        "limits": limits_of(state),
+        **_disk(device_of(state)),
+        group: state.get(group),
+        "weight": state["weight"],
+    }
+
+
+def _disk(settings: Mapping[str, str]) -> dict[str, object]:
+    """The settings of a device, if there are any."""
+    return {"disk": settings} if settings else {}
+
+
+def _in_force(node: Image | Group) -> dict[str, object]:
+    """The limits in force where rates grow with the size, and how many requests a device serves."""
+    found: dict[str, object] = {}
+    if node.limits.grows:
+        found["in-force"] = node.meter.limits.as_dict()
+    if node.device is not None:
+        found["serving"] = len(node.device.serving)
+    return found
+
+
+def _held_to(image: Image | None) -> dict[str, object]:
+    """What statistics say of the limits in force, the device and the group."""
+    if image is None:
+        return {"limits": {}, "group": None}
+    return {
+        "limits": image.meter.limits.as_dict(),
+        **_disk(image.device_settings.as_text()),
+        "group": None if image.parent is None else image.parent.name,
+    }
 
 
 def _waiting(image: Image | None) -> dict[str, int]:

@@ -13,9 +13,10 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
+from throttlefs.policy.change import Change, TuningError
 from throttlefs.policy.governor import Governor
-from throttlefs.policy.tuning import Change, Tuner, TuningError
-from throttlefs.settings.limits import LIMIT_NAMES, qemu_name
+from throttlefs.policy.tuning import Tuner
+from throttlefs.settings.limits import QEMU_LIMIT_NAMES, qemu_name
 from throttlefs.throttle import Group
 
 from .arguments import Parameter, check_arguments
@@ -29,7 +30,7 @@ _CONTAINER: Final = "objects"
 
 _IDENTIFIER: Final = re.compile(r"[A-Za-z][A-Za-z0-9._-]*")
 
-_LIMITS: Final = {qemu_name(name): Parameter("integer") for name in LIMIT_NAMES}
+_LIMITS: Final = {qemu_name(name): Parameter("integer") for name in QEMU_LIMIT_NAMES}
 """The members of QEMU's ``ThrottleLimits``."""
 
 _PROPERTIES: Final = {
@@ -176,7 +177,8 @@ def _property(group: Group, name: str) -> object:
     if name == "type":
         return GROUP_TYPE
     limits = {
-        qemu_name(limit): math.ceil(getattr(group.meter.limits, limit)) for limit in LIMIT_NAMES
+        qemu_name(limit): math.ceil(getattr(group.meter.limits, limit))
+        for limit in QEMU_LIMIT_NAMES
     }
     if name == "limits":
         return limits

@@ -18,9 +18,10 @@ import trio
 
 from throttlefs import __version__
 from throttlefs.control.images import Images, KnownImage
+from throttlefs.settings.device import Device
 from throttlefs.settings.limits import RATES
 from throttlefs.stats import BUCKETS_PER_OCTAVE, DirectionStatistics, ImageStatistics
-from throttlefs.throttle import READ, WRITE, Throttle
+from throttlefs.throttle import READ, WRITE, Group, Image, Throttle
 
 _SIDES: Final = {"": "total", "_rd": "read", "_wr": "write"}
 _OCTAVES: Final = range(10, 36, 2)
@@ -51,6 +52,7 @@ class MountMetrics:
             if image.path
         ]
         parts = [self._info, self._groups("bytes", RATES[:3]), self._groups("requests", RATES[3:])]
+        parts += map(self._devices_of_groups, _DEVICE_FIGURES)
         turn_ends = monotonic_ns() + _TURN_NS
         for header, lines in _FAMILIES:
             parts.append(header)
@@ -72,6 +74,54 @@ class MountMetrics:
             if (value := getattr(group.meter.limits, rate))
         ]
         return _header(name, "gauge", text) + "".join(lines)
+
+    def _devices_of_groups(self, figure: str) -> str:
+        text = "".join(
+            _device_lines(figure, "group_device", group, f'group="{_escaped(group.name)}"')
+            for group in self._throttle.groups()
+        )
+        return _device_header(figure, "group_device", "that the images of a group share") + text
+
+
+_DEVICE_FIGURES: Final = {
+    "latency_seconds": "Latency of the slow device {}, by quantile.",
+    "places": "Requests that the slow device {} works on at once; absent if there is no bound.",
+    "serving_requests": "Requests that the slow device {} works on now.",
+}
+
+
+def _device_header(figure: str, kind: str, whose: str) -> str:
+    return _header(f"throttlefs_{kind}_{figure}", "gauge", _DEVICE_FIGURES[figure].format(whose))
+
+
+def _device_lines(figure: str, kind: str, node: Image | Group | None, label: str) -> str:
+    """The lines of one figure of the own device of *node*."""
+    if node is None or node.device is None:
+        return ""
+    name = f"throttlefs_{kind}_{figure}"
+    if figure == "latency_seconds":
+        return "".join(
+            f'{name}{{{label},operation="{operation}",quantile="{quantile}"}} {ns / 1e9!r}\n'
+            for operation, quantile, ns in _latencies(node.device_settings)
+        )
+    value = node.device.model.places if figure == "places" else len(node.device.serving)
+    return f"{name}{{{label}}} {value}\n" if value or figure != "places" else ""
+
+
+def _latencies(device: Device) -> Iterable[tuple[str, str, int]]:
+    """Operation, quantile and latency (ns) of each point of a device."""
+    names = (("read", "latency_rd"), ("write", "latency_wr"), ("flush", "latency_flush"))
+    for operation, setting in names:
+        points = zip(("0.5", "0.99", "0.999"), device.latency_of(setting), strict=False)
+        for quantile, ns in points:
+            yield operation, quantile, ns
+
+
+def _device_family(figure: str) -> tuple[str, Lines]:
+    def lines(known: KnownImage, label: str) -> str:
+        return _device_lines(figure, "device", known.image, label)
+
+    return _device_header(figure, "device", "of an image"), lines
 
 
 Lines = Callable[[KnownImage, str], str]
@@ -198,7 +248,7 @@ _FAMILIES: Final = (
     ),
     _histogram(
         "throttlefs_service_seconds",
-        "Time that requests took in the file behind.",
+        "Time that requests took in the file behind, and in the slow device if there is one.",
         lambda d: d.service,
         lambda d: d.service_ns,
     ),
@@ -210,5 +260,6 @@ _FAMILIES: Final = (
     ),
     _limit("bytes", RATES[:3]),
     _limit("requests", RATES[3:]),
+    *map(_device_family, _DEVICE_FIGURES),
 )
 """The header of each metric and its lines for an image."""

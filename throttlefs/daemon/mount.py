@@ -24,6 +24,7 @@ from throttlefs.backing import (
 )
 from throttlefs.control.commands import MountFacts
 from throttlefs.control.service import Control
+from throttlefs.device import Disk
 from throttlefs.errors import ThrottlefsError, unwrapped
 from throttlefs.fuse import privileges
 from throttlefs.fuse.attributes import Presentation, Pyfuse3Attributes, WireAttributes
@@ -46,7 +47,7 @@ from throttlefs.settings.cachemode import CacheMode
 from throttlefs.settings.mountflags import as_strict_as
 from throttlefs.settings.options import MountOptions, ascii_name, escape
 from throttlefs.stats import Statistics
-from throttlefs.throttle import Throttle, TimerfdAlarm
+from throttlefs.throttle import ON_THE_WAY_NS, Throttle, TimerfdAlarm
 
 from .drain import HANDLED_SIGNALS, Drain
 from .environment import check_environment, raise_descriptor_limit
@@ -115,7 +116,7 @@ def serve_mount(request: MountRequest, ready: Callable[[], None]) -> int:
         except EngineUnavailableError as exc:
             raise ThrottlefsError(f"{exc}; leave out -o engine=uring") from None
         stack.callback(engine.close)
-        governor = Governor(Throttle(alarm=alarm), policy)
+        governor = Governor(Throttle(alarm=alarm, new_model=Disk, early_ns=ON_THE_WAY_NS), policy)
         fault_log = stack.enter_context(opened_fault_log(request.options.fault_log))
         timeouts = (request.options.attr_timeout, request.options.entry_timeout)
         presentation = Presentation(*timeouts, size)

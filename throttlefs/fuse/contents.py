@@ -3,6 +3,9 @@
 A read or write takes one straight line: the limiter admits it, the backing does it, the reply goes
 out. Limiter and backing each have a step that finishes at once (``try_admit``; ``read_now`` and
 ``write_now``). If such a step says no, the rest is a coroutine, which the session loop runs.
+
+A request of an image with a slow device has a `Ticket` on its way: when the backing is done, it
+waits for the device as well.
 """
 
 from __future__ import annotations
@@ -147,15 +150,21 @@ class ContentOperations(DirectoryOperations):
     async def _read_later(self, handle: Handle, off: int, size: int, began: int) -> Data:
         """A read that waits. *began*: when the limiter admitted it (ns), 0 if it did not yet."""
         data = None
+        ticket = None
         try:
             if not began:
-                await handle.wait_for_limit(READ, size)
-                began = monotonic_ns()
+                ticket = await handle.wait_for_limit(READ, size, off)
+                began = monotonic_ns() if ticket is None else ticket.start
                 data = handle.read_now(off, size)
             if data is None:
                 data = await handle.file.read(off, size)
-        except Exception:
-            handle.statistics.read.errors += 1
+            if ticket is not None:
+                await handle.image.finish(ticket)
+        except BaseException as exc:
+            if ticket is not None:
+                handle.image.abandon(ticket)
+            if isinstance(exc, Exception):
+                handle.statistics.read.errors += 1
             raise
         handle.end_read(size, len(data), monotonic_ns() - began)
         return data
@@ -185,7 +194,10 @@ class ContentOperations(DirectoryOperations):
         except Exception:
             handle.statistics.write.errors += 1
             raise
-        return self._write_later(handle, off, pending.keep(), how, began, written)
+        if began:
+            return self._write_later(handle, off, pending.keep(), how, began, written)
+        durable = handle.durable if flags is None else bool(flags & os.O_DSYNC)
+        return self._write_later(handle, off, pending.keep(), how, began, written, durable)
 
     async def _write_later(
         self,
@@ -195,16 +207,19 @@ class ContentOperations(DirectoryOperations):
         how: int | None,
         began: int,
         written: int | None,
+        durable: bool = False,
     ) -> int:
         """A write that waits; its data count as memory that waiting writes hold.
 
         *how*: flags of pwritev2(2). *began*: when the limiter admitted it (ns), 0 if it did not
-        yet. *written*: how many bytes are written already; None if it has not begun.
+        yet. *written*: how many bytes are written already; None if it has not begun. *durable*:
+        whether it asks to reach the medium.
         """
         data, size, key = kept.data, len(kept.data), handle.inode.key
         held = kept.held
         self._hold(key, held)
         place = -1
+        ticket = None
         try:
             if not began:
                 if self._has_its_share(key):
@@ -213,13 +228,13 @@ class ContentOperations(DirectoryOperations):
                         data = b""
                         self._hold(key, -held)
                         held = 0
-                await handle.wait_for_limit(WRITE, size)
+                ticket = await handle.wait_for_limit(WRITE, size, off, durable)
                 if place >= 0:
                     taken, place = place, -1
                     data = await self._spill.take(taken, size)
                     held = size
                     self._hold(key, held)
-                began = monotonic_ns()
+                began = monotonic_ns() if ticket is None else ticket.start
                 written = handle.write_now(off, data, how)
             if written is None:
                 written = await handle.file.write(off, data, how)
@@ -228,10 +243,19 @@ class ContentOperations(DirectoryOperations):
                 if not more:
                     raise OSError(errno.EIO, os.strerror(errno.EIO))  # the error is not known
                 written += more
+            if ticket is not None:
+                kept.release()
+                self._hold(key, -held)
+                data, held = b"", 0
+                await handle.finish_write(ticket, durable)
             handle.note_write(written, monotonic_ns() - began)
+            handle.image.note_end(off + written)
             return written
-        except Exception:
-            handle.statistics.write.errors += 1
+        except BaseException as exc:
+            if ticket is not None:
+                handle.abandon_write(ticket)
+            if isinstance(exc, Exception):
+                handle.statistics.write.errors += 1
             raise
         finally:
             if place >= 0:

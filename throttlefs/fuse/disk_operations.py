@@ -18,7 +18,7 @@ import pyfuse3
 from throttlefs.host import syscalls
 from throttlefs.settings.cachemode import CacheMode
 from throttlefs.settings.fault_words import Op
-from throttlefs.throttle import READ, WRITE
+from throttlefs.throttle import READ, WRITE, Ticket
 
 from . import privileges
 from .attributes import Attributes
@@ -77,9 +77,10 @@ class DiskOperations(ContentOperations):
         if self._discard_costs_bytes and mode & _OF_A_DISCARD:
             st = await self._in_thread(os.fstat, handle.fd, owner=ctx.uid)
             size = _charged(mode, offset, length, st.st_size)
+        ticket = None
         if not handle.try_admit(WRITE, size):
-            await handle.wait_for_limit(WRITE, size)
-        began = monotonic_ns()
+            ticket = await handle.wait_for_limit(WRITE, size, offset)
+        began = monotonic_ns() if ticket is None else ticket.start
         try:
             is_lost = False
             if injector is not None and firing is not None:
@@ -92,10 +93,17 @@ class DiskOperations(ContentOperations):
                     *(handle.fd, mode, offset, length),
                     owner=ctx.uid,
                 )
-        except OSError:
-            handle.statistics.write.errors += 1
+            if ticket is not None:
+                await handle.finish_write(ticket)
+        except BaseException as exc:
+            if ticket is not None:
+                handle.abandon_write(ticket)
+            if isinstance(exc, OSError):
+                handle.statistics.write.errors += 1
             raise
         handle.note_write(0, monotonic_ns() - began)
+        if not mode & syscalls.FALLOC_FL_KEEP_SIZE:
+            handle.image.note_end(offset + length)
 
     async def lseek(self, fh: int, offset: int, whence: int) -> int:
         """The place of the next data or hole from *offset* on (SEEK_DATA, SEEK_HOLE; lseek(2)).
@@ -143,8 +151,8 @@ class DiskOperations(ContentOperations):
             raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
         is_limited = not (source.image.unlimited[READ] and target.image.unlimited[WRITE])
         length = min(length, _COPY_PIECE if is_limited else _COPY_MOST)
-        await self._admit_copy(source, target, length)
-        began = monotonic_ns()
+        ticket = await self._admit_copy(source, target, length, off_in, off_out)
+        began = monotonic_ns() if ticket is None else ticket.start
         try:
             done = int(
                 await self._in_thread(
@@ -159,8 +167,13 @@ class DiskOperations(ContentOperations):
                     owner=ctx.uid,
                 )
             )
-        except OSError:
-            target.statistics.write.errors += 1
+            if ticket is not None:
+                await target.finish_write(ticket)
+        except BaseException as exc:
+            if ticket is not None:
+                target.abandon_write(ticket)
+            if isinstance(exc, OSError):
+                target.statistics.write.errors += 1
             raise
         took = monotonic_ns() - began
         source.end_read(length, done, took)
@@ -170,11 +183,21 @@ class DiskOperations(ContentOperations):
         return done
 
     @staticmethod
-    async def _admit_copy(source: Handle, target: Handle, length: int) -> None:
+    async def _admit_copy(
+        source: Handle, target: Handle, length: int, off_in: int, off_out: int
+    ) -> Ticket | None:
+        """Wait for both limits; returns the ticket of the write if the target has a device.
+
+        The source's device has read everything by then. Otherwise a copy within one device that
+        has a single place would wait for itself.
+        """
         if not source.try_admit(READ, length):
-            await source.wait_for_limit(READ, length)
+            reading = await source.wait_for_limit(READ, length, off_in)
+            if reading is not None:
+                await source.image.finish(reading)
         if not target.try_admit(WRITE, length):
-            await target.wait_for_limit(WRITE, length)
+            return await target.wait_for_limit(WRITE, length, off_out)
+        return None
 
 
 def _charged(mode: int, offset: int, length: int, file_size: int) -> int:

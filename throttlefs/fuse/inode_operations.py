@@ -93,6 +93,10 @@ class InodeOperations:
         """Note that the file or directory *key* has a new name: other limits by path may hold."""
         raise NotImplementedError
 
+    def file_resized(self, key: FileKey, size: int) -> None:
+        """Called after the file got *size* bytes."""
+        raise NotImplementedError
+
     def file_removed(self, key: FileKey) -> None:
         """Note that the last name of the file *key* is gone, and nobody has it open."""
         raise NotImplementedError
@@ -229,6 +233,8 @@ class InodeOperations:
             st = await self._in_thread(
                 set_attributes, fd, attr, fields, size_fd, ctx, owner=ctx.uid
             )
+        if fields.update_size:
+            self.file_resized(found.key, st.st_size)
         return self._attributes.entry(found.number, st)
 
     async def getxattr(

@@ -1,4 +1,4 @@
-"""Limits as extended attributes: ``user.throttlefs.bps`` and so on.
+"""Limits and settings of devices as extended attributes: ``user.throttlefs.bps`` and so on.
 
 Reading one gives the value that holds for the file; the mount's root has the default. Setting one
 is a live change. They exist only in the mount: the file behind never gets them, and they are not
@@ -12,14 +12,11 @@ import os
 import stat
 from typing import Final
 
-from throttlefs.policy.tuning import Change, State, Tuner, TuningError, limits_of
-from throttlefs.settings.limits import (
-    DEFAULT_WEIGHT,
-    LIMIT_NAMES,
-    Limits,
-    format_limit,
-    option_key,
-)
+from throttlefs.policy.change import Change, TuningError
+from throttlefs.policy.state import State, limits_of
+from throttlefs.policy.tuning import Tuner
+from throttlefs.settings.device import DEVICE_NAMES, option_key
+from throttlefs.settings.limits import DEFAULT_WEIGHT, LIMIT_NAMES, Limits, format_limit
 from throttlefs.throttle import NO_GROUP
 
 from .inode import Inode
@@ -51,12 +48,14 @@ class LimitAttributes:
         if key in LIMIT_NAMES:
             value = limits_of(state).get(key, getattr(_DEFAULTS, key))
             return format_limit(key, value).encode()
-        if key not in _UNSET or key not in state:
+        if key in DEVICE_NAMES and key != "seed":
+            return str(state.get(key, "0")).encode()
+        if (key not in _UNSET and key != "seed") or key not in state:
             raise _error(errno.ENODATA)
         return str(state[key]).encode()
 
     def set(self, inode: Inode, name: bytes, value: bytes, uid: int) -> None:
-        """Change one limit, the group or the weight, for the caller *uid*."""
+        """Change one limit or setting, the group or the weight, for the caller *uid*."""
         self._check_kind(inode)
         if uid not in self._allowed:
             raise _error(errno.EPERM)
@@ -70,9 +69,9 @@ class LimitAttributes:
             raise _error(errno.EINVAL) from None
 
     def remove(self, inode: Inode, name: bytes, uid: int) -> None:
-        """Lift one limit, leave the group, or return to the default weight."""
+        """Lift one limit, reset one setting, leave the group, or return to the default weight."""
         key = _key(name)
-        if key not in LIMIT_NAMES and key not in _UNSET:
+        if key not in LIMIT_NAMES and key not in DEVICE_NAMES and key not in _UNSET:
             raise _error(errno.ENODATA)
         value = "1" if key.endswith("_max_length") else _UNSET.get(key, "0")
         self.set(inode, name, value.encode(), uid)

@@ -12,7 +12,7 @@ from time import monotonic_ns
 
 import pyfuse3
 
-from throttlefs.backing import BackingFile, Engine
+from throttlefs.backing import BackingFile, Engine, block_device
 from throttlefs.host import syscalls
 from throttlefs.host.credentials import Credentials
 from throttlefs.host.files import FileKey
@@ -25,6 +25,7 @@ from .arguments import OpenFile
 from .attributes import Attributes, Entry
 from .closer import Closer
 from .disk_operations import DiskOperations
+from .flushing import sync
 from .handle import Handle
 from .handshake import Agreement
 from .holes import KernelPages
@@ -136,6 +137,10 @@ class Operations(DiskOperations):
             path = path_of(image)
             if path is not None and path != known:
                 governor.renamed(image, path)
+
+    def file_resized(self, key: FileKey, size: int) -> None:
+        """Hold the image to the rates of its new size."""
+        self._governor.throttle.resized(key, size)
 
     def file_removed(self, key: FileKey) -> None:
         """Forget overrides and counters of the file: the next one of its number gets none of
@@ -317,15 +322,12 @@ class Operations(DiskOperations):
             os.close(fd)
             raise
         image = self._governor.image(inode.key, inode.path)
+        if image.wants_size:
+            image.note_size(block_device.size_of(fd))
         statistics = self._statistics.opened(inode.key, inode.path)
-        # For AIO, which needs O_DIRECT, the kernel turns a short write into EIO. So the write goes
-        # on until it gets the error itself (QEMU stops a guest at ENOSPC), as on XFS and ext4 with
-        # O_DIRECT.
-        in_full = flags & (os.O_DIRECT | os.O_APPEND) == os.O_DIRECT
-        may_write = flags & os.O_ACCMODE != os.O_RDONLY
-        self._handles[fd] = Handle(inode, fd, image, file, statistics, in_full, may_write, uid)
+        handle = self._handles[fd] = Handle(inode, fd, image, file, statistics, flags, uid)
         inode.handle_fds.append(fd)
-        inode.writers += may_write
+        inode.writers += handle.may_write
         open_flags = self._open_flags
         inode.faults = None  # it may have been renamed in SRC
         if self._devices.learn(inode.key[0], fd):
@@ -333,12 +335,12 @@ class Operations(DiskOperations):
         return OpenFile(fd, open_flags)
 
     async def fsync(self, fh: pyfuse3.FileHandleT, datasync: bool) -> None:
-        """Make the file durable; not charged, as in QEMU."""
+        """Make the file durable; not charged, as in QEMU, but a slow device takes its time."""
         handle = self._handles[fh]
         if self.injector is not None:
             handle = self.injector.flushing(handle)
         began = monotonic_ns()
-        await handle.file.fsync(datasync)
+        await sync(handle, datasync)
         handle.statistics.flushed(monotonic_ns() - began)
 
     async def flush(self, fh: pyfuse3.FileHandleT) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from throttlefs.settings.config import ImageRule
+from throttlefs.settings.device import Device
 from throttlefs.settings.faults import Fault
 from throttlefs.settings.globs import literal
 from throttlefs.settings.limits import DEFAULT_WEIGHT, Limits, format_limit
@@ -32,7 +33,7 @@ def write_config(
     *overrides* are those of single images, by path. They come before *rules*, which match later.
     """
     tables = []
-    lines = _limits(default.limits)
+    lines = _limits(default.limits) + _device(default.device)
     lines += _name("group", default.group)
     if default.weight != DEFAULT_WEIGHT:
         lines.append(f"weight = {default.weight}")
@@ -47,10 +48,10 @@ def write_config(
         # The first of equal patterns decides, and a file must not have the others.
         if pattern not in written:
             written.add(pattern)
-            lines = _override(override.limits, override.group, override.weight)
+            lines = _override(override)
             tables.append(["[[image]]", f"path = {_string(pattern)}", *lines])
     for name, group in groups.items():
-        lines = _limits(group.limits)
+        lines = _limits(group.limits) + _device(group.device)
         if group.weight != DEFAULT_WEIGHT:
             lines.append(f"weight = {group.weight}")
         lines += _name("parent", group.parent)
@@ -62,15 +63,25 @@ def write_config(
     return "\n".join("\n".join([*table, ""]) for table in tables)
 
 
-def _override(limits: Limits | None, group: str | None, weight: int | None) -> list[str]:
+def _override(override: Override | ImageRule) -> list[str]:
     lines = []
-    if limits is not None:
-        # A table for "no limits" must name a limit.
-        lines += _limits(limits) or ["bps = 0"]
-    lines += _name("group", group)
-    if weight is not None:
-        lines.append(f"weight = {weight}")
+    # A table for "no limits" must name a limit, and one for "no device" a setting of it.
+    if override.limits is not None:
+        lines += _limits(override.limits) or ["bps = 0"]
+    if override.device is not None:
+        lines += _device(override.device) or ['latency = "0"']
+    lines += _name("group", override.group)
+    if override.weight is not None:
+        lines.append(f"weight = {override.weight}")
     return lines
+
+
+def _device(device: Device) -> list[str]:
+    return [f"{name} = {_bare(value)}" for name, value in device.as_text().items()]
+
+
+def _bare(text: str) -> str:
+    return text if _NUMBER.fullmatch(text) else _string(text)
 
 
 def _limits(limits: Limits) -> list[str]:
@@ -78,8 +89,7 @@ def _limits(limits: Limits) -> list[str]:
 
 
 def _value(name: str, value: Rate) -> str:
-    text = format_limit(name, value)
-    return text if _NUMBER.fullmatch(text) else _string(text)
+    return _bare(format_limit(name, value))
 
 
 def _name(key: str, name: str | None) -> list[str]:

@@ -11,6 +11,7 @@ administrator puts the stricter tables first.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
@@ -50,6 +51,7 @@ class Governor:
             self._other_paths.setdefault(key, set()).add(before)
         self._open.add(key)
         self.paths[key] = path
+        image.name = os.fsdecode(path)
         self._apply_rule(image)
         return image
 
@@ -92,6 +94,7 @@ class Governor:
 
     def set_group(self, name: str, policy: GroupPolicy) -> None:
         """Hold the group *name*, which must exist, to *policy*; its parent stays."""
+        self.throttle.set_group_device(name, policy.device)
         self.throttle.set_group_limits(name, policy.limits)
         self.throttle.set_group_weight(name, policy.weight)
 
@@ -139,12 +142,17 @@ class Governor:
         for name in _parents_first(groups):
             policy = groups[name]
             if name in known:
+                throttle.set_group_device(name, policy.device)
                 throttle.set_group_limits(name, policy.limits)
                 throttle.set_group_weight(name, policy.weight)
                 throttle.set_group_parent(name, policy.parent)
             else:
                 throttle.create_group(
-                    name, policy.limits, weight=policy.weight, parent=policy.parent
+                    name,
+                    policy.limits,
+                    weight=policy.weight,
+                    parent=policy.parent,
+                    device=policy.device,
                 )
 
     def _remove_groups(self, names: Iterable[str]) -> None:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Collection, Iterable
 from typing import Final
 
-from throttlefs.errors import ThrottlefsError
+from throttlefs.errors import ThrottlefsError, UsageError
 from throttlefs.host import fusectl, trusted
 from throttlefs.settings.config import (
     NO_CONFIG,
@@ -15,15 +15,16 @@ from throttlefs.settings.config import (
     decode_config,
     printable_name,
 )
+from throttlefs.settings.device import DeviceError, check_group_device
 from throttlefs.settings.faults import Fault
 from throttlefs.settings.options import MountOptions
 from throttlefs.settings.scenario import Scenario, TimedChange
 from throttlefs.settings.suggest import nearest
 from throttlefs.settings.units import format_duration, format_size, quoted
 
+from .change import TuningError
 from .overlays import Overlay
 from .policy import Policy, make_policy
-from .tuning import TuningError
 
 MAX_CONFIG_SIZE: Final = 16 << 20
 """The largest file that is read, in bytes; some 100,000 tables."""
@@ -46,17 +47,27 @@ def load_config(path: str | os.PathLike[str]) -> Config:
 
 
 def read_policy(options: MountOptions) -> Policy:
-    """The policy of ``-o`` and the config file. Raises `ThrottlefsError` if the file is wrong."""
+    """The policy of ``-o`` and the config file. Raises `ThrottlefsError` if it cannot be used."""
     config = NO_CONFIG
     if options.config is not None:
         try:
             config = load_config(options.config)
         except ConfigError as exc:
-            raise ThrottlefsError(str(exc)) from None
+            raise _with_status(ThrottlefsError(str(exc)), exc.exit_status) from None
         check_waits(config.faults)
     policy = make_policy(options, config)
     overlays_of(config.changes, policy.groups)
+    for name, group in policy.groups.items():
+        try:
+            check_group_device(group.limits, group.device)
+        except DeviceError as exc:
+            raise UsageError(f"group {quoted(name)}: {exc}") from None
     return policy
+
+
+def _with_status(error: ThrottlefsError, status: int) -> ThrottlefsError:
+    error.exit_status = status
+    return error
 
 
 def read_changes_of(scenario: Scenario) -> None:

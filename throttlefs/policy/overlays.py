@@ -16,9 +16,11 @@ from throttlefs.settings.globset import GlobSet
 from throttlefs.settings.scenario import TimedChange
 from throttlefs.throttle import NO_OVERRIDE, Group, Image, ImagePolicy, Override
 
+from .change import Change, TuningError
 from .governor import Governor
 from .policy import GroupPolicy
-from .tuning import Change, TuningError, existing_group, group_policy
+from .state import group_policy
+from .tuning import existing_group
 
 log = logging.getLogger("throttlefs")
 

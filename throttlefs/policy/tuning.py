@@ -1,136 +1,47 @@
 """Changes limits in flight: reads a change, and makes all of it or none.
 
-A change of an image has limits, a group and a weight; each may be missing. As in QEMU the limits
-are the group's if it names a group, else the image's own. All of it is checked first: after a
-`ThrottlefsError` nothing has changed.
+A change of an image has limits, settings of a device, a group and a weight; each may be missing. As
+in QEMU the limits are the group's if it names a group, else the image's own; so is the device. All
+of it is checked first: after a `ThrottlefsError` nothing has changed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
-from throttlefs.errors import ThrottlefsError
 from throttlefs.host.files import FileKey
+from throttlefs.settings.device import (
+    NO_DEVICE,
+    Device,
+    format_setting,
+)
 from throttlefs.settings.limits import (
     DEFAULT_WEIGHT,
-    LIMIT_NAMES,
     MAX_GROUP_DEPTH,
     NO_LIMITS,
-    RATES,
     Limits,
     LimitsError,
     check_group_name,
-    check_weight,
-    option_key,
-    parse_limit,
 )
-from throttlefs.settings.options import why_not_in_flight
-from throttlefs.settings.suggest import LIMIT_CANDIDATES, nearest, unknown
-from throttlefs.settings.units import Rate, quoted
+from throttlefs.settings.suggest import nearest
+from throttlefs.settings.units import quoted
 from throttlefs.throttle import (
     NO_GROUP,
     NO_OVERRIDE,
     Group,
     GroupCycleError,
     Image,
-    ImagePolicy,
     Override,
     ThrottleError,
 )
 
+from .change import Change, TuningError, check_group
 from .governor import Governor
-from .policy import GroupPolicy
+from .state import State, group_state, image_state, policy_state
 
 _GROUPS_SHOWN = 10
 """The most names of groups in a message."""
-
-
-class TuningError(ThrottlefsError):
-    """A change that cannot be made; the message is one line that names the culprit."""
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """A change of an image, the default or a group; None for everything that stays."""
-
-    limits: Mapping[str, Rate] = field(default_factory=dict)
-    """New values by canonical name."""
-    all_limits: bool = False
-    """Whether limits that `limits` lacks are lifted."""
-    off: bool = False
-    """Lift every limit, also those of the group, by leaving it."""
-    group: str | None = None
-    """`NO_GROUP` for none."""
-    weight: int | None = None
-    parent: str | None = None
-    """The group above a group, `NO_GROUP` for none."""
-
-    @classmethod
-    def parse(
-        cls, values: Iterable[tuple[str, Any]], *, off: bool = False, of_group: bool = False
-    ) -> Change:
-        """A change from names (any synonym of a limit) and values, as text or numbers.
-
-        Raises `TuningError` for an unknown name, with the nearest one, and for a wrong value.
-        """
-        limits: dict[str, Rate] = {}
-        others: dict[str, Any] = {}
-        known = ("weight", "parent") if of_group else ("weight", "group")
-        try:
-            for name, value in values:
-                key = option_key(name)
-                if key in limits or key in others:
-                    raise TuningError(f"{name} is given twice")
-                if key in LIMIT_NAMES:
-                    limits[key] = parse_limit(name, value)
-                elif key not in known:
-                    raise TuningError(_why_unknown(name, known, of_group))
-                elif key == "weight":
-                    others[key] = check_weight(name, value)
-                else:
-                    others[key] = NO_GROUP if value == NO_GROUP else check_group_name(name, value)
-        except LimitsError as exc:
-            raise TuningError(str(exc)) from None
-        return cls(limits, off=off, **others)
-
-    def applied_to(self, limits: Limits) -> Limits:
-        """*limits* after the change. Raises `TuningError`."""
-        base = NO_LIMITS if self.off or self.all_limits else limits
-        fields = dict(self.limits)
-        for rate in RATES:
-            # Lifting a rate also lifts its burst, which is not valid without it.
-            if fields.get(rate) == 0:
-                fields.setdefault(f"{rate}_max", 0)
-            if fields.get(f"{rate}_max") == 0:
-                fields.setdefault(f"{rate}_max_length", 1)
-        if any(fields.get(rate) == 0 for rate in RATES[3:]) and not any(
-            fields.get(rate, getattr(base, rate)) for rate in RATES[3:]
-        ):
-            fields.setdefault("iops_size", 0)
-        try:
-            return base.changed(**fields)
-        except LimitsError as exc:
-            raise TuningError(str(exc)) from None
-
-    def override(self, before: Override, default: ImagePolicy) -> Override:
-        """The override of an image alone that had *before*, while *default* holds for others.
-
-        The change must not name a group. Raises `TuningError`.
-        """
-        held = before.applied_to(default)
-        limits = self.applied_to(held.limits) if self.limits else None
-        return Override(limits, None, self.weight).over(before)
-
-    def group_after(self, policy: GroupPolicy) -> GroupPolicy:
-        """The *policy* of a group after the change, but for its parent. Raises `TuningError`."""
-        limits = self.applied_to(policy.limits) if self.limits else policy.limits
-        return replace(policy, limits=limits, weight=self.weight or policy.weight)
-
-
-State = dict[str, Rate | str]
-"""The limits that are not 0 or at their default, ``group`` or ``parent``, and ``weight``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,35 +131,6 @@ class Tuner:
             raise TuningError(str(exc)) from None
 
 
-def image_state(image: Image) -> State:
-    """What holds for *image*: its own limits, its group and its weight in it."""
-    group = {"group": image.parent.name} if image.parent is not None else {}
-    return {**image.meter.limits.as_dict(), **group, "weight": image.weight}
-
-
-def group_state(group: Group) -> State:
-    """What holds for *group*: its limits, its parent and its weight in it."""
-    parent = {"parent": group.parent.name} if group.parent is not None else {}
-    return {**group.meter.limits.as_dict(), **parent, "weight": group.weight}
-
-
-def group_policy(group: Group) -> GroupPolicy:
-    """What *group* is held to."""
-    parent = None if group.parent is None else group.parent.name
-    return GroupPolicy(group.meter.limits, group.weight, parent)
-
-
-def policy_state(policy: ImagePolicy) -> State:
-    """What holds for an image that *policy* is for."""
-    group = {"group": policy.group} if policy.group is not None else {}
-    return {**policy.limits.as_dict(), **group, "weight": policy.weight}
-
-
-def limits_of(state: State) -> dict[str, Rate]:
-    """The limits in *state*, by canonical name in their usual order."""
-    return {name: state[name] for name in LIMIT_NAMES if name in state}  # type: ignore[misc]
-
-
 def existing_group(governor: Governor, name: str) -> Group:
     """The group *name*. Raises `TuningError` if there is none."""
     names = {group.name: group for group in governor.throttle.groups()}
@@ -269,13 +151,13 @@ def existing_group(governor: Governor, name: str) -> Group:
     return names[name]
 
 
-def _why_unknown(name: str, known: Iterable[str], of_group: bool) -> str:
-    """Why a change cannot have *name*, and which names it can have."""
-    if name == "parent":
-        return "parent is for groups: give it with throttlefs set --group NAME"
-    if name == "group" and of_group:
-        return "a group is in no group: its parent is the group around it"
-    return why_not_in_flight(name) or unknown("limit", name, (*known, *LIMIT_CANDIDATES))
+def _check_size(device: Device | None, image: Image) -> None:
+    """Raise `TuningError` if *device* is too small for the file of *image*."""
+    if device is not None and 0 < device.size < image.size:
+        raise TuningError(
+            f"size={format_setting('size', device.size)} is below that of the image, "
+            f"{format_setting('size', image.size)}"
+        )
 
 
 def _levels(group: Group) -> int:
@@ -305,7 +187,9 @@ class _Transaction:
 
     def image(self, image: Image, change: Change) -> None:
         """Change the override of *image*."""
-        override = self._override(image.meter.limits, change).over(image.override)
+        override = self._override(image.limits, image.device_settings, change)
+        override = override.over(image.override)
+        _check_size(override.device, image)
         key: FileKey = image.key  # type: ignore[assignment]
 
         def step() -> None:
@@ -320,7 +204,10 @@ class _Transaction:
     def default(self, change: Change) -> None:
         """Change the mount's default."""
         default = self._governor.policy.default
-        new = self._override(default.limits, change).applied_to(default)
+        new = self._override(default.limits, default.device, change).applied_to(default)
+        for image in self._throttle.images():
+            if image.override.device is None:
+                _check_size(new.device, image)
 
         def step() -> None:
             self._governor.set_default(new)
@@ -334,7 +221,9 @@ class _Transaction:
             return
         self._groups.add(name)
         group = next((g for g in self._throttle.groups() if g.name == name), None)
-        limits = change.applied_to(NO_LIMITS if group is None else group.meter.limits)
+        limits = change.applied_to(NO_LIMITS if group is None else group.limits)
+        device = change.device_after(NO_DEVICE if group is None else group.device_settings)
+        check_group(limits, device)
         parent = existing_group(self._governor, change.parent) if change.parent else None
         levels = 1 if group is None else _levels(group)
         above = parent
@@ -352,6 +241,7 @@ class _Transaction:
             throttle = self._throttle
             before: State = {"weight": DEFAULT_WEIGHT} if group is None else group_state(group)
             changed = throttle.create_group(name) if group is None else group
+            throttle.set_group_device(name, device)
             throttle.set_group_limits(name, limits)
             if change.weight is not None:
                 throttle.set_group_weight(name, change.weight)
@@ -361,17 +251,20 @@ class _Transaction:
 
         self._steps.append(step)
 
-    def _override(self, limits: Limits, change: Change) -> Override:
-        """The override that *change* makes for an image with its own *limits*."""
+    def _override(self, limits: Limits, device: Device, change: Change) -> Override:
+        """The override that *change* makes for an image with its own *limits* and *device*."""
         group = NO_GROUP if change.off and change.group is None else change.group
-        return Override(self._own_limits(limits, change), group, change.weight)
+        own_device = change.device_after(device) if change.has_device else None
+        if change.group and change.device:
+            own_device = NO_DEVICE
+        return Override(self._own_limits(limits, change), group, change.weight, own_device)
 
     def _own_limits(self, limits: Limits, change: Change) -> Limits | None:
         """The image's own limits after *change*; None if it leaves them alone."""
-        if change.group and change.limits:
+        if change.group and (change.limits or change.device):
             # As in QEMU and in -o, the limits are the group's then.
             self.group(change.group, replace(change, weight=None, parent=None, off=False))
-            return NO_LIMITS
+            return NO_LIMITS if change.limits or change.off else None
         if change.group:
             existing_group(self._governor, change.group)
         if change.off or change.limits or change.all_limits:

@@ -8,6 +8,7 @@
     [[image]]                   # the first table whose path matches is the image's
     path = "db/*.qcow2"         # a pattern on the path in the mount, see globs.py
     iops = 500                  # limits of its own, by any name that -o takes
+    latency = "5ms"             # settings of a device of its own, as -o takes them
     group = "db"                # "" for none
     weight = 200
 
@@ -41,6 +42,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from . import suggest
+from .device import DEVICE_NAMES, Device, DeviceError, device_name, option_key
 from .fault_words import FaultError
 from .faults import Fault, read_rules
 from .globs import Glob, GlobError
@@ -53,7 +55,6 @@ from .limits import (
     canonical_name,
     check_group_name,
     check_weight,
-    option_key,
 )
 from .scenario import ScenarioError, TimedChange, read_changes
 from .units import quoted
@@ -70,6 +71,15 @@ _TOP_KEYS: Final = ("defaults", "image", "group", "fault", "change")
 class ConfigError(ValueError):
     """A configuration that cannot be used; one line with file, table, key and the cure."""
 
+    exit_status = 1
+    """That of a command that is given the file."""
+
+
+class ConfigValueError(ConfigError):
+    """A setting of a device that cannot be used, as in ``-o``."""
+
+    exit_status = 2
+
 
 @dataclass(frozen=True, slots=True)
 class Defaults:
@@ -78,6 +88,7 @@ class Defaults:
     limits: Limits | None = None
     group: str | None = None
     weight: int | None = None
+    device: Device | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +101,8 @@ class ImageRule:
     group: str | None = None
     """A key of `Config.groups`, or "" for no group."""
     weight: int | None = None
+    device: Device | None = None
+    """The image's own; a table that has any setting of a device has all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +115,8 @@ class GroupRule:
     """The group's share in its parent."""
     parent: str | None = None
     """A key of `Config.groups`."""
+    device: Device | None = None
+    """The device that its images share; None if the table has no setting of one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +193,9 @@ def parse_config(text: str, name: str) -> Config:
     except (FaultError, ScenarioError) as error:
         raise ConfigError(f"{file}: {error}") from None
     return Config(
-        Defaults(table.limits(), table.group("group", groups) or None, table.weight()),
+        Defaults(
+            table.limits(), table.group("group", groups) or None, table.weight(), table.device()
+        ),
         images,
         groups,
         faults,
@@ -187,7 +204,7 @@ def parse_config(text: str, name: str) -> Config:
 
 
 def _unknown_at_top(key: str) -> str:
-    if canonical_name(key) or key in ("weight", "parent", "path"):
+    if canonical_name(key) or device_name(key) or key in ("weight", "parent", "path"):
         return f"{key} stands outside a table: put it below [defaults], [[image]] or [group.NAME]"
     return suggest.unknown("table", key, _TOP_KEYS)
 
@@ -209,7 +226,15 @@ def _read_images(file: str, tables: Any, groups: Mapping[str, GroupRule]) -> tup
                 "path", f"number {numbers[glob]} has the same and matches first: leave one out"
             )
         numbers[glob] = number
-        rules.append(ImageRule(glob, table.limits(), table.group("group", groups), table.weight()))
+        rules.append(
+            ImageRule(
+                glob,
+                table.limits(),
+                table.group("group", groups),
+                table.weight(),
+                table.device(),
+            )
+        )
     return tuple(rules)
 
 
@@ -234,6 +259,7 @@ def _read_groups(file: str, values: Any) -> dict[str, GroupRule]:
             limits=table.limits(),
             weight=table.weight() or DEFAULT_WEIGHT,
             parent=table.group("parent", tables) or None,
+            device=table.device(),
         )
         for name, table in tables.items()
     }
@@ -278,10 +304,10 @@ class _Table:
         self._where = where
         self._values = values
         for key in values:
-            if option_key(key) not in known and canonical_name(key) is None:
-                raise ConfigError(
-                    f"{where}: " + suggest.unknown("key", key, (*known, *suggest.LIMIT_CANDIDATES))
-                )
+            if option_key(key) in known or canonical_name(key) or device_name(key):
+                continue
+            candidates = (*known, *suggest.LIMIT_CANDIDATES, *DEVICE_NAMES)
+            raise ConfigError(f"{where}: " + suggest.unknown("key", key, candidates))
 
     def error(self, key: str, message: str) -> ConfigError:
         return ConfigError(f"{self._where}: {key}: {message}")
@@ -292,6 +318,13 @@ class _Table:
             return Limits.parse(given) if given else None
         except LimitsError as error:
             raise ConfigError(f"{self._where}: {error}") from None
+
+    def device(self) -> Device | None:
+        given = {key: value for key, value in self._values.items() if device_name(key)}
+        try:
+            return Device.parse(given) if given else None
+        except DeviceError as error:
+            raise ConfigValueError(f"{self._where}: {error}") from None
 
     def weight(self) -> int | None:
         if "weight" not in self._values:

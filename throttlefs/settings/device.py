@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from . import units
-from .limits import LimitsError
+from .limit_names import QEMU_GROUP_NAME, canonical_name
+from .limits import Limits, LimitsError
 from .units import quoted
 
 Durations = tuple[int, ...]
@@ -66,6 +67,16 @@ def device_name(name: str) -> str | None:
     plain = name.replace("-", "_")
     plain = _SYNONYMS.get(plain, plain)
     return plain if plain in DEVICE_HELP else None
+
+
+def option_key(name: str) -> str:
+    """The one key of all synonyms of *name*.
+
+    That is the canonical name of a limit or of a setting of a device, "group" for QEMU's
+    ``throttling.group``, and *name* itself for anything else.
+    """
+    canonical = canonical_name(name) or device_name(name)
+    return canonical or ("group" if name == QEMU_GROUP_NAME else name)
 
 
 def example_of(name: str) -> str:
@@ -169,7 +180,7 @@ class Device:
 
     @property
     def is_slow(self) -> bool:
-        """Whether requests take time or wait for places: without that there is no device."""
+        """Whether requests take time or wait for places. If not, there is no device."""
         latencies = self.latency, self.latency_rd, self.latency_wr, self.latency_flush
         return bool(self.queue_depth or self.has_head or any(latencies))
 
@@ -203,12 +214,15 @@ NO_DEVICE: Final = Device()
 """Nothing stands behind the limiter."""
 
 
-def check_group_device(device: Device) -> None:
-    """Raise `DeviceError` if *device* cannot be a group's: its head needs a size."""
-    if device.has_head and not device.size:
-        head = "seek" if device.seek else "rpm"
+def check_group_device(limits: Limits, device: Device) -> None:
+    """Raise `DeviceError` if these cannot be a group's: a head and rates per GiB need a size."""
+    if device.size:
+        return
+    needs = [name for name in ("seek", "rpm") if getattr(device, name)]
+    needs += [name for name in limits.as_dict() if name.endswith("_per_gib")]
+    if needs:
         raise DeviceError(
-            head,
-            f"{head} needs size, the disk on which the images of the group lie: "
+            needs[0],
+            f"{needs[0]} needs size, that of the disk on which all images of the group lie: "
             f"add e.g. size={_EXAMPLES['size']}",
         )

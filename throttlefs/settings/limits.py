@@ -1,4 +1,4 @@
-"""The limits of an image or a group, valid by construction, and all their names.
+"""The limits of an image or a group, valid by construction.
 
 Names and meaning are those of QEMU's ``-drive`` and of QMP's ``block_set_io_throttle`` (QEMU's
 ``docs/throttle.txt``). The rules are QEMU's too (``throttle_is_valid()`` in its
@@ -15,48 +15,48 @@ from fractions import Fraction
 from typing import Any, Final
 
 from . import units
+from .limit_names import (
+    GROWTH,
+    GROWTH_NAMES,
+    LIMIT_HELP,
+    LIMIT_NAMES,
+    QEMU_DASHED_NAMES,
+    QEMU_LIMIT_NAMES,
+    RATES,
+    canonical_name,
+    qemu_name,
+)
 from .units import MAX_VALUE, Rate, quoted
 
-RATES: Final = ("bps", "bps_rd", "bps_wr", "iops", "iops_rd", "iops_wr")
-"""The six rates; each has a burst rate NAME_max and a burst length NAME_max_length."""
+__all__ = [
+    "DEFAULT_WEIGHT",
+    "GROWTH",
+    "LIMIT_HELP",
+    "LIMIT_NAMES",
+    "MAX_GROUP_DEPTH",
+    "NO_LIMITS",
+    "QEMU_DASHED_NAMES",
+    "QEMU_LIMIT_NAMES",
+    "RATES",
+    "SMALLEST_DISK",
+    "Limits",
+    "LimitsError",
+    "canonical_name",
+    "check_group_name",
+    "check_weight",
+    "format_limit",
+    "parse_limit",
+    "qemu_name",
+]
 
-LIMIT_NAMES: Final = (
-    *RATES,
-    *(f"{rate}_max" for rate in RATES),
-    *(f"{rate}_max_length" for rate in RATES),
-    "iops_size",
-)
-"""The canonical names of all limits, which are the fields of `Limits`, in their order."""
-
-_FRACTIONAL: Final = frozenset((*RATES, *(f"{rate}_max" for rate in RATES)))
+_FRACTIONAL: Final = frozenset((*RATES, *(f"{rate}_max" for rate in RATES), *GROWTH_NAMES))
 """The limits that are rates, which may be fractions."""
 
-_QEMU_LONG_NAMES: Final = {
-    "bps": "bps_total",
-    "bps_rd": "bps_read",
-    "bps_wr": "bps_write",
-    "iops": "iops_total",
-    "iops_rd": "iops_read",
-    "iops_wr": "iops_write",
-}
+GIB: Final = 1 << 30
 
-_CANONICAL: Final = {name: name for name in LIMIT_NAMES} | {
-    long_name + suffix: rate + suffix
-    for rate, long_name in _QEMU_LONG_NAMES.items()
-    for suffix in ("", "_max", "_max_length")
-}
-
-_QEMU_NAMES: Final = {
-    rate + suffix: (_QEMU_LONG_NAMES[rate] + suffix).replace("_", "-")
-    for suffix in ("", "_max", "_max_length")
-    for rate in RATES
-}
-
-QEMU_DASHED_NAMES: Final = tuple(_QEMU_NAMES.values())
-"""The names of QEMU's ``throttle-group`` limits ("bps-read-max") that differ from ours."""
-
-QEMU_GROUP_NAME: Final = "throttling.group"
-"""What QEMU's ``-drive`` calls the group of an image."""
+SMALLEST_DISK: Final = GIB
+"""Bytes: a smaller file has the rates of a disk of this size. Otherwise a new file, which is empty,
+could hardly be written."""
 
 DEFAULT_WEIGHT: Final = 100
 MAX_WEIGHT: Final = 10_000
@@ -66,23 +66,6 @@ LONGEST_GROUP_NAME: Final = 255
 
 MAX_GROUP_DEPTH: Final = 32
 """How many groups may be one inside the other: every decision who goes next visits each."""
-
-
-def _help_lines() -> dict[str, str]:
-    whose = {"": "reads and writes together", "_rd": "reads", "_wr": "writes"}
-    lines = {}
-    for rate in RATES:
-        unit = "bytes" if rate.startswith("bps") else "requests"
-        scope = whose[rate.removeprefix("bps").removeprefix("iops")]
-        lines[rate] = f"{unit} a second, {scope}"
-        lines[f"{rate}_max"] = f"{unit} a second in a burst, {scope}; at least {rate}"
-        lines[f"{rate}_max_length"] = f"a burst's volume is {rate}_max x this many seconds"
-    lines["iops_size"] = "bytes; a larger request counts as size / iops_size requests"
-    return {name: lines[name] for name in LIMIT_NAMES}
-
-
-LIMIT_HELP: Final[Mapping[str, str]] = _help_lines()
-"""What each limit means, in one line with its unit, by canonical name in the usual order."""
 
 
 class LimitsError(ValueError):
@@ -98,31 +81,6 @@ class LimitsError(ValueError):
 
     def __str__(self) -> str:
         return self.message
-
-
-def canonical_name(name: str) -> str | None:
-    """The name in `LIMIT_NAMES` that *name* means, or None if it names no limit.
-
-    The known names, with dashes or underscores, are those of QMP (``bps_rd_max``), of QEMU's
-    ``-drive`` (``bps-read-max``, with or without ``throttling.``) and of its ``throttle-group``
-    object (``x-bps-read-max``).
-    """
-    prefix = "throttling." if name.startswith("throttling.") else "x-"
-    return _CANONICAL.get(name.removeprefix(prefix).replace("-", "_"))
-
-
-def qemu_name(canonical: str) -> str:
-    """What QEMU's ``ThrottleLimits`` calls the limit *canonical*: "bps-read-max", "iops-size"."""
-    return _QEMU_NAMES.get(canonical) or canonical.replace("_", "-")
-
-
-def option_key(name: str) -> str:
-    """The one key of all synonyms of *name*.
-
-    That is the canonical name of a limit, "group" for QEMU's ``throttling.group``, and *name*
-    itself for anything else.
-    """
-    return canonical_name(name) or ("group" if name == QEMU_GROUP_NAME else name)
 
 
 def parse_limit(name: str, value: str | int | float) -> Rate:
@@ -182,10 +140,14 @@ class Limits:
     allowed in a burst, whose volume is ``_max`` x ``_max_length`` (whole seconds). A request
     larger than ``iops_size`` bytes counts as size / iops_size requests.
 
+    ``_per_gib`` is what a rate has more for each GiB of the size of the disk, a fraction of one as
+    well; with that it is at least ``_at_least`` and at most ``_at_most``, if that is not 0. `at`
+    has the rates for one size.
+
     Raises `LimitsError` for a rate that is no `Rate` and another value that is no int; a negative
     one or one over 10^15; a ``_max`` without its rate or below it; a ``_max_length`` of 0, other
     than 1 without its ``_max``, or with a burst of more than 10^15 bytes or requests;
-    ``iops_size`` without any iops limit.
+    ``iops_size`` without any iops limit; bounds without ``_per_gib`` or against each other.
     """
 
     bps: Rate = 0
@@ -207,6 +169,24 @@ class Limits:
     iops_rd_max_length: int = 1
     iops_wr_max_length: int = 1
     iops_size: int = 0
+    bps_per_gib: Rate = 0
+    bps_at_least: Rate = 0
+    bps_at_most: Rate = 0
+    bps_rd_per_gib: Rate = 0
+    bps_rd_at_least: Rate = 0
+    bps_rd_at_most: Rate = 0
+    bps_wr_per_gib: Rate = 0
+    bps_wr_at_least: Rate = 0
+    bps_wr_at_most: Rate = 0
+    iops_per_gib: Rate = 0
+    iops_at_least: Rate = 0
+    iops_at_most: Rate = 0
+    iops_rd_per_gib: Rate = 0
+    iops_rd_at_least: Rate = 0
+    iops_rd_at_most: Rate = 0
+    iops_wr_per_gib: Rate = 0
+    iops_wr_at_least: Rate = 0
+    iops_wr_at_most: Rate = 0
 
     def __post_init__(self) -> None:
         _check({name: getattr(self, name) for name in LIMIT_NAMES}, spelled=lambda name: name)
@@ -235,7 +215,34 @@ class Limits:
     @property
     def unlimited(self) -> bool:
         """Whether nothing is limited."""
-        return not any(getattr(self, rate) for rate in RATES)
+        return not any(getattr(self, rate) for rate in RATES) and not self.grows
+
+    @property
+    def grows(self) -> bool:
+        """Whether any rate depends on the size of the disk."""
+        return any(getattr(self, f"{rate}_per_gib") for rate in RATES)
+
+    def at(self, size: int) -> Limits:
+        """The limits of a disk of *size* bytes, none of which grows.
+
+        A burst rate that the rate has outgrown is left out.
+        """
+        if not self.grows:
+            return self
+        fields: dict[str, Any] = dict.fromkeys(GROWTH_NAMES, 0)
+        for rate in RATES:
+            fields[rate] = self._rate_at(rate, size)
+            if getattr(self, f"{rate}_max") < fields[rate]:
+                fields |= {f"{rate}_max": 0, f"{rate}_max_length": 1}
+        return self.changed(**fields)
+
+    def _rate_at(self, rate: str, size: int) -> Rate:
+        base: Rate = getattr(self, rate)
+        more, least, most = (getattr(self, rate + suffix) for suffix in GROWTH)
+        if not more:
+            return base
+        exact = max(base + more * Fraction(size, GIB), least, units.SMALLEST_RATE)
+        return units.round_rate(min(exact, most or MAX_VALUE))
 
     def changed(self, **fields: Any) -> Limits:
         """These limits with some fields (canonical names) replaced. Raises `LimitsError`."""
@@ -273,7 +280,7 @@ def _check(values: Mapping[str, object], spelled: Callable[[str], str]) -> None:
         numbers[name] = value
     for rate in RATES:
         _check_burst(rate, numbers, spelled)
-    if numbers["iops_size"] and not any(numbers[name] for name in RATES[3:]):
+    if numbers["iops_size"] and not any(_has_rate(name, numbers) for name in RATES[3:]):
         raise LimitsError(
             spelled("iops_size"),
             f"{_assignment('iops_size', numbers, spelled)} has nothing to count: "
@@ -283,7 +290,8 @@ def _check(values: Mapping[str, object], spelled: Callable[[str], str]) -> None:
 
 def _check_burst(rate: str, numbers: Mapping[str, Rate], spelled: Callable[[str], str]) -> None:
     burst, length = f"{rate}_max", f"{rate}_max_length"
-    if numbers[burst] and not numbers[rate]:
+    _check_growth(rate, numbers, spelled)
+    if numbers[burst] and not _has_rate(rate, numbers):
         raise LimitsError(
             spelled(burst),
             f"{_assignment(burst, numbers, spelled)} needs {spelled(rate)}, the rate that bursts "
@@ -310,6 +318,27 @@ def _check_burst(rate: str, numbers: Mapping[str, Rate], spelled: Callable[[str]
             spelled(length),
             f"{_assignment(length, numbers, spelled)} is too long for "
             f"{_assignment(burst, numbers, spelled)}: their product must not exceed 10^15",
+        )
+
+
+def _has_rate(rate: str, numbers: Mapping[str, Rate]) -> bool:
+    return bool(numbers[rate] or numbers[f"{rate}_per_gib"])
+
+
+def _check_growth(rate: str, numbers: Mapping[str, Rate], spelled: Callable[[str], str]) -> None:
+    more, least, most = (rate + suffix for suffix in GROWTH)
+    for bound in (least, most):
+        if numbers[bound] and not numbers[more]:
+            raise LimitsError(
+                spelled(bound),
+                f"{_assignment(bound, numbers, spelled)} needs {spelled(more)}, the rate that "
+                f"grows with the size: add it or leave out {spelled(bound)}",
+            )
+    if numbers[most] and numbers[least] > numbers[most]:
+        raise LimitsError(
+            spelled(least),
+            f"{_assignment(least, numbers, spelled)} is above "
+            f"{_assignment(most, numbers, spelled)}",
         )
 
 

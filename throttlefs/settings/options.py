@@ -1,4 +1,4 @@
-"""The ``-o`` options of a mount: limits, options of throttlefs, of FUSE and of mount(8)."""
+"""The ``-o`` options of a mount: limits, a device, options of throttlefs, FUSE and mount(8)."""
 
 from __future__ import annotations
 
@@ -10,6 +10,17 @@ from decimal import Decimal
 from typing import Any, Final
 
 from . import suggest
+from .device import (
+    DEVICE_NAMES,
+    NO_DEVICE,
+    Device,
+    check_group_device,
+    device_name,
+    example_of,
+    format_setting,
+    option_key,
+    parse_setting,
+)
 from .limits import (
     DEFAULT_WEIGHT,
     LIMIT_NAMES,
@@ -18,7 +29,6 @@ from .limits import (
     LimitsError,
     canonical_name,
     format_limit,
-    option_key,
     parse_limit,
 )
 from .mountflags import FLAG_NAMES, MountFlags, drops_value, for_libfuse, is_comment, why_refused
@@ -75,6 +85,8 @@ class MountOptions:
     """The default limits: those of `group` if there is one, else of each image."""
     group: str | None = None
     weight: int = DEFAULT_WEIGHT
+    device: Device = NO_DEVICE
+    """The default device: that of `group` if there is one, else of each image."""
     config: str | None = None
     """The path of the configuration file, as given."""
     fault_log: str | None = None
@@ -143,6 +155,11 @@ class MountOptions:
         return self.limits != NO_LIMITS or not self.given.isdisjoint(LIMIT_NAMES)
 
     @property
+    def device_given(self) -> bool:
+        """Whether ``-o`` has any setting of a device, even ``latency=0``."""
+        return self.device != NO_DEVICE or not self.given.isdisjoint(DEVICE_NAMES)
+
+    @property
     def weight_given(self) -> bool:
         """Whether ``-o`` has a weight, even the default one."""
         return self.weight != DEFAULT_WEIGHT or "weight" in self.given
@@ -159,6 +176,11 @@ class MountOptions:
         items = [
             f"{name}={format_limit(name, getattr(self.limits, name))}"
             for name in LIMIT_NAMES
+            if name in self.given
+        ]
+        items += [
+            f"{name}={format_setting(name, getattr(self.device, name))}"
+            for name in DEVICE_NAMES
             if name in self.given
         ]
         items += [
@@ -189,7 +211,7 @@ def as_option(name: str) -> str | None:
     "bps" and "bps-total" stay as they are, "allow-other" becomes "allow_other", "rate" "bps".
     """
     for spelling in (name, name.replace("-", "_")):
-        if canonical_name(spelling) or _is_mount_option(spelling):
+        if canonical_name(spelling) or device_name(spelling) or _is_mount_option(spelling):
             return spelling
     return suggest.of_another_tool(name)
 
@@ -231,18 +253,24 @@ class _Items:
     """The items seen so far."""
 
     def __init__(self) -> None:
-        self._limits: dict[str, tuple[str, str]] = {}  # canonical name: name, value as written
+        # By canonical name: the name and the value as they are written.
+        self._limits: dict[str, tuple[str, str]] = {}
+        self._device: dict[str, tuple[str, str]] = {}
         self._fields: dict[str, Any] = {}
         self._flags = MountFlags()
 
     def add(self, item: str) -> None:
         name, equals, value = item.partition("=")
-        limit = canonical_name(name)
+        limit, setting = canonical_name(name), device_name(name)
         try:
             if limit is not None:
                 _need(name, value, _example(limit))
                 parse_limit(name, value)
                 self._limits[limit] = (name, value)
+            elif setting is not None:
+                _need(name, value, example_of(setting))
+                parse_setting(name, value)
+                self._device[setting] = (name, value)
             elif equals:
                 self._add_value(name, value)
             else:
@@ -277,13 +305,17 @@ class _Items:
     def options(self) -> MountOptions:
         try:
             limits = Limits.parse(dict(self._limits.values()))
+            device = Device.parse(dict(self._device.values()))
+            if self._fields.get("group") and not self._fields.get("config"):
+                check_group_device(limits, device)
         except LimitsError as error:
             raise OptionError(error.option, error.message) from None
         fields = {name: value for name, value in self._fields.items() if name != "subtype"}
         return MountOptions(
             limits=limits,
+            device=device,
             flags=self._flags.words(),
-            given=frozenset(self._limits).union(fields).difference(SWITCHES),
+            given=frozenset(self._limits).union(self._device, fields).difference(SWITCHES),
             **fields,
         )
 
@@ -303,7 +335,7 @@ def _unknown(name: str) -> OptionError:
     reason = why_refused(name)
     if reason is not None:
         return OptionError(name, f"option {quoted(name)} cannot be used: {reason}")
-    known = (*suggest.LIMIT_CANDIDATES, *VALUES, *SWITCHES, *FLAG_NAMES)
+    known = (*suggest.LIMIT_CANDIDATES, *DEVICE_NAMES, *VALUES, *SWITCHES, *FLAG_NAMES)
     return OptionError(name, suggest.unknown("option", name, known))
 
 

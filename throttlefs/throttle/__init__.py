@@ -16,11 +16,13 @@ from .group import Group
 from .image import Image
 from .image_policy import NO_GROUP, NO_OVERRIDE, ImagePolicy, Override
 from .meter import READ, WRITE
+from .station import ON_THE_WAY_NS, Model, Ticket
 from .throttle import Throttle
 
 __all__ = [
     "NO_GROUP",
     "NO_OVERRIDE",
+    "ON_THE_WAY_NS",
     "READ",
     "WRITE",
     "Alarm",
@@ -31,9 +33,11 @@ __all__ = [
     "GroupInUseError",
     "Image",
     "ImagePolicy",
+    "Model",
     "Override",
     "Throttle",
     "ThrottleError",
+    "Ticket",
     "TimerfdAlarm",
     "UnknownGroupError",
 ]

@@ -64,6 +64,7 @@ class Clock:
         "_costs",
         "_heaviest",
         "_largest",
+        "_longest_service",
         "_terms",
         "index",
         "lead",
@@ -79,6 +80,7 @@ class Clock:
         self._terms: list[tuple[int, int, int]] = []
         self._costs: dict[int, int] = {}
         self._largest = RecentMaximum()
+        self._longest_service = RecentMaximum()
         self._heaviest = RecentMaximum()
         self.lead = 0
 
@@ -86,9 +88,14 @@ class Clock:
         """Return the share of a new member: it starts where the others are."""
         return Share(self.virtual)
 
-    def advance(self, share: Share, weight: int, nbytes: int, now: int) -> None:
-        """Count a request of *nbytes* that goes at *now* (ns), of a member of this *weight*."""
+    def advance(self, share: Share, weight: int, nbytes: int, now: int, service: int = 0) -> None:
+        """Count a request of *nbytes* that goes at *now* (ns), of a member of this *weight*.
+
+        *service* is how long (fs) it keeps a device busy that the members share.
+        """
         cost = self._cost(nbytes)
+        if service:
+            cost = self._longer(cost, service, weight, now)
         largest = self._largest
         if nbytes > largest.current or weight > self._heaviest.current or now >= largest.until:
             lasting = cost // _FEMTO_PER_NANO
@@ -110,6 +117,20 @@ class Clock:
         share.finish = start + cost
         share.last_size = nbytes
 
+    def advance_by(self, share: Share, weight: int, service: int, now: int) -> None:
+        """Count a flush, which takes the shared device for *service* fs and nothing else."""
+        cost = self._longer(0, service, weight, now) * DEFAULT_WEIGHT // weight
+        share.finish = max(share.finish, self.virtual - self.lead) + cost
+
+    def _longer(self, cost: int, service: int, weight: int, now: int) -> int:
+        """The longer of *cost* and *service*, which counts for the lead."""
+        longest = self._longest_service
+        if service > longest.current or weight > self._heaviest.current or now >= longest.until:
+            longest.note(service, now, service // _FEMTO_PER_NANO)
+            self._heaviest.note(weight, now)
+            self._find_lead(now)
+        return max(cost, service)
+
     def refund(self, share: Share, weight: int, nbytes: int, done: int) -> None:
         """Count only *done* bytes of a request that was counted as *nbytes*."""
         excess = self._cost(nbytes) - self._cost(done)
@@ -120,14 +141,19 @@ class Clock:
         ahead = share.finish - self.virtual
         share.finish = self.virtual + ahead * old_weight // weight
 
-    def count_by(self, buckets: list[Bucket], shares: Iterable[Share], now: int) -> None:
+    def count_by(
+        self, buckets: list[Bucket], shares: Iterable[Share], now: int, *, by_service: bool = False
+    ) -> None:
         """Count by the limits *buckets* from now on; *shares* are those of all members.
+
+        *by_service*: count by the time that requests take of a shared device as well.
 
         A member that is ahead stays ahead by the same number of bytes or requests. Otherwise a
         group raised from 1M to 100M would starve, for a second, a member that happens to have had
         1 MiB last. And a group retuned in a loop would favour those with large requests.
         """
         terms = _scarcest(buckets)
+        self.running = bool(terms) or by_service
         if terms == self._terms:
             return
         counted = [share for share in shares if share.last_size >= 0]
@@ -135,14 +161,13 @@ class Clock:
         self._terms = terms
         self._costs = {}
         self._find_lead(now)
-        self.running = bool(terms)
         for share, cost in zip(counted, old, strict=True):
             ahead = share.finish - self.virtual
             ahead = ahead * self._cost(share.last_size) // cost if cost else 0
             share.finish = self.virtual + ahead
 
     def _find_lead(self, now: int) -> None:
-        cost = self._cost(self._largest.at(now))
+        cost = max(self._cost(self._largest.at(now)), self._longest_service.at(now))
         self.lead = cost * DEFAULT_WEIGHT // max(self._heaviest.at(now), 1)
 
     def _cost(self, nbytes: int) -> int:

@@ -5,25 +5,30 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
+import trio
+
 from throttlefs import waiting
 
 from .alarm import Alarm
-from .leaf import Leaf, Request
+from .leaf import Leaf
+from .request import Request
 from .scheduler import NEVER, Scheduler
+from .station import Ticket
 
 
 class Dispatcher:
     """Queues requests, and wakes their owners when the scheduler lets them go.
 
-    *clock* gives ns and never goes back; *alarm* runs on the same clock. An owner is what
+    *clock* gives ns and never goes back; *alarm* runs on the same clock; *early_ns* is for the
+    scheduler. An owner is what
     `waiting.current` returned. Call everything from the thread of the loop that the owners run in.
 
     A session loop watches `fileno` and calls `poll`; without one, `run` does the same in a task.
     """
 
-    def __init__(self, clock: Callable[[], int], alarm: Alarm) -> None:
+    def __init__(self, clock: Callable[[], int], alarm: Alarm, early_ns: int = 0) -> None:
         self.clock = clock
-        self.scheduler = Scheduler()
+        self.scheduler = Scheduler(early_ns)
         self._alarm = alarm
         self._alarm_lead = 0
         self._alarm_at = NEVER
@@ -49,6 +54,34 @@ class Dispatcher:
         """Take *request*, which waits, out of its queue; it is not charged."""
         self.scheduler.withdraw(request, self.clock())
         self._set_alarm()
+
+    # Devices.
+
+    def enqueue_flush(self, leaf: Leaf, ticket: Ticket) -> None:
+        """Let a flush, whose owner is the caller, wait for a place of the device."""
+        self.scheduler.enqueue_flush(leaf, ticket, self.clock())
+
+    async def finish(self, ticket: Ticket) -> None:
+        """Wait until the device is done with *ticket*, as the backing is.
+
+        If that is cancelled, nobody waits any more, but the device works on to the end.
+        """
+        if not self.scheduler.finish(ticket, self.clock()):
+            ticket.owner = waiting.current()
+            self._set_alarm()
+
+            def abort(_: object) -> trio.lowlevel.Abort:
+                ticket.owner = None
+                return trio.lowlevel.Abort.SUCCEEDED
+
+            await waiting.wait(abort)
+        else:
+            self._after_change()
+
+    def abandon(self, ticket: Ticket) -> None:
+        """Note that nobody waits for *ticket* any more."""
+        self.scheduler.abandon(ticket, self.clock())
+        self._after_change()
 
     def refund(self, leaf: Leaf, direction: int, nbytes: int, done: int) -> None:
         """Charge a request that went as *nbytes* for only the *done* bytes that it moved."""

@@ -31,6 +31,7 @@ class Group(Node):
         "_last_release",
         "_own_limits",
         "_turns",
+        "gates_leaves",
         "members",
         "name",
         "turn_gap",
@@ -51,6 +52,7 @@ class Group(Node):
         self._own_limits: tuple[list[Bucket], list[Bucket]] = ([], [])
         self._last_release = [0, 0]
         self.turn_gap = (RecentMaximum(), RecentMaximum())
+        self.gates_leaves = False  # whether leaves in it are gates; see `gates`
 
     # Members.
 
@@ -85,12 +87,13 @@ class Group(Node):
             for direction in DIRECTIONS:
                 own[direction].extend(node.meter.own_limits[direction])
         self._own_limits = own
+        shares_device = self.station is not None
         for clock, limits in zip(self._clocks, (*own, []), strict=True):
             shares = (member.shares[clock.index] for member in self.members)
-            clock.count_by(limits + totals, shares, now)
+            clock.count_by(limits + totals, shares, now, by_service=shares_device)
         for direction in DIRECTIONS:
             clocks = (direction, TOTAL) if own[direction] else (TOTAL,)
-            if not totals:
+            if not totals and not shares_device:
                 clocks = (direction,)
             self._counting[direction] = [
                 self._clocks[clock] for clock in clocks if self._clocks[clock].running
@@ -186,15 +189,25 @@ class Group(Node):
         if gap > recent.current or now >= recent.until:
             recent.note(gap, now)
 
-    def account(self, member: Node, direction: int, nbytes: int, now: int) -> None:
-        """Count a request of *member* that goes at *now*."""
+    def account(
+        self, member: Node, direction: int, nbytes: int, now: int, service: int = 0
+    ) -> None:
+        """Count a request of *member* that goes at *now*, with its *service* (fs) by a device."""
         self._last_release[direction] = now
         shares, weight = member.shares, member.weight
         for clock in self._counting[direction]:
-            clock.advance(shares[clock.index], weight, nbytes, now)
+            clock.advance(shares[clock.index], weight, nbytes, now, service)
+
+    def account_flush(self, member: Node, service: int, now: int) -> None:
+        """Count a flush of *member* that goes at *now*, with its *service* (fs) by a device."""
+        for clock in self._clocks:
+            if clock.running:
+                clock.advance_by(member.shares[clock.index], member.weight, service, now)
 
     def refund(self, member: Node, direction: int, nbytes: int, done: int, now: int) -> None:
         """Count only *done* bytes of a request of *member* that was counted as *nbytes*."""
+        if self.station is not None:
+            return  # a request that found nothing kept the device busy all the same
         for clock in self._counting[direction]:
             clock.refund(member.shares[clock.index], member.weight, nbytes, done)
         for turns in self._turns:

@@ -10,7 +10,7 @@ would have been.
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 
 import trio
 
@@ -18,9 +18,11 @@ from throttlefs import waiting
 
 from .dispatcher import Dispatcher
 from .image_policy import NO_OVERRIDE
-from .leaf import Leaf, Request
-from .meter import DIRECTIONS
+from .leaf import Leaf
+from .meter import DIRECTIONS, WRITE
 from .node import SLACK
+from .request import Request
+from .station import FLUSH, Ticket
 
 
 class Image(Leaf):
@@ -39,18 +41,20 @@ class Image(Leaf):
         "_deferred_gap",
         "_deferred_size",
         "_dispatcher",
+        "_hold",
         "_try_pass",
         "forgotten",
-        "key",
         "listed",
         "override",
         "unlimited",
     )
 
-    def __init__(self, dispatcher: Dispatcher, key: Hashable) -> None:
-        super().__init__()
-        self.key = key
+    def __init__(
+        self, dispatcher: Dispatcher, key: Hashable, hold: Callable[[Image], None]
+    ) -> None:
+        super().__init__(key)
         self._dispatcher = dispatcher
+        self._hold = hold
         self._clock = dispatcher.clock
         self._try_pass = dispatcher.scheduler.try_pass
         self.override = NO_OVERRIDE
@@ -69,10 +73,13 @@ class Image(Leaf):
     def try_admit(self, direction: int, nbytes: int) -> bool:
         """Let a request of *nbytes* go at once if it is due: True, and it is charged.
 
-        False: nothing is charged, and the caller must await `admit`.
+        False: nothing is charged, and the caller must await `admit` or, if the image has a
+        device, `enter`.
         """
         if self.unlimited[direction]:
             return True
+        if self.station is not None:
+            return False
         now = self._clock()
         if nbytes <= self._deferred_size and now - self._deferred_at >= self._deferred_gap:
             self._deferred_at = now
@@ -146,6 +153,68 @@ class Image(Leaf):
 
         waited: int = await waiting.wait(abort)
         return waited
+
+    @property
+    def wants_size(self) -> bool:
+        """Whether it matters how large the file is."""
+        return self.limits.grows or (self.station is not None and self.station.model.serial)
+
+    def note_end(self, end: int) -> None:
+        """Note that the file reaches at least to the byte before *end*."""
+        if end > self.size and self.wants_size:
+            self.note_size(end)
+
+    def note_size(self, size: int) -> None:
+        """Note that the file has *size* bytes, by which its rates may grow."""
+        if size != self.size:
+            self.size = size
+            if self.limits.grows:
+                self._hold(self)
+
+    async def enter(
+        self, direction: int, nbytes: int, offset: int = 0, *, durable: bool = False
+    ) -> Ticket | None:
+        """Wait until a request may go and its device has a place; None if there is no device.
+
+        Await `finish` when the backing is done, or call `abandon`. *durable*: a write that must
+        reach the medium.
+        """
+        if self.station is None or self.unlimited[direction]:
+            await self.admit(direction, nbytes)
+            return None
+        self.settle()
+        ticket = Ticket(direction, nbytes, waiting.current(), offset=offset, durable=durable)
+        self._dispatcher.enqueue(self, ticket)
+        await self._wait_for_place(ticket)
+        return ticket
+
+    async def enter_flush(self) -> Ticket | None:
+        """Wait until a flush has a place of the device; None if there is no device."""
+        if self.station is None or self.unlimited[WRITE]:
+            return None
+        ticket = Ticket(FLUSH, 0, waiting.current())
+        self._dispatcher.enqueue_flush(self, ticket)
+        await self._wait_for_place(ticket)
+        return ticket
+
+    async def _wait_for_place(self, ticket: Ticket) -> None:
+        if not ticket.waits:
+            return
+        dispatcher = self._dispatcher
+
+        def abort(_: object) -> trio.lowlevel.Abort:
+            dispatcher.withdraw(ticket)
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        await waiting.wait(abort)
+
+    async def finish(self, ticket: Ticket) -> None:
+        """Wait until the device is done with *ticket* too, and give its place back."""
+        await self._dispatcher.finish(ticket)
+
+    def abandon(self, ticket: Ticket) -> None:
+        """Do not wait for *ticket*; the device works on it to its end."""
+        self._dispatcher.abandon(ticket)
 
     def refund(self, direction: int, nbytes: int, done: int) -> None:
         """Charge a request that went as *nbytes* for only the *done* bytes that it found.

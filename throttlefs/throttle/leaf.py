@@ -3,44 +3,35 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 
 from .node import Node
+from .request import Request
 
+if TYPE_CHECKING:
+    from collections.abc import Hashable
 
-class Request:
-    """A read or write of ``nbytes`` that waits.
-
-    The caller finds by ``owner`` who asked. ``arrived`` is the instant (ns) at which it began to
-    wait, ``number`` its place in the order of arrival.
-    """
-
-    __slots__ = ("arrived", "direction", "leaf", "nbytes", "number", "owner")
-
-    def __init__(self, direction: int, nbytes: int, owner: Any = None) -> None:
-        self.direction = direction
-        self.nbytes = nbytes
-        self.owner = owner
-        self.arrived = 0
-        self.number = 0
-        self.leaf: Leaf | None = None
-
-    @property
-    def waits(self) -> bool:
-        """Whether the request is still in a queue: neither released nor withdrawn."""
-        return self.leaf is not None
+    from .station import Station
 
 
 _NOTHING: Final[deque[Request]] = deque(maxlen=0)
 
 
 class Leaf(Node):
-    """An image's two queues. Order holds within each; a total makes them take turns by arrival."""
+    """An image's two queues. Order holds within each; a total makes them take turns by arrival.
 
-    __slots__ = ("_queues", "path", "waiting_most")
+    ``key``, ``name`` and ``size`` (bytes) say which file it is, for a device.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_queues", "_spot", "_spot_of", "key", "name", "path", "size", "waiting_most")
+
+    def __init__(self, key: Hashable = None) -> None:
         super().__init__()
+        self.key = key
+        self.name = ""
+        self.size = 0
+        self._spot: object = None
+        self._spot_of: Station | None = None
         # Made when first needed: most images never have anything waiting.
         self._queues: list[deque[Request]] = [_NOTHING, _NOTHING]
         self.waiting_most = [0, 0]
@@ -83,6 +74,13 @@ class Leaf(Node):
         request.leaf = None
         if not self.waiting[request.direction]:
             self._queues[request.direction].clear()
+
+    def spot_on(self, station: Station) -> object:
+        """Where the file lies on the device of *station*."""
+        if self._spot_of is not station:
+            self._spot = station.model.attach(self.key, self.name, self.size)
+            self._spot_of = station
+        return self._spot
 
     def choose(self, directions: tuple[int, ...], now: int) -> int:
         """Which of *directions*, all due, goes next: the one whose request came first.

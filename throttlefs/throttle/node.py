@@ -23,7 +23,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from throttlefs.settings.limits import DEFAULT_WEIGHT, Limits
+from throttlefs.settings.device import NO_DEVICE
+from throttlefs.settings.limits import DEFAULT_WEIGHT, NO_LIMITS, Limits
 
 from .clocks import Share
 from .meter import Meter
@@ -31,9 +32,13 @@ from .turns import ABSENT, Place
 
 if TYPE_CHECKING:
     from .group import Group
+    from .station import Station
 
 SLACK: Final = 2_000_000
 """ns of idle time that still count: enough for late timers and for clients that come late."""
+
+NEVER: Final = 1 << 63
+"""An instant that does not come: nothing waits, or only an event lets it go."""
 
 
 class Node:
@@ -43,21 +48,31 @@ class Node:
     first is for reads and the second for writes: ``waiting`` is how many requests wait in this
     node, ``busy_since`` and ``idle_since`` are for the lag. ``turn_pending`` says that a
     direction had its turn here while something above held it up, so that it goes as soon as that
-    lets it.
+    lets it. ``limits`` are those that were set, of which rates may grow with the size; the meter
+    has those in force.
 
     ``shares`` says how much this node has had of its parent, by the parent's clocks; it is empty
     without a parent. ``places`` are its places among the turns of its parent. A root has its place
     among the roots in the first of them (see `Scheduler`).
+
+    ``device`` is this node's own device, by its ``device_settings``. ``station`` is the one that
+    its requests go through, and ``gate`` the one whose places they wait for here (see `gates`).
+    Each may be None.
     """
 
     __slots__ = (
         "buckets",
         "busy_since",
+        "device",
+        "device_settings",
+        "gate",
         "idle_since",
+        "limits",
         "meter",
         "parent",
         "places",
         "shares",
+        "station",
         "turn_pending",
         "waiting",
         "weight",
@@ -66,6 +81,7 @@ class Node:
     def __init__(self) -> None:
         self.parent: Group | None = None
         self.weight = DEFAULT_WEIGHT
+        self.limits = NO_LIMITS
         self.meter = Meter()
         self.buckets = self.meter.buckets
         self.waiting = [0, 0]
@@ -74,6 +90,10 @@ class Node:
         self.idle_since = [-SLACK - 1, -SLACK - 1]
         self.shares: tuple[Share, ...] = ()
         self.places = (Place(), Place())
+        self.device: Station | None = None
+        self.device_settings = NO_DEVICE
+        self.station: Station | None = None
+        self.gate: Station | None = None
 
     # What a subclass knows about the requests that wait in it.
 
@@ -87,7 +107,12 @@ class Node:
     # Limits.
 
     def own_due_at(self, direction: int, now: int) -> int:
-        """From when this node's own limits let something of *direction* go; *now*: at once."""
+        """From when this node's own limits let something of *direction* go; *now*: at once.
+
+        `NEVER` while all places of its gate are taken: a place that is freed lets it go.
+        """
+        if self.gate is not None and self.gate.is_full:
+            return NEVER
         if self.turn_pending[direction]:
             return now
         return self.meter.due_at(direction, now)

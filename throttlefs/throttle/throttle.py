@@ -7,7 +7,8 @@ from collections.abc import Callable, Hashable, Iterator
 from contextlib import AbstractContextManager
 from heapq import heappop, heappush
 
-from throttlefs.settings.limits import DEFAULT_WEIGHT, NO_LIMITS, Limits
+from throttlefs.settings.device import NO_DEVICE, Device
+from throttlefs.settings.limits import DEFAULT_WEIGHT, NO_LIMITS, SMALLEST_DISK, Limits
 
 from .alarm import Alarm
 from .dispatcher import Dispatcher
@@ -17,6 +18,7 @@ from .image import Image
 from .image_policy import NO_OVERRIDE, ImagePolicy, Override
 from .meter import DIRECTIONS
 from .node import Node
+from .station import Model
 
 
 class Throttle:
@@ -24,14 +26,23 @@ class Throttle:
 
     Every image is held to ``default`` until it gets an override. Weights are valid ones, as
     `check_weight` returns them. ``gates_open`` says that nothing is held to anything. *clock* and
-    *alarm* are for the ``dispatcher``, which lets the requests go.
+    *alarm* are for the ``dispatcher``, which lets the requests go. *new_model* makes the devices,
+    whose requests are answered *early_ns* before their end (see `Scheduler`).
     """
 
-    def __init__(self, *, clock: Callable[[], int] = time.monotonic_ns, alarm: Alarm) -> None:
+    def __init__(
+        self,
+        *,
+        clock: Callable[[], int] = time.monotonic_ns,
+        alarm: Alarm,
+        new_model: Callable[[Device], Model] | None = None,
+        early_ns: int = 0,
+    ) -> None:
         self.clock = clock
-        self.dispatcher = Dispatcher(clock, alarm)
+        self.dispatcher = Dispatcher(clock, alarm, early_ns)
         self.default = ImagePolicy()
         self.gates_open = False
+        self._new_model = new_model
         self._scheduler = self.dispatcher.scheduler
         self._images: dict[Hashable, Image] = {}
         self._groups: dict[str, Group] = {}
@@ -51,7 +62,7 @@ class Throttle:
         """The image *key*, made on first use; it follows the default until it gets an override."""
         image = self._images.get(key)
         if image is None:
-            image = self._images[key] = Image(self.dispatcher, key)
+            image = self._images[key] = Image(self.dispatcher, key, self._hold)
             self._hold(image)
         image.forgotten = False
         return image
@@ -59,6 +70,12 @@ class Throttle:
     def knows(self, key: Hashable) -> bool:
         """Whether there is an image *key*, open or not."""
         return key in self._images
+
+    def resized(self, key: Hashable, size: int) -> None:
+        """Note that the file *key* has *size* bytes now, by which its rates may grow."""
+        image = self._images.get(key)
+        if image is not None:
+            image.note_size(size)
 
     def images(self) -> Iterator[Image]:
         """All images that there are, open or not."""
@@ -133,9 +150,35 @@ class Throttle:
             if policy.weight != image.weight:
                 self._scheduler.change_weight(image, policy.weight, now)
             self._scheduler.change_parent(image, group, now)
-            if policy.limits != image.meter.limits:
-                self._scheduler.change_limits(image, policy.limits, now)
+            self._set_device(image, policy.device, now)
+            self._set_limits(image, policy.limits, now)
             self._refresh_unlimited(image)
+
+    def _set_limits(self, node: Node, limits: Limits, now: int) -> None:
+        """Hold *node* to *limits*, of which rates may grow with the size of its disk."""
+        node.limits = limits
+        size = node.device_settings.size
+        if not size and isinstance(node, Image):
+            size = max(node.size, SMALLEST_DISK)
+        in_force = limits.at(size)
+        if in_force != node.meter.limits:
+            self._scheduler.change_limits(node, in_force, now)
+
+    def _set_device(self, node: Node, device: Device, now: int) -> None:
+        """Give *node* the *device*; one that takes no time and no places is none."""
+        before = node.device_settings
+        node.device_settings = device
+        if device == before:
+            return
+        model = None
+        if device.is_slow and self._new_model is not None:
+            if node.device is None:
+                model = self._new_model(device)
+            else:
+                model = node.device.model
+                model.change(device)
+        if model is not None or node.device is not None:
+            self._scheduler.change_device(node, model, now)
 
     def _refresh_unlimited(self, node: Node) -> None:
         if isinstance(node, Group):
@@ -144,7 +187,8 @@ class Throttle:
         elif isinstance(node, Image):
             path = node.find_path()
             node.unlimited = [
-                self.gates_open or not any(above.meter.buckets[direction] for above in path)
+                self.gates_open
+                or not (node.station or any(above.meter.buckets[direction] for above in path))
                 for direction in DIRECTIONS
             ]
 
@@ -152,14 +196,14 @@ class Throttle:
 
     def open_gates(self) -> None:
         """Let everything go that waits, and let nothing wait until the gates are closed."""
-        self.gates_open = True
+        self.gates_open = self._scheduler.gates_open = True
         for image in self._images.values():
             image.unlimited = [True, True]
         self.dispatcher.release_all(self._images.values())
 
     def close_gates(self) -> None:
         """Hold requests to the limits again; requests that went in between were not charged."""
-        self.gates_open = False
+        self.gates_open = self._scheduler.gates_open = False
         for image in self._images.values():
             self._refresh_unlimited(image)
 
@@ -183,6 +227,7 @@ class Throttle:
         *,
         weight: int = DEFAULT_WEIGHT,
         parent: str | None = None,
+        device: Device = NO_DEVICE,
     ) -> Group:
         """Make a group; images become members by their override or by the default.
 
@@ -196,7 +241,8 @@ class Throttle:
         group = self._removed.pop(name) if name in self._removed else Group(name)
         group.weight = weight
         self._scheduler.change_parent(group, above, now)
-        self._scheduler.change_limits(group, limits, now)
+        self._set_device(group, device, now)
+        self._set_limits(group, limits, now)
         self._groups[name] = group
         return group
 
@@ -204,7 +250,16 @@ class Throttle:
         """Hold the group to *limits* from now on. Raises `UnknownGroupError`."""
         group = self.group(name)
         with self.changes():
-            self._scheduler.change_limits(group, limits, self.clock())
+            self._set_limits(group, limits, self.clock())
+            self._refresh_unlimited(group)
+
+    def set_group_device(self, name: str, device: Device) -> None:
+        """Give the images of the group another device to share. Raises `UnknownGroupError`."""
+        group = self.group(name)
+        with self.changes():
+            now = self.clock()
+            self._set_device(group, device, now)
+            self._set_limits(group, group.limits, now)
             self._refresh_unlimited(group)
 
     def set_group_weight(self, name: str, weight: int) -> None:

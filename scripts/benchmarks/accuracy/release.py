@@ -50,8 +50,9 @@ def measure(_bench: object, images: int, blocked: int) -> Figures:
     """
     from throttlefs.settings.limits import Limits
     from throttlefs.throttle.group import Group
-    from throttlefs.throttle.leaf import Leaf, Request
+    from throttlefs.throttle.leaf import Leaf
     from throttlefs.throttle.meter import READ
+    from throttlefs.throttle.request import Request
     from throttlefs.throttle.scheduler import Scheduler
 
     scheduler = Scheduler()

@@ -28,7 +28,8 @@ from throttlefs.control.server import _Client
 from throttlefs.errors import ThrottlefsError
 from throttlefs.fuse.limit_attributes import LIMIT_PREFIX, LimitAttributes
 from throttlefs.host.mountinfo import MountEntry
-from throttlefs.policy.tuning import Tuner, group_state, image_state
+from throttlefs.policy.state import group_state, image_state
+from throttlefs.policy.tuning import Tuner
 from throttlefs.settings.config import parse_config
 from throttlefs.settings.limits import LIMIT_NAMES
 

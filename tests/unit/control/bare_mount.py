@@ -15,6 +15,7 @@ from throttlefs.control.faults import FaultCommands
 from throttlefs.control.images import Images
 from throttlefs.control.objects import ObjectCommands
 from throttlefs.daemon.faults import MountFaults
+from throttlefs.device import Disk
 from throttlefs.errors import ThrottlefsError
 from throttlefs.fuse.inodes import InodeTable
 from throttlefs.policy.governor import Governor
@@ -64,7 +65,9 @@ class Mount:
         self.policy = make_policy(parse_options(["bps=4M"]), parse_config(TOML, "limits.toml"))
         self.inodes = InodeTable(os.open(source, os.O_PATH), 100)
         self.statistics = Statistics()
-        self.governor = Governor(Throttle(clock=lambda: self.now, alarm=NoAlarm()), self.policy)
+        self.governor = Governor(
+            Throttle(clock=lambda: self.now, alarm=NoAlarm(), new_model=Disk), self.policy
+        )
         images = Images(self.inodes, self.governor, self.statistics)
         tuner = Tuner(self.governor, images.is_open)
         facts = MountFacts(str(source), "/mnt")

@@ -8,7 +8,7 @@ import pytest
 
 from tests.unit.control.bare_mount import NO_LIMIT, Mount
 from throttlefs.control.protocol import QmpError
-from throttlefs.settings.limits import LIMIT_NAMES, Limits, canonical_name
+from throttlefs.settings.limits import QEMU_LIMIT_NAMES, Limits, canonical_name
 from throttlefs.throttle import READ, Override
 
 MIB = 1 << 20
@@ -21,7 +21,7 @@ def add(mount: Mount, name: str, **arguments: Any) -> Any:
 def limits_of(mount: Mount, path: str) -> dict[str, int]:
     """The limits that are not at their default, by QEMU's names."""
     limits = mount.run("qom-get", path=path, property="limits")
-    assert {canonical_name(name) for name in limits} == set(LIMIT_NAMES)
+    assert {canonical_name(name) for name in limits} == set(QEMU_LIMIT_NAMES)
     unset = {True: 1, False: 0}
     return {name: n for name, n in limits.items() if n != unset[name.endswith("-length")]}
 

@@ -18,12 +18,14 @@ from throttlefs.stats import ImageStatistics
 
 def known(path: str, **limits: int) -> KnownImage:
     statistics = ImageStatistics((1, hash(path)), path.encode())
-    image: Any = SimpleNamespace(waiting=[3, 0], meter=SimpleNamespace(limits=Limits(**limits)))
+    meter = SimpleNamespace(limits=Limits(**limits))
+    image: Any = SimpleNamespace(waiting=[3, 0], meter=meter, device=None)
     return KnownImage(statistics.key, statistics.path, image, statistics)  # type: ignore[arg-type]
 
 
 def families(*images: KnownImage) -> tuple[str, dict[str, Metric]]:
-    groups = [SimpleNamespace(name='g"1', meter=SimpleNamespace(limits=Limits(iops_rd=7)))]
+    meter = SimpleNamespace(limits=Limits(iops_rd=7))
+    groups = [SimpleNamespace(name='g"1', meter=meter, device=None)]
     metrics = MountMetrics(
         SimpleNamespace(known=lambda: list(images)),  # type: ignore[arg-type]
         SimpleNamespace(groups=lambda: groups),  # type: ignore[arg-type]

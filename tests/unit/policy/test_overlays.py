@@ -10,10 +10,12 @@ from hypothesis import strategies as st
 
 from tests.unit.policy.test_governor import Clock, NoAlarm, policy
 from throttlefs.errors import ThrottlefsError
+from throttlefs.policy.change import Change, TuningError
 from throttlefs.policy.governor import Governor
 from throttlefs.policy.loading import overlays_of
 from throttlefs.policy.overlays import Overlay, Overlays
-from throttlefs.policy.tuning import Change, Tuner, TuningError, group_policy
+from throttlefs.policy.state import group_policy
+from throttlefs.policy.tuning import Tuner
 from throttlefs.settings.scenario import TimedChange
 from throttlefs.throttle import WRITE, Throttle
 

@@ -16,8 +16,10 @@ from throttlefs.settings.device import (
     device_name,
     example_of,
     format_setting,
+    option_key,
     parse_setting,
 )
+from throttlefs.settings.limits import NO_LIMITS, Limits
 
 MS = 10**6
 
@@ -62,6 +64,7 @@ def test_every_example_is_a_value():
 )
 def test_synonyms(name, canonical):
     assert device_name(name) == canonical
+    assert option_key(name) == canonical or name in ("bps", "Latency")
 
 
 @pytest.mark.parametrize(
@@ -155,6 +158,8 @@ def test_what_makes_a_device(text, is_slow, has_head):
 def test_a_group_with_a_head_needs_a_size():
     for name in ("seek", "rpm"):
         with pytest.raises(DeviceError, match=f"^{name} needs size, .* add e.g. size=100G$"):
-            check_group_device(Device.parse({name: example_of(name)}))
-    check_group_device(Device.parse({"seek": "1ms/18ms", "size": "1G"}))
-    check_group_device(Device.parse({"latency": "1ms"}))
+            check_group_device(NO_LIMITS, Device.parse({name: example_of(name)}))
+    with pytest.raises(DeviceError, match=r"^bps_rd_per_gib needs size"):
+        check_group_device(Limits(bps_rd_per_gib=1), NO_DEVICE)
+    check_group_device(Limits(iops_per_gib=1), Device.parse({"seek": "1ms/18ms", "size": "1G"}))
+    check_group_device(Limits(iops=1), Device.parse({"latency": "1ms"}))

@@ -12,6 +12,7 @@ from throttlefs.settings.limits import (
     LIMIT_HELP,
     LIMIT_NAMES,
     NO_LIMITS,
+    QEMU_LIMIT_NAMES,
     RATES,
     Limits,
     LimitsError,
@@ -47,7 +48,9 @@ def valid_limits(draw):
 def test_the_fields_are_the_names():
     assert tuple(field.name for field in dataclasses.fields(Limits)) == LIMIT_NAMES
     assert tuple(LIMIT_HELP) == LIMIT_NAMES
-    assert len(LIMIT_NAMES) == 19
+    assert len(QEMU_LIMIT_NAMES) == 19
+    assert LIMIT_NAMES[:19] == QEMU_LIMIT_NAMES
+    assert len(LIMIT_NAMES) == 19 + 3 * len(RATES)
     assert all(canonical_name(name) == name for name in LIMIT_NAMES)
 
 

@@ -9,9 +9,10 @@ from itertools import repeat
 
 from throttlefs.settings.limits import NO_LIMITS, Limits
 from throttlefs.throttle.group import Group
-from throttlefs.throttle.leaf import Leaf, Request
+from throttlefs.throttle.leaf import Leaf
 from throttlefs.throttle.meter import READ, WRITE
 from throttlefs.throttle.node import Node
+from throttlefs.throttle.request import Request
 from throttlefs.throttle.scheduler import NEVER, Scheduler
 
 SECOND = 1_000_000_000

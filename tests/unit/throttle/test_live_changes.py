@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from tests.unit.throttle.virtual import SECOND, World, play
+from throttlefs.policy.change import Change
 from throttlefs.policy.governor import Governor
 from throttlefs.policy.policy import make_policy
-from throttlefs.policy.tuning import Change, Tuner
+from throttlefs.policy.tuning import Tuner
 from throttlefs.settings.config import NO_CONFIG
 from throttlefs.settings.limits import NO_LIMITS, Limits
 from throttlefs.settings.options import parse_options

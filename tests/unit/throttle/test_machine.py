@@ -11,9 +11,10 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from tests.unit.throttle.simulator import KIB, MIB, SECOND, START
 from throttlefs.settings.limits import NO_LIMITS, Limits
 from throttlefs.throttle.group import Group
-from throttlefs.throttle.leaf import Leaf, Request
+from throttlefs.throttle.leaf import Leaf
 from throttlefs.throttle.meter import DIRECTIONS
 from throttlefs.throttle.node import Node
+from throttlefs.throttle.request import Request
 from throttlefs.throttle.scheduler import NEVER, Scheduler
 
 LEAVES = 5
