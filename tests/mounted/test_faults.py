@@ -313,6 +313,33 @@ def test_others_are_served_while_a_file_hangs(image: Mounted) -> None:
         assert [cat.wait(timeout=SOON_S) for cat in cats] == [0] * 5
 
 
+def test_a_request_that_fails_still_pays(make_mount: MountFactory) -> None:
+    """The limiter and the device take their time; the fault comes after that."""
+    mounted = make_mount("iops=10,latency=50ms")
+    (mounted.source / "disk").write_bytes(pattern(64 * KIB))
+    with rules_of(mounted.path) as rules, open(mounted.path / "disk", "r+b", buffering=0) as file:
+        fd = file.fileno()
+        for line in (
+            "op=read error=EIO",
+            "op=write error=EIO",
+            "op=write lose",
+            "op=read corrupt=flip",
+        ):
+            with rules.rule(line) as number:
+                began = time.monotonic()
+                for _ in range(3):
+                    with suppress(OSError):
+                        if "read" in line:
+                            os.pread(fd, 512, 0)
+                        else:
+                            os.pwrite(fd, b"x" * 512, 0)
+                assert time.monotonic() - began > 0.15, line
+                assert rules.one(number)["fired"] == 3
+        os.pwrite(fd, b"x", 0)
+        with rules.rule("op=flush error=EIO"), pytest.raises(OSError):
+            os.fsync(fd)
+
+
 # -- caches --------------------------------------------------------------------------------
 
 

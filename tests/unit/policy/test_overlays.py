@@ -9,12 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.policy.test_governor import Clock, NoAlarm, policy
+from throttlefs.device import Disk
 from throttlefs.errors import ThrottlefsError
 from throttlefs.policy.change import Change, TuningError
 from throttlefs.policy.governor import Governor
 from throttlefs.policy.loading import overlays_of
 from throttlefs.policy.overlays import Overlay, Overlays
-from throttlefs.policy.state import group_policy
+from throttlefs.policy.state import group_policy, image_state
 from throttlefs.policy.tuning import Tuner
 from throttlefs.settings.scenario import TimedChange
 from throttlefs.throttle import WRITE, Throttle
@@ -42,7 +43,9 @@ class World:
     def __init__(self, options: str = "iops=500", toml: str = TOML) -> None:
         self.clock = Clock()
         self.policy = policy(options, toml)
-        self.governor = Governor(Throttle(clock=self.clock, alarm=NoAlarm()), self.policy)
+        self.governor = Governor(
+            Throttle(clock=self.clock, alarm=NoAlarm(), new_model=Disk), self.policy
+        )
         self.tuner = Tuner(self.governor, lambda _: True)
         self.overlays = Overlays(self.governor)
 
@@ -57,13 +60,13 @@ class World:
 
     def held(self, path: bytes) -> dict[str, Any]:
         image = self.governor.image((1, self.paths.index(path)), path)
-        return {**image.meter.limits.as_dict(), "weight": image.weight}
+        return {**image_state(image), "weight": image.weight}
 
     def state(self) -> list[Any]:
         """All that anything is held to."""
         governor = self.governor
         images = [
-            (image.key, image.override, image.meter.limits, image.parent and image.parent.name)
+            (image.key, image.override, image_state(image), image.parent and image.parent.name)
             for image in governor.throttle.images()
         ]
         groups = [(group.name, group_policy(group)) for group in governor.throttle.groups()]
@@ -106,6 +109,23 @@ def test_the_default_and_a_group() -> None:
     assert world.held(b"db/x.img") == {"bps": 2 << 20, "weight": 300}  # it has its own
     group = world.governor.throttle.group("vms")
     assert (group.meter.limits.bps, group.weight) == (5 << 20, 7)
+    world.overlays.set_active([])
+    assert world.state() == before
+
+
+def test_latencies_come_and_go() -> None:
+    world = World("iops=500,latency=1ms", "")
+    world.open(b"a.img")
+    world.open(b"db/x.img")
+    before = world.state()
+    world.overlays.set_active([overlay(path="db/*", latency="20ms"), overlay(latency_wr="5ms")])
+    assert world.held(b"a.img") == {
+        "iops": 500,
+        "latency": "1ms",
+        "latency_wr": "5ms",
+        "weight": 100,
+    }
+    assert world.held(b"db/x.img")["latency"] == "20ms"
     world.overlays.set_active([])
     assert world.state() == before
 
@@ -204,10 +224,13 @@ TABLES: list[dict[str, Any]] = [
     {"iops": 3, "bps_wr": "1M"},
     {"group": "vms", "bps": "1M"},
     {"path": "vm/1", "bps": 0},
+    {"path": "**", "latency": "5ms", "queue_depth": 2},
+    {"latency_flush": "20ms"},
+    {"group": "vms", "latency_wr": "1ms/9ms"},
 ]
 
 
-@given(st.lists(st.sets(st.integers(0, 4)), max_size=8), st.sets(st.integers(0, 3)))
+@given(st.lists(st.sets(st.integers(0, len(TABLES) - 1)), max_size=8), st.sets(st.integers(0, 3)))
 def test_whatever_came_and_went_all_is_as_before(sets: list[set[int]], opened: set[int]) -> None:
     world = World()
     for number in opened:
