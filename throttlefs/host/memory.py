@@ -22,6 +22,7 @@ from typing import Final
 
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
+_M_ARENA_MAX = -8
 _LARGEST_KEPT = 32 << 20  # the largest threshold that glibc takes
 _MOST_KEPT = 1 << 30
 
@@ -58,9 +59,14 @@ class _Mallinfo2(ctypes.Structure):
 
 
 def keep_buffers() -> None:
-    """Let freed memory be used again instead of returning it to the system; glibc only."""
+    """Let freed memory be used again instead of returning it to the system; glibc only.
+
+    Call this before any thread is started. All threads get their memory from one heap: `give_back`
+    cannot return what is free at the top of others.
+    """
     mallopt = getattr(_libc, "mallopt", None)
     if mallopt is not None:
+        mallopt(_M_ARENA_MAX, 1)
         mallopt(_M_MMAP_THRESHOLD, _LARGEST_KEPT)
         mallopt(_M_TRIM_THRESHOLD, _MOST_KEPT)
 
