@@ -20,6 +20,19 @@ AbortFunction = Callable[[RaiseCancelT], Abort]
 """Called to cancel a handler that waits: SUCCEEDED if nobody will `wake` it any more."""
 
 
+class Withdrawn(BaseException):
+    """Raised where a handler waits when nobody wants its result any more.
+
+    It is no `Exception`, because it is no error of the request. A handler may clean up, and must
+    let it pass.
+    """
+
+
+def when_done(_: RaiseCancelT) -> Abort:
+    """The `AbortFunction` of a wait that nothing cuts short: memory or a file is in use."""
+    return Abort.FAILED
+
+
 class Waiter(Protocol):
     """A handler that is run by a session loop, and may be waiting."""
 

@@ -11,7 +11,7 @@ from queue import Empty, SimpleQueue
 from typing import TypeVar, TypeVarTuple, Unpack, cast
 
 import trio
-from trio.lowlevel import Abort, RaiseCancelT, Task, TrioToken
+from trio.lowlevel import Task, TrioToken
 
 from throttlefs import waiting
 
@@ -111,7 +111,7 @@ class BlockingPool:
         job = _Job(lambda: function(*args), waiting.current(), token)
         self._queue.put(job, owner)
         self._begin()
-        await waiting.wait(_not_before_it_is_done)
+        await waiting.wait(waiting.when_done)
         if job.error is not None:
             raise job.error
         return cast(Result, job.result)
@@ -248,7 +248,3 @@ class _Alarm:
             except Empty:
                 self._ring()
                 instant = self._instants.get()
-
-
-def _not_before_it_is_done(_: RaiseCancelT) -> Abort:
-    return Abort.FAILED

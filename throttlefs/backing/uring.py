@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import NoReturn, Unpack
 
 import trio
-from trio.lowlevel import Abort, RaiseCancelT, Task
+from trio.lowlevel import Task
 
 from throttlefs import waiting
 from throttlefs.host.credentials import Credentials, writing_for
@@ -179,7 +179,7 @@ class UringEngine:
     async def _request(self, opcode: int, fd: int, offset: int, length: int, op_flags: int) -> None:
         while True:
             request = self._begin(opcode, fd, offset, 0, length, op_flags, 0)
-            await waiting.wait(_not_before_the_kernel_is_done)
+            await waiting.wait(waiting.when_done)
             result = request.result
             if result >= 0:
                 return
@@ -211,7 +211,7 @@ class UringEngine:
                 sqe_flags,
                 personality,
             )
-            await waiting.wait(_not_before_the_kernel_is_done)
+            await waiting.wait(waiting.when_done)
             result = request.result
             if result == size:  # by far the most frequent case
                 return size
@@ -373,11 +373,6 @@ class _LoopHooks(trio.abc.Instrument):
 
     def after_io_wait(self, timeout: float) -> None:
         self._engine.poll()
-
-
-def _not_before_the_kernel_is_done(_: RaiseCancelT) -> Abort:
-    """A cancellation must wait: the kernel still uses the memory and the descriptor."""
-    return Abort.FAILED
 
 
 def _raise(result: int) -> NoReturn:

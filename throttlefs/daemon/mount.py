@@ -344,6 +344,7 @@ class _Mount:
                 fd,
                 self._operations,
                 loop.start,
+                loop.interrupts,
                 max_write=agreement.max_write,
                 has_long_setxattr=agreement.has_long_setxattr,
             )

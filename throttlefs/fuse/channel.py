@@ -21,7 +21,7 @@ import errno
 import logging
 import mmap
 import os
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from types import CoroutineType
 from typing import Any, Protocol
 
@@ -29,8 +29,9 @@ from throttlefs.backing import Data
 
 from . import wire
 from .errors import errno_of
+from .replies import OperationReply, ReadReply, Reply, WriteReply
 from .reply_buffer import ReplyBuffer
-from .table import TABLE, UNANSWERED, Operation, Request
+from .table import TABLE, UNANSWERED, Request
 from .wire import Opcode
 
 log = logging.getLogger("throttlefs")
@@ -136,88 +137,23 @@ class PendingWrite:
         return KeptData(channel, buffer.body[:size], buffer.touched, buffer)
 
 
-class Reply(Protocol):
-    """Sends the result of a coroutine to the kernel."""
+class InterruptedRequests(Protocol):
+    """Is told which requests the kernel would like to have interrupted."""
 
-    def done(self, result: Any) -> None:
-        """Reply with *result*."""
+    doomed: Collection[int]
+    """Threads whose requests are refused as they arrive, because they are dying."""
 
-    def failed(self, error: Exception) -> None:
-        """Reply with the errno of *error*."""
-
-
-class ReadReply:
-    """The reply to a READ that waits."""
-
-    __slots__ = ("_channel", "_unique")
-
-    def __init__(self, channel: Channel, unique: int) -> None:
-        self._channel = channel
-        self._unique = unique
-
-    def done(self, result: Data) -> None:
-        """See `Reply.done`."""
-        self._channel.reply_data(self._unique, result)
-
-    def failed(self, error: Exception) -> None:
-        """See `Reply.failed`."""
-        self._channel.reply_error(self._unique, errno_of(error, "READ"))
-
-
-class WriteReply:
-    """The reply to a WRITE that waits."""
-
-    __slots__ = ("_channel", "_unique")
-
-    def __init__(self, channel: Channel, unique: int) -> None:
-        self._channel = channel
-        self._unique = unique
-
-    def done(self, result: int) -> None:
-        """See `Reply.done`."""
-        self._channel.reply_written(self._unique, result)
-
-    def failed(self, error: Exception) -> None:
-        """See `Reply.failed`."""
-        self._channel.reply_error(self._unique, errno_of(error, "WRITE"))
-
-
-class OperationReply:
-    """The reply to a request of the table."""
-
-    __slots__ = ("_channel", "_operation", "_request")
-
-    def __init__(self, channel: Channel, operation: Operation, request: Request) -> None:
-        self._channel = channel
-        self._operation = operation
-        self._request = request
-
-    def done(self, result: Any) -> None:
-        """See `Reply.done`."""
-        pack = self._operation.result
-        if pack is None:
-            return
-        try:
-            packed = pack(self._request, result)
-        except Exception as exc:
-            self.failed(exc)
-            return
-        self._channel.reply_data(self._request.unique, packed)
-
-    def failed(self, error: Exception) -> None:
-        """See `Reply.failed`."""
-        number = errno_of(error, repr(self._request))
-        if self._operation.result is not None:
-            self._channel.reply_error(self._request.unique, number)
+    def interrupted(self, unique: int) -> None:
+        """The program of the request *unique* got a signal."""
 
 
 class Channel:
     """Takes requests from *fd*, the FUSE descriptor of a mount, and has them served.
 
     *operations* has the methods of `Contents` and the handlers that the table names. *start* is
-    called with each coroutine and its reply. *max_write* is the largest write (bytes) that was
-    agreed on; *has_long_setxattr* says whether FUSE_SETXATTR_EXT was. Nothing that the kernel or a
-    program sends makes the channel raise.
+    called with each coroutine and its reply. *interrupts* is told of interrupted requests.
+    *max_write* is the largest write (bytes) that was agreed on; *has_long_setxattr* says whether
+    FUSE_SETXATTR_EXT was. Nothing that the kernel or a program sends makes the channel raise.
     """
 
     def __init__(
@@ -225,6 +161,7 @@ class Channel:
         fd: int,
         operations: Any,
         start: Callable[[Coroutine[Any, Any, Any], Reply], None],
+        interrupts: InterruptedRequests,
         *,
         max_write: int,
         has_long_setxattr: bool = False,
@@ -232,14 +169,15 @@ class Channel:
         self.fd = fd
         self.ended = False
         """Whether the kernel has closed the session."""
-        contents: Contents = operations
-        self._begin_read = contents.begin_read
-        self._begin_write = contents.begin_write
+        self._contents: Contents = operations
+        self._begin_read = self._contents.begin_read
+        self._begin_write = self._contents.begin_write
         self._handlers = {
             int(opcode): (operation, getattr(operations, operation.handler))
             for opcode, operation in TABLE.items()
         }
         self._start = start
+        self._interrupts = interrupts
         self._max_write = max_write
         self._has_long_setxattr = has_long_setxattr
         self.receive_buffer = ReceiveBuffer(max_write)
@@ -277,7 +215,9 @@ class Channel:
             if write_flags & wire.WRITE_CACHE:
                 flags &= ~os.O_APPEND  # mapped pages have a fixed place
             self._write(unique, fh, offset, size, flags)
-        elif opcode != _INTERRUPT:  # it may be ignored: a request that waits cannot be interrupted
+        elif opcode == _INTERRUPT:  # its argument is where a read has its handle; it gets no reply
+            self._interrupts.interrupted(fh)
+        else:
             self._serve(opcode, unique, got)
         return True
 
@@ -294,22 +234,53 @@ class Channel:
             except OSError as exc:
                 self._not_wanted(exc)
         elif isinstance(data, CoroutineType):
-            self._start(data, ReadReply(self, unique))
+            owner, _ = wire.asker(self.receive_buffer.head)
+            self._start(data, ReadReply(self, unique, owner))
         else:
-            self.reply_data(unique, data)  # type: ignore[arg-type]  # no other Coroutine comes
+            self.reply_data(unique, data)
 
     def _write(self, unique: int, fh: int, offset: int, size: int, flags: int) -> None:
-        pending = self._pending
+        pending, buffer = self._pending, self.receive_buffer
         pending.size = size
         try:
-            written = self._begin_write(fh, offset, self.receive_buffer.body[:size], flags, pending)
+            written = self._begin_write(fh, offset, buffer.body[:size], flags, pending)
         except Exception as exc:
             self.reply_error(unique, errno_of(exc, "WRITE"))
             return
         if isinstance(written, CoroutineType):
-            self._start(written, WriteReply(self, unique))
+            owner, write_flags = wire.asker(buffer.head)
+            if write_flags & wire.WRITE_CACHE:
+                owner = 0  # whoever changed the pages, they must be written
+            self._start(written, WriteReply(self, unique, owner))
         else:
-            self.reply_written(unique, written)  # type: ignore[arg-type]
+            self.reply_written(unique, written)
+
+    def refuse_doomed(self) -> None:
+        """Look anew whether there are doomed threads; only then each read and write is checked."""
+        contents = self._contents
+        if self._interrupts.doomed:
+            self._begin_read, self._begin_write = self._check_read, self._check_write
+        else:
+            self._begin_read, self._begin_write = contents.begin_read, contents.begin_write
+
+    def _check_read(
+        self, fh: int, off: int, size: int, room: memoryview | None
+    ) -> Data | Coroutine[Any, Any, Data]:
+        owner, _ = wire.asker(self.receive_buffer.head)
+        self._check(owner)
+        return self._contents.begin_read(fh, off, size, room)
+
+    def _check_write(
+        self, fh: int, off: int, data: Data, flags: int, pending: PendingWrite
+    ) -> int | Coroutine[Any, Any, int]:
+        owner, write_flags = wire.asker(self.receive_buffer.head)
+        if not write_flags & wire.WRITE_CACHE:
+            self._check(owner)
+        return self._contents.begin_write(fh, off, data, flags, pending)
+
+    def _check(self, owner: int) -> None:
+        if owner in self._interrupts.doomed:
+            raise InterruptedError(errno.EINTR, os.strerror(errno.EINTR))
 
     def _serve(self, opcode: int, unique: int, size: int) -> None:
         """Begin with a request of *size* bytes that is neither read nor write."""

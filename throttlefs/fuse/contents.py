@@ -19,6 +19,7 @@ from typing import Any, Final, Protocol
 
 import pyfuse3
 
+from throttlefs import waiting
 from throttlefs.backing import Data, write_flags
 from throttlefs.host.files import FileKey
 from throttlefs.settings.cachemode import CacheMode
@@ -163,6 +164,8 @@ class ContentOperations(DirectoryOperations):
         except BaseException as exc:
             if ticket is not None:
                 handle.image.abandon(ticket)
+            elif began and isinstance(exc, waiting.Withdrawn):
+                handle.image.refund(READ, size, None)
             if isinstance(exc, Exception):
                 handle.statistics.read.errors += 1
             raise
@@ -220,6 +223,7 @@ class ContentOperations(DirectoryOperations):
         self._hold(key, held)
         place = -1
         ticket = None
+        went = began > 0
         try:
             if not began:
                 if self._has_its_share(key):
@@ -229,6 +233,7 @@ class ContentOperations(DirectoryOperations):
                         self._hold(key, -held)
                         held = 0
                 ticket = await handle.wait_for_limit(WRITE, size, off, durable)
+                went = True
                 if place >= 0:
                     taken, place = place, -1
                     data = await self._spill.take(taken, size)
@@ -254,6 +259,8 @@ class ContentOperations(DirectoryOperations):
         except BaseException as exc:
             if ticket is not None:
                 handle.abandon_write(ticket)
+            elif went and not written and isinstance(exc, waiting.Withdrawn):
+                handle.image.refund(WRITE, size, None)
             if isinstance(exc, Exception):
                 handle.statistics.write.errors += 1
             raise

@@ -15,6 +15,7 @@ from typing import Final, TypeVar
 
 import pyfuse3
 
+from throttlefs import waiting
 from throttlefs.host import syscalls
 from throttlefs.settings.cachemode import CacheMode
 from throttlefs.settings.fault_words import Op
@@ -191,12 +192,18 @@ class DiskOperations(ContentOperations):
         The source's device has read everything by then. Otherwise a copy within one device that
         has a single place would wait for itself.
         """
+        reading = None
         if not source.try_admit(READ, length):
             reading = await source.wait_for_limit(READ, length, off_in)
             if reading is not None:
                 await source.image.finish(reading)
         if not target.try_admit(WRITE, length):
-            return await target.wait_for_limit(WRITE, length, off_out)
+            try:
+                return await target.wait_for_limit(WRITE, length, off_out)
+            except waiting.Withdrawn:
+                if reading is None:
+                    source.image.refund(READ, length, None)
+                raise
         return None
 
 

@@ -11,6 +11,7 @@ without trio, for up to `pacing.MAX_TURN_NS` at a time; `Pacing` decides.
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import time
@@ -24,8 +25,10 @@ from throttlefs import waiting
 from throttlefs.host import memory
 from throttlefs.host.cpus import usable_cpus
 
-from .channel import Channel, Reply
+from .channel import Channel
+from .interrupts import Interrupts
 from .pacing import MAX_TURN_NS, Pacing, Step
+from .replies import Reply
 from .work import Work
 
 _EVENTS = 8
@@ -97,7 +100,8 @@ class SessionLoop:
             # They are edge-triggered, so nobody has to read these descriptors.
             self._epoll.register(fd, select.EPOLLIN | select.EPOLLET)
         self._ready: deque[Work] = deque()
-        self._waiting: set[Work] = set()
+        self._waiting: dict[int, Work] = {}  # by the unique number of the request
+        self.interrupts = Interrupts(self._waiting, self.withdraw)
         self._ended = False
         self._asleep = False
         self._tidy = False  # whether nothing happened since memory was last given back
@@ -107,6 +111,7 @@ class SessionLoop:
 
     def close(self) -> None:
         """Close the loop's own descriptors."""
+        self.interrupts.close()
         self._epoll.close()
         os.close(self._bell)
 
@@ -129,22 +134,46 @@ class SessionLoop:
 
     def _run(self, work: Work) -> None:
         value, work.value = work.value, None
+        self._advance(work, work.coroutine.send, value)
+
+    def _advance(self, work: Work, advance: Callable[[Any], object], value: object) -> None:
+        """Let the coroutine of *work* go on by *advance* until it waits or ends."""
         waiting.running = work
         try:
-            wanted = work.coroutine.send(value)
+            wanted = advance(value)
             while wanted is not waiting.PARKED:
                 mistake = RuntimeError("a handler may wait by throttlefs.waiting only")
                 wanted = work.coroutine.throw(mistake)
         except StopIteration as stop:
-            self._waiting.discard(work)
+            self._waiting.pop(work.reply.unique, None)
             work.reply.done(stop.value)
         except Exception as exc:
-            self._waiting.discard(work)
+            self._waiting.pop(work.reply.unique, None)
             work.reply.failed(exc)
+        except waiting.Withdrawn:
+            self._waiting.pop(work.reply.unique, None)
+            work.reply.failed(InterruptedError(errno.EINTR, os.strerror(errno.EINTR)))
         else:
-            self._waiting.add(work)
+            self._waiting[work.reply.unique] = work
+            if work.abort is not waiting.when_done:
+                self._may_be_withdrawn(work)
         finally:
             waiting.running = None
+
+    def _may_be_withdrawn(self, work: Work) -> None:
+        interrupts = self.interrupts
+        interrupts.begins_to_wait(work)
+        if interrupts.doomed and work.reply.owner in interrupts.doomed:
+            self.withdraw(work)
+
+    def withdraw(self, work: Work) -> None:
+        """Let *work* end without a result, if it waits for what need not be waited for."""
+        if work.abort is None or work.abort(_never) is not trio.lowlevel.Abort.SUCCEEDED:
+            return
+        work.abort = None
+        self._advance(work, work.coroutine.throw, waiting.Withdrawn())
+        if self._asleep:  # there may be room for another request now
+            os.eventfd_write(self._bell, 1)
 
     # -- the loop --------------------------------------------------------------------------
 
@@ -154,6 +183,7 @@ class SessionLoop:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._look_at_cpus)
+                nursery.start_soon(self.interrupts.run, channel.refuse_doomed)
                 await self._serve(channel)
                 nursery.cancel_scope.cancel()
         except BaseException:
@@ -209,6 +239,7 @@ class SessionLoop:
         wants_request = self._has_room()
         if wants_request is not self._watching and not self._ended:
             self._watching = wants_request
+            self.interrupts.set_deaf(not wants_request)
             self._epoll.modify(channel.fd, select.EPOLLIN if wants_request else 0)
         pacing, now_ns = self._pacing, time.monotonic_ns
         step = pacing.next_step(now_ns(), self._limiter.next_due(), self._threads_work())
@@ -267,9 +298,9 @@ class SessionLoop:
     def _wind_down(self) -> None:
         """After a cancellation, end all handlers that can be ended, and wait for the others."""
         deadline = time.monotonic() + _WIND_DOWN_S
-        for work in list(self._waiting):
+        for unique, work in list(self._waiting.items()):
             if work.abort is not None and work.abort(_never) is trio.lowlevel.Abort.SUCCEEDED:
-                self._waiting.discard(work)
+                del self._waiting[unique]
                 work.coroutine.close()
         while self._waiting and time.monotonic() < deadline:
             for step in (*self._before_sleep, *self._polls):

@@ -7,6 +7,7 @@ them, and writes data beyond an image's share to the file.
 
 from __future__ import annotations
 
+import _thread
 import logging
 import os
 import tempfile
@@ -32,7 +33,6 @@ class Spill:
         self._in_thread = in_thread
         self._fd = -1
         self._opening = threading.Lock()
-        self._unused_fd = -1  # of a file whose places are all free: closed in a thread
         self._free: list[int] = []  # places that are not in use, below `_end`
         self._end = 0
         self.held = 0
@@ -57,9 +57,6 @@ class Spill:
         """Read the *size* bytes at *place*, and free the place. Raises `OSError`."""
         data: bytes = await self._in_thread(self._read, place, size)
         self.drop(place, size)
-        if self._unused_fd >= 0:
-            fd, self._unused_fd = self._unused_fd, -1
-            await self._in_thread(os.close, fd)
         return data
 
     def drop(self, place: int, size: int) -> None:
@@ -69,19 +66,20 @@ class Spill:
 
     def close(self) -> None:
         """Close the file, when no write waits any more."""
-        for fd in (self._fd, self._unused_fd):
-            if fd >= 0:
-                os.close(fd)
-        self._fd = self._unused_fd = -1
+        if self._fd >= 0:
+            os.close(self._fd)
+        self._fd = -1
 
     def _give_back(self, place: int, size: int) -> None:
         self._free.extend(range(place, place + max(size, 1), _SLOT))
         if len(self._free) * _SLOT == self._end:
-            # Nobody uses the file. Closing it frees its space, but may take long.
             self._free.clear()
             self._end = 0
-            if self._unused_fd < 0:
-                self._unused_fd, self._fd = self._fd, -1
+            if self._fd >= 0:
+                # Nobody uses the file. Closing it frees its space, which may take long. A write
+                # that is withdrawn cannot wait for that.
+                fd, self._fd = self._fd, -1
+                _thread.start_new_thread(os.close, (fd,))
 
     # In a thread.
 

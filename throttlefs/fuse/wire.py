@@ -67,6 +67,10 @@ parse_head: Final = struct.Struct("=4xIQ24xQQII8xI").unpack_from
 """opcode, unique, and of a read or write (noise for others): fh, offset, size in bytes,
 write_flags (``FUSE_WRITE_*``), and flags (open(2)'s, as they are for this read or write)."""
 
+asker: Final = struct.Struct("=32xI24xI").unpack_from
+"""The thread that asked, in our own PID namespace (0 if it is not there), and the write_flags of a
+write."""
+
 WRITE_CACHE: Final = 1 << 0
 """A bit of write_flags: the kernel writes back pages of its cache, whoever changed them."""
 

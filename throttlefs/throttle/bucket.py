@@ -88,8 +88,14 @@ class Bucket:
         cost = nbytes * self.per_byte
         self.paid = paid + (cost if cost > self.fixed else self.fixed)
 
-    def refund(self, nbytes: int, done: int) -> None:
-        """Charge a request that went as *nbytes* for only the *done* bytes that it moved."""
+    def refund(self, nbytes: int, done: int | None) -> None:
+        """Charge a request that went as *nbytes* for only the *done* bytes that it moved.
+
+        None: it was withdrawn, and counts for nothing.
+        """
+        if done is None:
+            self.paid -= self.cost(nbytes)
+            return
         per_byte, fixed = self.per_byte, self.fixed
         charged, owed = nbytes * per_byte, done * per_byte
         if charged > fixed:

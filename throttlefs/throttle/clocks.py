@@ -131,9 +131,9 @@ class Clock:
             self._find_lead(now)
         return max(cost, service)
 
-    def refund(self, share: Share, weight: int, nbytes: int, done: int) -> None:
-        """Count only *done* bytes of a request that was counted as *nbytes*."""
-        excess = self._cost(nbytes) - self._cost(done)
+    def refund(self, share: Share, weight: int, nbytes: int, done: int | None) -> None:
+        """Count only *done* bytes of a request that was counted as *nbytes*; None: count none."""
+        excess = self._cost(nbytes) - (0 if done is None else self._cost(done))
         share.finish -= excess * DEFAULT_WEIGHT // weight
 
     def reweigh(self, share: Share, old_weight: int, weight: int) -> None:

@@ -83,8 +83,11 @@ class Dispatcher:
         self.scheduler.abandon(ticket, self.clock())
         self._after_change()
 
-    def refund(self, leaf: Leaf, direction: int, nbytes: int, done: int) -> None:
-        """Charge a request that went as *nbytes* for only the *done* bytes that it moved."""
+    def refund(self, leaf: Leaf, direction: int, nbytes: int, done: int | None) -> None:
+        """Charge a request that went as *nbytes* for only the *done* bytes that it moved.
+
+        None: it was withdrawn after all, and counts for nothing.
+        """
         self.scheduler.refund(leaf, direction, nbytes, done, self.clock())
         self._after_change()
 

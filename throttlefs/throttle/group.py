@@ -204,8 +204,11 @@ class Group(Node):
             if clock.running:
                 clock.advance_by(member.shares[clock.index], member.weight, service, now)
 
-    def refund(self, member: Node, direction: int, nbytes: int, done: int, now: int) -> None:
-        """Count only *done* bytes of a request of *member* that was counted as *nbytes*."""
+    def refund(self, member: Node, direction: int, nbytes: int, done: int | None, now: int) -> None:
+        """Count only *done* bytes of a request of *member* that was counted as *nbytes*.
+
+        None: do not count it.
+        """
         if self.station is not None:
             return  # a request that found nothing kept the device busy all the same
         for clock in self._counting[direction]:

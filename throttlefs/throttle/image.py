@@ -216,11 +216,12 @@ class Image(Leaf):
         """Do not wait for *ticket*; the device works on it to its end."""
         self._dispatcher.abandon(ticket)
 
-    def refund(self, direction: int, nbytes: int, done: int) -> None:
+    def refund(self, direction: int, nbytes: int, done: int | None) -> None:
         """Charge a request that went as *nbytes* for only the *done* bytes that it found.
 
         So a program that reads a small file 128 KiB at a time owes no more than its size. The
-        request itself stays charged.
+        request itself stays charged, unless *done* is None: then it was withdrawn after the limiter
+        had let it go, and counts for nothing.
         """
         if not self.unlimited[direction]:
             self.settle()

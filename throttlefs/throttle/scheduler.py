@@ -70,8 +70,11 @@ class Scheduler:
             node.charge(direction, nbytes, now)
         return True
 
-    def refund(self, leaf: Leaf, direction: int, nbytes: int, done: int, now: int) -> None:
-        """Charge a request that went as *nbytes* for only the *done* bytes that it moved."""
+    def refund(self, leaf: Leaf, direction: int, nbytes: int, done: int | None, now: int) -> None:
+        """Charge a request that went as *nbytes* for only the *done* bytes that it moved.
+
+        None: it was withdrawn after all, and counts for nothing.
+        """
         for node in leaf.path:
             for bucket in node.buckets[direction]:
                 bucket.refund(nbytes, done)

@@ -16,7 +16,8 @@ import pytest
 
 from throttlefs.backing import Data
 from throttlefs.backing.buffers import address_of
-from throttlefs.fuse.channel import Channel, KeptData, PendingWrite, Reply
+from throttlefs.fuse.channel import Channel, KeptData, PendingWrite
+from throttlefs.fuse.replies import Reply
 from throttlefs.fuse.table import TABLE
 
 # linux/fuse.h
@@ -26,22 +27,32 @@ LARGE = 128 << 10
 """Bytes: kept and not copied."""
 
 
-def in_header(opcode: int, unique: int, length: int) -> bytes:
+def in_header(opcode: int, unique: int, length: int, pid: int = 0) -> bytes:
     """struct fuse_in_header: len, opcode, unique, nodeid, uid, gid, pid, total_extlen."""
-    return struct.pack("=IIQQIIIHH", 40 + length, opcode, unique, 1, 0, 0, 0, 0, 0)
+    return struct.pack("=IIQQIIIHH", 40 + length, opcode, unique, 1, 0, 0, pid, 0, 0)
 
 
-def read_request(unique: int, fh: int, offset: int, size: int, opcode: int = READ) -> bytes:
+def read_request(
+    unique: int, fh: int, offset: int, size: int, opcode: int = READ, pid: int = 0
+) -> bytes:
     """struct fuse_read_in: fh, offset, size, read_flags, lock_owner, flags, padding."""
-    return in_header(opcode, unique, 40) + struct.pack("=QQIIQII", fh, offset, size, 0, 0, 0, 0)
+    return in_header(opcode, unique, 40, pid) + struct.pack(
+        "=QQIIQII", fh, offset, size, 0, 0, 0, 0
+    )
 
 
 def write_request(
-    unique: int, fh: int, offset: int, data: bytes, flags: int = 0, write_flags: int = 0
+    unique: int,
+    fh: int,
+    offset: int,
+    data: bytes,
+    flags: int = 0,
+    write_flags: int = 0,
+    pid: int = 0,
 ) -> bytes:
     """struct fuse_write_in: fh, offset, size, write_flags, lock_owner, flags, padding."""
     body = struct.pack("=QQIIQII", fh, offset, len(data), write_flags, 0, flags, 0) + data
-    return in_header(WRITE, unique, len(body)) + body
+    return in_header(WRITE, unique, len(body), pid) + body
 
 
 class Rig:
@@ -59,7 +70,9 @@ class Rig:
         self.on_write: Callable[[int, int, Data, PendingWrite], Any] = (
             lambda fh, off, data, pending: len(data)
         )
-        self.channel = Channel(self.fuse.fileno(), self, self._start, max_write=1 << 20)
+        self.doomed: set[int] = set()
+        self.asked_to_interrupt: list[int] = []
+        self.channel = Channel(self.fuse.fileno(), self, self._start, self, max_write=1 << 20)
 
     def __getattr__(self, name: str) -> Any:
         if name not in {operation.handler for operation in TABLE.values()}:
@@ -76,6 +89,9 @@ class Rig:
     def begin_write(self, fh: int, off: int, data: Data, flags: int, pending: PendingWrite) -> Any:
         self.flags = flags
         return self.on_write(fh, off, data, pending)
+
+    def interrupted(self, unique: int) -> None:
+        self.asked_to_interrupt.append(unique)
 
     def _start(self, coroutine: Coroutine[Any, Any, Any], reply: Reply) -> None:
         self.started.append((coroutine, reply))
@@ -290,10 +306,51 @@ def test_a_failure_to_take_a_request_ends_nothing_until_nothing_else_comes(
     assert "no memory" in caplog.text
 
 
-def test_interrupts_are_ignored(rig: Rig) -> None:
+def test_an_interrupt_names_a_request_and_gets_no_reply(rig: Rig) -> None:
     rig.ask(in_header(INTERRUPT, 11, 8) + struct.pack("=Q", 10))
+    assert rig.asked_to_interrupt == [10]
     with pytest.raises(BlockingIOError):
         rig.answer()
+
+
+def test_a_request_that_waits_is_known_by_its_number_and_its_thread(rig: Rig) -> None:
+    keeping(rig)
+
+    async def later() -> bytes:
+        return b""
+
+    rig.on_read = lambda fh, off, size: later()
+    rig.ask(read_request(5, 1, 0, 4, pid=77))
+    rig.ask(write_request(6, 1, 0, bytes(LARGE), pid=78))
+    rig.ask(write_request(7, 1, 0, b"x", pid=79))
+    rig.ask(read_request(8, 1, 0, 4))
+    found = [(reply.unique, reply.owner) for _, reply in rig.started]
+    assert found == [(5, 77), (6, 78), (7, 79), (8, 0)]
+
+
+def test_pages_written_back_belong_to_nobody(rig: Rig) -> None:
+    keeping(rig)
+    rig.doomed.add(78)
+    rig.channel.refuse_doomed()
+    rig.ask(write_request(6, 1, 0, bytes(LARGE), write_flags=1, pid=78))  # FUSE_WRITE_CACHE
+    assert [(reply.unique, reply.owner) for _, reply in rig.started] == [(6, 0)]
+
+
+def test_reads_and_writes_of_the_doomed_are_refused_as_they_arrive(rig: Rig) -> None:
+    rig.doomed.add(78)
+    rig.channel.refuse_doomed()
+    rig.ask(read_request(1, 1, 0, 4, pid=78))
+    rig.ask(write_request(2, 1, 0, b"x", pid=78))
+    rig.ask(read_request(3, 1, 0, 4, pid=79))
+    rig.doomed.clear()
+    rig.channel.refuse_doomed()
+    rig.ask(read_request(4, 1, 0, 4, pid=78))
+    assert [rig.answer() for _ in range(4)] == [
+        (1, -errno.EINTR, b""),
+        (2, -errno.EINTR, b""),
+        (3, 0, b"????"),
+        (4, 0, b"????"),
+    ]
 
 
 def test_a_reply_that_nobody_wants_is_no_error(

@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator
+from itertools import count
 
 import pytest
 import trio
@@ -66,6 +67,8 @@ class Reply:
 
     def __init__(self, rig: Rig) -> None:
         self.rig = rig
+        self.unique = next(rig.uniques)
+        self.owner = rig.owner
 
     def done(self, result: object) -> None:
         self.rig.replies.append(result)
@@ -97,6 +100,9 @@ class SocketChannel:
     def tidy(self) -> None:
         self.tidied += 1
 
+    def refuse_doomed(self) -> None:
+        pass
+
 
 class Rig:
     """A loop and the kernel's end of its descriptor."""
@@ -108,6 +114,8 @@ class Rig:
         self.source = Source()
         self.room = True
         self.ended = 0
+        self.uniques = count(1)
+        self.owner = 0
         self.cpus = 2.0
         self.loop = SessionLoop(
             self.limiter, [self.source], lambda: self.room, self._on_end, cpus=lambda: self.cpus

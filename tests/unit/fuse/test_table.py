@@ -44,10 +44,12 @@ class World:
         self.calls: list[tuple[str, tuple[Any, ...]]] = []
         self.result: Any = None
         self.error: Exception | None = None
+        self.doomed: set[int] = set()
         self.channel = Channel(
             self.fuse.fileno(),
             self,
             self._start,
+            self,
             max_write=1 << 20,
             has_long_setxattr=has_long_setxattr,
         )
@@ -56,6 +58,9 @@ class World:
         raise AssertionError
 
     begin_write = begin_read
+
+    def interrupted(self, unique: int) -> None:
+        raise AssertionError
 
     def __getattr__(self, name: str) -> Any:
         if name not in {operation.handler for operation in TABLE.values()}:

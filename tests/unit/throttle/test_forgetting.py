@@ -56,6 +56,21 @@ def test_a_refund_gives_back_bytes_but_not_the_request() -> None:
     play(scenario, Limits(bps=1000, iops=1))
 
 
+def test_what_is_withdrawn_after_it_went_counts_for_nothing() -> None:
+    async def scenario(world: World) -> None:
+        world.throttle.create_group("g", Limits(bps=1000, iops=1))
+        world.throttle.set_default(ImagePolicy(group="g"))
+        first, second = world.throttle.image("a"), world.throttle.image("b")
+        await world.ask(first, "withdrawn", 10_000)
+        first.refund(READ, 10_000, None)
+        await world.ask(second, "next", 1000)
+        await world.ask(first, "last", 1000)
+        await world.run_until(5)
+        assert world.waited == {"withdrawn": 0, "next": 0, "last": SECOND}
+
+    play(scenario)
+
+
 # Forgetting.
 
 

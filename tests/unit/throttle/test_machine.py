@@ -109,9 +109,9 @@ class LimiterMachine(RuleBasedStateMachine):
     @rule(
         leaf=st.integers(0, LEAVES - 1),
         direction=st.sampled_from(DIRECTIONS),
-        done=st.integers(0, 4 * KIB),
+        done=st.none() | st.integers(0, 4 * KIB),
     )
-    def refund(self, leaf: int, direction: int, done: int) -> None:
+    def refund(self, leaf: int, direction: int, done: int | None) -> None:
         self.scheduler.refund(self.leaves[leaf], direction, 4 * KIB, done, self.now)
         self.release()
 
