@@ -33,6 +33,7 @@ from .inode import Inode
 from .inode_operations import RunInThread
 from .inodes import InodeTable
 from .limit_attributes import LimitAttributes
+from .returning import Returning
 from .spill import Spill
 
 log = logging.getLogger("throttlefs")
@@ -108,6 +109,7 @@ class ContentOperations(DirectoryOperations):
         self._inflight = 0  # bytes held by writes that wait for their limit or the backing
         self._inflight_of: dict[FileKey, int] = {}  # those of each image
         self._spill = Spill(in_thread)
+        self._returning = Returning(max_inflight // 2, self._image_share)
         self.injector: Injector | None = None  # None while there is no fault rule
 
     def has_room(self) -> bool:
@@ -223,7 +225,7 @@ class ContentOperations(DirectoryOperations):
         self._hold(key, held)
         place = -1
         ticket = None
-        went = began > 0
+        went, returning = began > 0, False
         try:
             if not began:
                 if self._has_its_share(key):
@@ -235,6 +237,8 @@ class ContentOperations(DirectoryOperations):
                 ticket = await handle.wait_for_limit(WRITE, size, off, durable)
                 went = True
                 if place >= 0:
+                    await self._returning.enter(key, size)
+                    returning = True
                     taken, place = place, -1
                     data = await self._spill.take(taken, size)
                     held = size
@@ -252,6 +256,9 @@ class ContentOperations(DirectoryOperations):
                 kept.release()
                 self._hold(key, -held)
                 data, held = b"", 0
+                if returning:
+                    self._returning.leave(key, size)
+                    returning = False
                 await handle.finish_write(ticket, durable)
             handle.note_write(written, monotonic_ns() - began)
             handle.image.note_end(off + written)
@@ -267,6 +274,8 @@ class ContentOperations(DirectoryOperations):
         finally:
             if place >= 0:
                 self._spill.drop(place, size)
+            if returning:
+                self._returning.leave(key, size)
             self._hold(key, -held)
             kept.release()
 
