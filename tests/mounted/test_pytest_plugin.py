@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -61,16 +62,22 @@ def test_fixture_marker_and_defaults(suite: Suite) -> None:
             def test_mistake(slow_disk):
                 raise AssertionError("not reached")
 
+            @pytest.mark.slow_disk(seed=7)
+            def test_seed(slow_disk):
+                assert "seed = 7" in slow_disk.qmp("x-throttlefs-query-config")["toml"]
+
             def test_failure(slow_disk):
                 slow_disk.set(bps="3M")
                 raise AssertionError("on purpose")
         """,
     )
     result = suite.run("--strict-markers")
-    assert "3 passed, 1 error" in result.stdout.replace("1 failed, ", ""), result.stdout
+    assert "4 passed, 1 error" in result.stdout.replace("1 failed, ", ""), result.stdout
     assert "slow_disk: unknown option 'bsp'; did you mean 'bps'?" in result.stdout
     shown = result.stdout.split("Captured slow_disk setup")[-1]
-    assert "options: bps=1M,group=all" in shown
+    seed = zlib.crc32(b"test_it.py::test_failure")
+    assert f"options: bps=1M,group=all,seed={seed}\n" in shown
+    assert f"seed: {seed} (--slow-disk-seed={seed} takes it for every test)" in shown
     assert "log: " in shown
 
 
@@ -119,6 +126,10 @@ def test_a_whole_run_on_a_slow_disk(suite: Suite, workers: list[str]) -> None:
     result = suite.run("--slow-disk=bps=20M", *workers)
     assert "2 passed" in result.stdout, result.stdout + result.stderr
     assert not list(suite.temporary.glob("throttlefs-run-*"))
-    wrong = suite.run("--slow-disk=bsp=20M")
+
+
+def test_a_wrong_option_of_a_whole_run(suite: Suite) -> None:
+    wrong = suite.run("--slow-disk=bsp=20M", "--collect-only")
     assert wrong.returncode == 4
     assert "--slow-disk: unknown option 'bsp'; did you mean 'bps'?" in wrong.stderr
+    assert not list(suite.temporary.glob("throttlefs-run-*"))

@@ -100,6 +100,16 @@ def test_figures(source: Path) -> None:
         assert list(disk.stats()) == ["disk.img"]
 
 
+def test_a_device(source: Path) -> None:
+    with throttlefs.mounted(source, latency="20ms", seed=1) as disk:
+        assert (disk / "disk.img").read_text() == "contents"
+        slow = disk.stats("disk.img").read
+        assert slow.p50 is not None
+        assert slow.p50 > 0.015  # exact to 19 %
+        (change,) = disk.set("disk.img", latency=None)
+        assert (change.before["latency"], "latency" in change.after) == ("20ms", False)
+
+
 def test_one_file(source: Path) -> None:
     with throttlefs.mounted(source / "disk.img") as disk:
         assert disk.path.name == "disk.img"
