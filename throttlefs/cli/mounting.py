@@ -163,5 +163,7 @@ _OF_THE_MACHINE = frozenset(
 
 def held_text(options: MountOptions) -> str:
     """What the mount is held to, as ``-o`` has it; empty if to nothing."""
-    given = replace(options, flags=(), nonempty=False, auto_cache=False)
-    return str(replace(given, given=given.given - _OF_THE_MACHINE))
+    from throttlefs.settings.option_values import SWITCHES
+
+    off: dict[str, Any] = dict.fromkeys(SWITCHES, False)
+    return str(replace(options, flags=(), given=options.given - _OF_THE_MACHINE, **off))

@@ -41,7 +41,9 @@ def test_run_needs_a_command(mistake: Mistake, tmp_path: Path) -> None:
     [
         ("", ""),
         ("ro,noatime,cache=none,engine=threads,fsname=x,nonempty,attr_timeout=0", ""),
+        ("no_mmap,auto_cache,nonempty,allow_other", ""),
         ("iops_total=5,bps=1024K", "bps=1M,iops=5"),
+        ("latency=5ms,cache=none,queue_depth=2", "latency=5ms,queue_depth=2"),
         ("group=a\\,b,weight=7,bps=1M", "bps=1M,group=a\\,b,weight=7"),
         ("bps=0,config=/etc/x.toml", "bps=0,config=/etc/x.toml"),
     ],
