@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import support
 from tests.mounted.asker import FILL, Asker
 from tests.support import Mounted, MountFactory, run_throttlefs, wait_for
 from tests.trust.daemon_counts import count
@@ -153,6 +154,29 @@ def test_also_while_waiting_writes_fill_the_memory(make_mount: MountFactory) -> 
     deleted = f"/proc/{mounted.pid}/fd"
     wait_for(lambda: not any("/var/tmp/" in link for link in links(deleted)), SOON_S)
     assert (mounted.source / "f").read_bytes() == FILL * MIB + b"o" * 99 * MIB
+
+
+def test_also_while_nothing_can_be_taken(
+    make_mount: MountFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The memory is full, and the file of waiting data cannot be written: no INTERRUPT comes."""
+    with monkeypatch.context() as patch:
+        patch.setattr(support, "THROTTLEFS", ["prlimit", "--fsize=65536", *support.THROTTLEFS])
+        mounted = make_mount("bps=1,max_inflight=4M")
+    file, other = filled(mounted, "f", 60 * MIB), filled(mounted, "g")
+    with Asker(other, "read", 4096, 2) as reader:
+        assert [reader.line(), reader.line()] == ["ready", "4096"]
+        waits(mounted)
+        with Asker(file, "aio-write", MIB, 60) as writer:
+            assert writer.line() == "submitted"
+            wait_for(lambda: count(mounted).held_bytes >= 4 * MIB, SOON_S)
+            reader.kill()
+            is_gone(reader, signal.SIGKILL)
+            assert count(mounted).held_bytes >= 4 * MIB
+            writer.kill()
+            is_gone(writer, signal.SIGKILL)
+    assert other.stat().st_size == 4 * MIB
+    assert "stay in memory" in mounted.log
 
 
 def links(directory: str) -> list[str]:
