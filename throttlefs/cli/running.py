@@ -12,18 +12,20 @@ import signal
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from throttlefs.errors import ThrottlefsError, UsageError
-from throttlefs.host.daemons import Daemon
 from throttlefs.host.descriptors import beside_standard
 
 from .control import MountPath
 from .hints import MountOptionsCommand
 from .mounting import MountCall, mount_options, start_in_background
 from .text import message_text
+
+if TYPE_CHECKING:
+    from throttlefs.host.daemons import Daemon
 
 _ENDS_WITHIN_S: Final = 10.0
 
@@ -151,6 +153,7 @@ def with_place(command: Sequence[str], target: str) -> list[str]:
 def _run_mounted(
     source: str, target: str, call: MountCall, command: list[str], from_outside: frozenset[int]
 ) -> int:
+    from throttlefs.host.daemons import Daemon
     from throttlefs.host.owner import this_process
 
     request = call.prepare(source, target, this_process())
