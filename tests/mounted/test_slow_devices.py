@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 import urllib.request
@@ -56,6 +59,12 @@ def serving(path: Path) -> int:
     shown = run_throttlefs("show", "--json", path)
     assert shown.returncode == 0, shown.stderr
     return int(json.loads(shown.stdout)["serving"])
+
+
+def waiting(path: Path) -> int:
+    shown = run_throttlefs("show", "--json", path)
+    assert shown.returncode == 0, shown.stderr
+    return sum(json.loads(shown.stdout)["waiting"].values())
 
 
 @pytest.mark.parametrize("server", ["own", "pyfuse3"])
@@ -156,6 +165,27 @@ def test_unmounting_lets_everything_go(make_mount: MountFactory) -> None:
     ending.join(60)
     mounted.wait_until_ended()
     assert (mounted.source / "disk.img").read_bytes()[:KIB] == b"x" * KIB
+
+
+def test_a_killed_program_ends_wherever_its_request_is(make_mount: MountFactory) -> None:
+    mounted = make_mount(f"latency={HOUR},queue_depth=1")
+    path = image(mounted)
+    calls = ("os.pread(fd, 1024, 0)", "os.pread(fd, 1024, 4096)", "os.pwrite(fd, b'x', 0)")
+    programs = []
+    for number, call in enumerate(calls):
+        script = f"import os; fd = os.open({str(path)!r}, os.O_RDWR); {call}"
+        programs.append(subprocess.Popen([sys.executable, "-c", script]))
+        # The first is served; the others wait for its place.
+        wait_for(lambda: serving(path) + waiting(path) == number + 1)  # noqa: B023
+    for program in programs:
+        program.kill()
+        assert program.wait(20) == -signal.SIGKILL
+    assert run_throttlefs("set", mounted.path, "latency=10ms").returncode == 0
+    file = Opened(path)
+    read, got = in_background(lambda: os.pread(file.fd, KIB, 0))
+    read.join(60)
+    assert got == [bytes(KIB)]
+    assert (mounted.source / "disk.img").read_bytes()[:1] == bytes(1), "it was not yet written"
 
 
 def test_a_killed_daemon_takes_nothing_with_it_that_was_answered(make_mount: MountFactory) -> None:

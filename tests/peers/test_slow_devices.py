@@ -50,6 +50,24 @@ def test_places_serve_so_many_in_each_latency(make_mount: MountFactory) -> None:
     goes_at(200, lambda: fio(mounted, "randread", 16, 2)["read"]["iops"])
 
 
+def test_a_disk_of_credits_bursts_and_then_has_the_rate_of_its_size(
+    make_mount: MountFactory,
+) -> None:
+    """aws-gp2 with smaller figures: 30 a second for 10 GiB, and bursts of 300 from 300 credits."""
+    rates = "iops_per_gib=3,iops_at_least=10,iops_at_most=160,iops_max=300,iops_max_length=1"
+    options = f"{rates},size=10G,latency=2ms,queue_depth=32"
+    for _ in range(TRIES):
+        mounted = make_mount(options)
+        total = fio(mounted, "randread", 16, 4)["read"]["total_ios"]
+        mounted.umount()
+        # The credits, and what came in meanwhile; a few more may be under way at the end.
+        expected = 300 + 4 * 30
+        assert total < 1.25 * expected
+        if total > 0.75 * expected:
+            return
+    raise AssertionError(f"{total} requests instead of {expected}")
+
+
 def test_percentiles_are_those_of_the_device(make_mount: MountFactory) -> None:
     mounted = make_mount("latency_wr=10ms/40ms,seed=1")
     for _ in range(TRIES):

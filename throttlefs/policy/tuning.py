@@ -224,6 +224,9 @@ class _Transaction:
         limits = change.applied_to(NO_LIMITS if group is None else group.limits)
         device = change.device_after(NO_DEVICE if group is None else group.device_settings)
         check_group(limits, device)
+        for image in self._throttle.images():
+            if group is not None and image.station is not None and image.station is group.device:
+                _check_size(device, image)
         parent = existing_group(self._governor, change.parent) if change.parent else None
         levels = 1 if group is None else _levels(group)
         above = parent

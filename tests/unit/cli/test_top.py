@@ -119,6 +119,24 @@ def test_the_screen_has_a_row_for_each_image() -> None:
     assert "q quit" in keys
 
 
+def test_a_slow_device_is_shown_with_the_times_it_takes() -> None:
+    disk = {"latency": "5ms", "queue_depth": "4"}
+    slow = {"service-histogram": {str(bucket_of(5_000_000)): 10}}
+    now = answer(
+        12, image("own.img", disk=disk, read=direction(10, **slow)), image("b", group="db")
+    )
+    now["groups"][1]["disk"] = {"rpm": "7200"}
+    own, shared = rows(now, BEFORE)
+    assert (own.disk, shared.disk) == (disk, {"rpm": "7200"})
+    assert own.service_quantile(0.99) == pytest.approx(5_000_000, rel=0.2)
+    _, titles, *found, _ = screen(View(), mounts=now)
+    assert " ".join(titles.split()).endswith("wait p50 p99 service p99")
+    assert "latency=5ms,queue_depth=4" in found[0]
+    assert found[0].endswith("ms")
+    _, titles, *found, _ = screen(View(), mounts=now, width=60)
+    assert "service" not in titles
+
+
 @pytest.mark.parametrize(
     ("key", "first"),
     [("r", "b[0].img"), ("i", "a.img"), ("w", "a.img"), ("t", "a.img"), ("n", "a")],
