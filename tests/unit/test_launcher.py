@@ -98,6 +98,22 @@ def test_extras_are_installed_beside_each_other(installed: World) -> None:
     assert installed.run().stderr == ""
 
 
+def test_the_client_library_comes_when_limits_are_to_be_shared(installed: World) -> None:
+    config = installed.fakes / "limits.toml"
+    config.write_text('[group.tenant]\nbps = "1M"\n')
+    launcher = installed.launcher
+    for words in (["-o", "bps=1M"], ["-o", f"bps=1M,config={config}"], ["--config", config]):
+        installed.run(launcher, "mount", "src", "dst", *words)
+    assert installed.installs() == 1
+    config.write_text('[group.tenant]\n  shared = "valkey://store/0/tenant"\n')
+    installed.run(launcher, "mount", "src", "dst", "--config", config)
+    assert "--editable .[cluster]" in installed.log()
+    assert (installed.installs(), installed.venvs_made()) == (2, 1)
+    for words in (["-o", f"config={config},bps=1M"], ["-o", "group=g,shared=valkey://a/0/b"]):
+        assert installed.run(launcher, "mount", "src", "dst", *words).stderr == ""
+    assert installed.installs() == 2
+
+
 def test_a_moved_checkout_gets_a_new_venv(installed: World) -> None:
     installed.checkout = installed.checkout.rename(installed.fakes / "elsewhere")
     assert installed.run().returncode == 0

@@ -88,6 +88,10 @@ def show(path: str, as_json: bool, as_toml: bool) -> None:
         if found.device is None:
             print(mount_text(status["source"], status["target"]))
         print_status(status, found.device is not None)
+        if found.device is None:
+            from .shares import shares_of
+
+            print("".join(f"{line}\n" for line in shares_of(status["groups"])), end="")
 
 
 @click.command(name="set", cls=LimitsCommand, short_help="Change limits in flight.")

@@ -18,6 +18,7 @@ from throttlefs.host.descriptors import beside_standard, open_standard
 from throttlefs.settings.device import DEVICE_HELP
 from throttlefs.settings.limits import LIMIT_HELP, RATES
 
+from .cluster import cluster
 from .control import COMMANDS, MountPath
 from .faults import fault
 from .hints import MountOptionsCommand
@@ -186,7 +187,7 @@ def completion(shell: str) -> None:
     click.echo(found(cli, {}, _PROGRAM, "_THROTTLEFS_COMPLETE").source())
 
 
-for command in (run, *COMMANDS, fault, scenario):
+for command in (run, *COMMANDS, cluster, fault, scenario):
     cli.add_command(command)
 
 

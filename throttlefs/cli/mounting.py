@@ -115,6 +115,8 @@ class MountCall:
             options = replace(options, config=os.path.abspath(self.config or options.config or ""))
         if options.fault_log is not None:
             options = replace(options, fault_log=os.path.abspath(options.fault_log))
+        if options.password_file is not None:
+            options = replace(options, password_file=os.path.abspath(options.password_file))
         paths = check_paths(source, target, options.nonempty)
         log_path = None if self.log_file is None else os.path.abspath(self.log_file)
         if log_path is not None:

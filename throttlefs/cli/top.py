@@ -26,6 +26,7 @@ from throttlefs.settings.units import format_byte_rate
 
 from .presentation import duration_text
 from .sampling import Answer, Row, Sampler, Use, rows
+from .shares import shares_of
 from .text import can_show, message_text, name_text
 
 _LABEL: Final = 24
@@ -68,12 +69,15 @@ class _Watched:
         self.point = located.point
         self._sampler = sampler
         self._before: Answer | None = None
+        self.notes: list[str] = []
+        """A line for each group that shares its limits with other hosts."""
 
     def look(self) -> list[Row]:
         """The rows of its images since the last look. Raises `ThrottlefsError`."""
         now = self._sampler.sample()
         found = rows(now, self._before or now)
         self._before = now
+        self.notes = shares_of(now["groups"])
         return found
 
 
@@ -140,8 +144,14 @@ def _watch_plain(watched: list[_Watched], interval: float, count: int | None) ->
         for point, found in _look(watched):
             for row in sorted(found, key=_SORTS["r"][1]):
                 print(_plain_line(point, row))
+        for note in _notes(watched):
+            print(note)
         sys.stdout.flush()
         done += 1
+
+
+def _notes(watched: list[_Watched]) -> list[str]:
+    return [note for one in watched for note in one.notes]
 
 
 def _plain_line(point: str, row: Row) -> str:
@@ -185,7 +195,8 @@ def _watch_live(watched: list[_Watched], interval: float, count: int | None) -> 
                 if not view.paused:
                     found = _look(watched)
                     done += 1
-            live.update(render(found, view, *console.size), refresh=True)
+            screen = render(found, view, *console.size, _notes(watched))
+            live.update(screen, refresh=True)
 
 
 @contextmanager
@@ -207,8 +218,13 @@ def _keys() -> Iterator[Callable[[float], str | None]]:
         termios.tcsetattr(fd, termios.TCSADRAIN, saved)
 
 
-def render(mounts: Rows, view: View, width: int = 120, height: int = 50) -> RenderableType:
-    """The whole screen of *width* columns, as many images as fit into *height* lines."""
+def render(
+    mounts: Rows, view: View, width: int = 120, height: int = 50, notes: Sequence[str] = ()
+) -> RenderableType:
+    """The whole screen of *width* columns, as many images as fit into *height* lines.
+
+    *notes* are lines that stand above the images.
+    """
     name, order = _SORTS[view.sort]
     state = Text(" paused ", style="reverse") if view.paused else Text("")
     room = max(_LABEL, (width - len("throttlefs top  paused  ")) // len(mounts) - len(", "))
@@ -216,7 +232,8 @@ def render(mounts: Rows, view: View, width: int = 120, height: int = 50) -> Rend
     head = Text.assemble(("throttlefs top ", "bold"), state, " ", points)
     every = [(point, row) for point, found in mounts for row in found]
     every.sort(key=lambda item: order(item[1]))
-    fitting = max(1, height - 4)
+    above = [Text(note) for note in notes[: max(0, height - 6)]]
+    fitting = max(1, height - 4 - len(above))
     shown = [
         (row.device if len(mounts) == 1 else os.path.join(point, row.device), row)
         for point, row in every[:fitting]
@@ -227,9 +244,9 @@ def render(mounts: Rows, view: View, width: int = 120, height: int = 50) -> Rend
         "   r rate  i requests  w waiting  t time  n name",
         style="dim",
     )
-    for line in (head, keys):
+    for line in (head, *above, keys):
         line.no_wrap, line.overflow = True, "crop"
-    return Group(head, _table(shown, width), keys)
+    return Group(head, *above, _table(shown, width), keys)
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,6 +72,7 @@ class ExtensionCommands:
         counts: Callable[[], Mapping[str, int | None]],
         features: Callable[[], Mapping[str, bool]],
         faults: Callable[[], Iterable[Fault]],
+        shares: Callable[[], Mapping[str, object]],
     ) -> None:
         self._facts = facts
         self._images = images
@@ -81,6 +82,7 @@ class ExtensionCommands:
         self._counts = counts
         self._features = features
         self._faults = faults
+        self._shares = shares
 
     def register(self, table: CommandTable) -> None:
         """Add them all to *table*."""
@@ -115,6 +117,7 @@ class ExtensionCommands:
 
     async def _query(self, arguments: Arguments) -> object:
         throttle = self._governor.throttle
+        shares = self._shares()
         images = []
         for number, known in enumerate(await self._chosen(arguments), 1):
             images.append(self._image(known))
@@ -135,6 +138,7 @@ class ExtensionCommands:
                     **_shown(group_state(group), "parent"),
                     **_in_force(group),
                     "members": len(group.members),
+                    **({"shared": shares[group.name]} if group.name in shares else {}),
                 }
                 for group in sorted(throttle.groups(), key=lambda group: group.name)
             ],
@@ -149,7 +153,11 @@ class ExtensionCommands:
             for known in self._images.known()
             if known.image is not None and governor.is_changed(known.key)
         ]
-        groups = {group.name: group_policy(group) for group in governor.throttle.groups()}
+        stores = policy.stores()
+        groups = {
+            group.name: group_policy(group, stores.get(group.name))
+            for group in governor.throttle.groups()
+        }
         rules = policy.config.images
         return {"toml": write_config(policy.default, groups, overrides, rules, self._faults())}
 
@@ -235,12 +243,14 @@ class ExtensionCommands:
             if number % _AT_A_TIME == 0:
                 await trio.lowlevel.checkpoint()
         throttle = self._governor.throttle
+        shares = self._shares()
         groups = [
             {
                 "name": group.name,
                 "limits": group.meter.limits.as_dict(),
                 **_disk(group.device_settings.as_text()),
                 "parent": group.parent.name if group.parent else None,
+                **({"shared": shares[group.name]} if group.name in shares else {}),
             }
             for group in throttle.groups()
         ]

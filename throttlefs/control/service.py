@@ -7,6 +7,7 @@ import signal
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol
 
+from throttlefs.cluster.member import Cluster
 from throttlefs.fuse.inodes import InodeTable
 from throttlefs.policy.governor import Governor
 from throttlefs.policy.tuning import Tuner
@@ -19,6 +20,7 @@ from .images import Images
 from .objects import ObjectCommands
 from .scenarios import ScenarioCommands, Scenarios
 from .server import ControlServer
+from .sharing import SharingCommands
 
 BY_COMMAND = "host-qmp-quit"
 BY_SIGNAL = "host-signal"
@@ -51,14 +53,18 @@ class Control:
         counts: Callable[[], Mapping[str, int | None]],
         features: Callable[[], Mapping[str, bool]],
         failing: Failing,
+        cluster: Cluster,
     ) -> None:
         self.images = Images(inodes, governor, statistics)
         self.tuner = Tuner(governor, self.images.is_open)
+        self.cluster = cluster
         self.quit_asked = False
         """Whether a client has ended the mount."""
         table = CommandTable()
         QemuCommands(facts, self.images, self.tuner, self._quit).register(table)
         ObjectCommands(governor, self.tuner).register(table)
+        sharing = SharingCommands(governor.throttle, cluster)
+        sharing.register(table)
         ExtensionCommands(
             facts,
             self.images,
@@ -68,12 +74,14 @@ class Control:
             counts,
             features,
             lambda: [rule.fault for rule in failing.faults.rules()],
+            sharing.shares,
         ).register(table)
         FaultCommands(self.images, failing.faults).register(table)
         ScenarioCommands(
             failing.scenarios, lambda: [group.name for group in governor.throttle.groups()]
         ).register(table)
         self.server = ControlServer(table.run)
+        cluster.tell(self.server.broadcast)
 
     def _quit(self) -> None:
         self.quit_asked = True

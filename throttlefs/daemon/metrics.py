@@ -10,14 +10,19 @@ parser.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from time import monotonic_ns
 from typing import Final
 
 import trio
 
 from throttlefs import __version__
+from throttlefs.cluster.keeper import State
+from throttlefs.cluster.member import ShareStatus
 from throttlefs.control.images import Images, KnownImage
+from throttlefs.control.service import Control
+from throttlefs.host.paths import MountPaths
 from throttlefs.settings.device import Device
 from throttlefs.settings.limits import RATES
 from throttlefs.stats import BUCKETS_PER_OCTAVE, DirectionStatistics, ImageStatistics
@@ -31,11 +36,25 @@ _TURN_NS: Final = 200_000
 """How long text is made before others get a turn; the limiter makes up for at most 2 ms."""
 
 
+def metrics_of(control: Control, throttle: Throttle, paths: MountPaths) -> MountMetrics:
+    """The metrics of the mount with *control* and *throttle*."""
+    shares = control.cluster.statuses
+    return MountMetrics(control.images, throttle, paths.source, paths.target, shares)
+
+
 class MountMetrics:
     """Makes the text of all metrics of a mount."""
 
-    def __init__(self, images: Images, throttle: Throttle, source: str, target: str) -> None:
+    def __init__(
+        self,
+        images: Images,
+        throttle: Throttle,
+        source: str,
+        target: str,
+        shares: Callable[[], Mapping[str, ShareStatus]] = dict,
+    ) -> None:
         self._images = images
+        self._shares = shares
         self._throttle = throttle
         info = {"version": __version__, "source": source, "target": target}
         labels = ",".join(f'{name}="{_escaped(value)}"' for name, value in info.items())
@@ -53,6 +72,7 @@ class MountMetrics:
         ]
         parts = [self._info, self._groups("bytes", RATES[:3]), self._groups("requests", RATES[3:])]
         parts += map(self._devices_of_groups, _DEVICE_FIGURES)
+        parts += self._shared()
         turn_ends = monotonic_ns() + _TURN_NS
         for header, lines in _FAMILIES:
             parts.append(header)
@@ -81,6 +101,51 @@ class MountMetrics:
             for group in self._throttle.groups()
         )
         return _device_header(figure, "group_device", "that the images of a group share") + text
+
+    def _shared(self) -> list[str]:
+        """What groups hold of limits that they share with other hosts."""
+        shares = {f'group="{_escaped(name)}"': one for name, one in self._shares().items()}
+        if not shares:
+            return []
+        now = self._throttle.lease_clock()
+        parts = []
+        for unit, at in (("bytes", 0), ("requests", 3)):
+            name = f"throttlefs_shared_held_{unit}_per_second"
+            parts.append(
+                _header(name, "gauge", f"What this host holds of a shared limit, {unit} a second.")
+            )
+            parts += [
+                f'{name}{{{label},operation="{_side(rate)}"}} {share.standing.using[index]!r}\n'
+                for label, share in shares.items()
+                for index, rate in enumerate(RATES)
+                if at <= index < at + 3
+                and getattr(self._throttle.group(share.group).meter.limits, rate)
+            ]
+        for name, text, value in _SHARED:
+            parts.append(_header(name, "gauge", text))
+            parts += [f"{name}{{{label}}} {value(share, now)}\n" for label, share in shares.items()]
+        return parts
+
+
+_SHARED: Final[tuple[tuple[str, str, Callable[[ShareStatus, int], float]], ...]] = (
+    (
+        "throttlefs_shared_store_lost",
+        "1 while the group does without the store that its limit is shared by.",
+        lambda share, _: int(share.standing.state is State.LOST),
+    ),
+    (
+        "throttlefs_shared_hosts",
+        "Daemons that share the limit, at the store's last answer.",
+        lambda share, _: share.standing.hosts,
+    ),
+    (
+        "throttlefs_shared_answer_age_seconds",
+        "Since the store's last answer; NaN before the first.",
+        lambda share, now: (
+            math.nan if share.standing.heard is None else (now - share.standing.heard) / 1e9
+        ),
+    ),
+)
 
 
 _DEVICE_FIGURES: Final = {

@@ -53,6 +53,7 @@ from .drain import HANDLED_SIGNALS, Drain
 from .environment import check_environment, raise_descriptor_limit
 from .failing import FailingDevice
 from .fault_log import FaultLog, opened_fault_log
+from .sharing import make_cluster
 
 if TYPE_CHECKING:
     from .metrics_server import MetricsServer
@@ -172,6 +173,7 @@ class _Mount:
             self._counts,
             self._features,
             self._failing,
+            make_cluster(self._throttle, governor.policy.stores()),
         )
         self._metrics: MetricsServer | None = None
         self._operations = Operations(
@@ -245,11 +247,11 @@ class _Mount:
                 runtime.socket_path(self._request.state, self._entry), take_over=True
             )
         nursery.start_soon(self._control.server.run)
+        nursery.start_soon(self._control.cluster.run)
         if self._metrics is not None:
-            from .metrics import MountMetrics
+            from .metrics import metrics_of
 
-            paths = self._request.paths
-            metrics = MountMetrics(self._control.images, self._throttle, paths.source, paths.target)
+            metrics = metrics_of(self._control, self._throttle, self._request.paths)
             nursery.start_soon(self._metrics.run, metrics.text)
 
     # -- mounting --------------------------------------------------------------------------
@@ -265,8 +267,7 @@ class _Mount:
         target = self._request.paths.target
         with ExitStack() as stack:
             by_fusermount = os.geteuid() != 0 or self._request.options.auto_unmount
-            # fusermount3 cannot use our descriptor: it takes the path, and for root it does not
-            # check it.
+            # fusermount3 cannot use our descriptor: it takes the path, for root without a check.
             point = target if by_fusermount else self._request.paths.pinned_target(stack)
             said = stack.enter_context(tempfile.TemporaryFile())
             saved = os.dup(2)

@@ -12,6 +12,7 @@ from throttlefs.settings.device import Device
 from throttlefs.settings.faults import Fault
 from throttlefs.settings.globs import literal
 from throttlefs.settings.limits import DEFAULT_WEIGHT, Limits, format_limit
+from throttlefs.settings.shared import OnLost, SharedStore
 from throttlefs.settings.units import Rate
 from throttlefs.throttle import ImagePolicy, Override
 
@@ -55,6 +56,7 @@ def write_config(
         if group.weight != DEFAULT_WEIGHT:
             lines.append(f"weight = {group.weight}")
         lines += _name("parent", group.parent)
+        lines += _store(group.shared)
         key = name if _BARE_KEY.fullmatch(name) else _string(name)
         tables.append([f"[group.{key}]", *lines])
     for fault in faults:
@@ -101,6 +103,16 @@ def _toml(value: object) -> str:
     if isinstance(value, list):
         return f"[{', '.join(map(_toml, value))}]"
     return _string(value) if isinstance(value, str) else json.dumps(value)
+
+
+def _store(store: SharedStore | None) -> list[str]:
+    if store is None:
+        return []
+    lines = [f"shared = {_string(str(store.address))}"]
+    lines += _name("password_file", store.password_file)
+    if store.on_lost is not OnLost.SHARE:
+        lines += _name("on_lost", store.on_lost.value)
+    return lines
 
 
 def _string(text: str) -> str:

@@ -15,7 +15,9 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
+from throttlefs.errors import ThrottlefsError
 from throttlefs.host.files import FileKey
+from throttlefs.settings.units import quoted
 from throttlefs.throttle import Image, ImagePolicy, Override, Throttle
 
 from .policy import GroupPolicy, Policy
@@ -107,8 +109,15 @@ class Governor:
         """Restore what *policy* says, for every group and image; debts and requests stay.
 
         *current_path* gives the path of an image that the kernel still knows, which may have
-        been renamed since it was met.
+        been renamed since it was met. Raises `ThrottlefsError`, and changes nothing, if another
+        group is to be shared with other hosts.
         """
+        before, after = self.policy.stores(), policy.stores()
+        for name in sorted(before.keys() | after.keys()):
+            if before.get(name) != after.get(name):
+                raise ThrottlefsError(
+                    f"group {quoted(name)}: shared cannot change in flight; unmount and mount again"
+                )
         with self.throttle.changes():  # no request goes while a group is between two parents
             old_groups = {group.name for group in self.throttle.groups()}
             self.policy = policy
@@ -143,7 +152,9 @@ class Governor:
             policy = groups[name]
             if name in known:
                 throttle.set_group_device(name, policy.device)
-                throttle.set_group_limits(name, policy.limits)
+                if policy.shared is None:
+                    throttle.set_group_limits(name, policy.limits)
+                # Limits that are shared are those of all hosts: a file only proposes the first.
                 throttle.set_group_weight(name, policy.weight)
                 throttle.set_group_parent(name, policy.parent)
             else:
@@ -153,6 +164,7 @@ class Governor:
                     weight=policy.weight,
                     parent=policy.parent,
                     device=policy.device,
+                    shared=policy.shared is not None,
                 )
 
     def _remove_groups(self, names: Iterable[str]) -> None:

@@ -29,6 +29,8 @@ from .policy import Policy, make_policy
 MAX_CONFIG_SIZE: Final = 16 << 20
 """The largest file that is read, in bytes; some 100,000 tables."""
 
+_LONGEST_PASSWORD: Final = 4096
+
 
 def load_config(path: str | os.PathLike[str]) -> Config:
     """The configuration in the file *path*. Raises `ConfigError`, whatever is wrong."""
@@ -44,6 +46,21 @@ def load_config(path: str | os.PathLike[str]) -> Config:
         reason = f"larger than {format_size(MAX_CONFIG_SIZE)}"
         raise ConfigError(f"{printable_name(name)}: cannot be read: {reason}")
     return decode_config(content, name)
+
+
+def read_password(path: str) -> str:
+    """The first line of the file *path*. Raises `ThrottlefsError`, whatever is wrong."""
+    try:
+        line = trusted.read_file(path, _LONGEST_PASSWORD + 1).partition(b"\n")[0].rstrip(b"\r")
+        password = line.decode("utf-8")
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8"
+        raise ThrottlefsError(
+            f"password_file: {printable_name(path)} cannot be read: {reason}"
+        ) from None
+    if not password or len(line) > _LONGEST_PASSWORD:
+        raise ThrottlefsError(f"password_file: {printable_name(path)} has no password in it")
+    return password
 
 
 def read_policy(options: MountOptions) -> Policy:

@@ -26,6 +26,7 @@ from throttlefs.settings.config import NO_CONFIG, Config, GroupRule
 from throttlefs.settings.device import NO_DEVICE, Device
 from throttlefs.settings.limits import DEFAULT_WEIGHT, NO_LIMITS, Limits
 from throttlefs.settings.options import MountOptions
+from throttlefs.settings.shared import SharedStore
 from throttlefs.throttle import NO_OVERRIDE, ImagePolicy, Override
 
 
@@ -40,6 +41,8 @@ class GroupPolicy:
     """A key of `Policy.groups`; parents form no cycle."""
     device: Device = NO_DEVICE
     """The device that its images share."""
+    shared: SharedStore | None = None
+    """Where its limits are shared with other hosts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,12 @@ class Policy:
     groups: Mapping[str, GroupPolicy] = field(default_factory=dict)
     """All groups that the file or ``-o`` name, by name."""
     config: Config = NO_CONFIG
+
+    def stores(self) -> dict[str, SharedStore]:
+        """Where groups share their limits with other hosts, by name."""
+        return {
+            name: group.shared for name, group in self.groups.items() if group.shared is not None
+        }
 
     def override_for(self, *paths: bytes) -> Override:
         """The table's override for the image with the names *paths*, relative to the mount.
@@ -79,7 +88,11 @@ def make_policy(options: MountOptions, config: Config = NO_CONFIG) -> Policy:
     """The policy of a mount with *options* and *config*."""
     groups = {
         name: GroupPolicy(
-            rule.limits or NO_LIMITS, rule.weight, rule.parent, rule.device or NO_DEVICE
+            rule.limits or NO_LIMITS,
+            rule.weight,
+            rule.parent,
+            rule.device or NO_DEVICE,
+            rule.shared,
         )
         for name, rule in config.groups.items()
     }
@@ -92,6 +105,7 @@ def make_policy(options: MountOptions, config: Config = NO_CONFIG) -> Policy:
             rule.weight,
             rule.parent,
             options.device if rule.device is None else rule.device,
+            options.shared_store or rule.shared,
         )
         if options.limits_given:
             limits = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from throttlefs.settings.device import DEVICE_NAMES
 from throttlefs.settings.limits import LIMIT_NAMES
+from throttlefs.settings.shared import SharedStore
 from throttlefs.settings.units import Rate
 from throttlefs.throttle import Group, Image, ImagePolicy
 
@@ -37,10 +38,10 @@ def _set_for(node: Image | Group) -> State:
     return {**node.limits.as_dict(), **node.device_settings.as_text()}
 
 
-def group_policy(group: Group) -> GroupPolicy:
-    """What *group* is held to."""
+def group_policy(group: Group, shared: SharedStore | None = None) -> GroupPolicy:
+    """What *group*, whose limits are *shared* there, is held to."""
     parent = None if group.parent is None else group.parent.name
-    return GroupPolicy(group.limits, group.weight, parent, group.device_settings)
+    return GroupPolicy(group.limits, group.weight, parent, group.device_settings, shared)
 
 
 def limits_of(state: State) -> dict[str, Rate]:

@@ -19,6 +19,9 @@
 
     [group.tenant]
     bps = "80M"
+    shared = "valkey://store.example/0/tenant-a"   # with other hosts, see shared.py
+    password_file = "/etc/throttlefs.password"
+    on_lost = "share"
 
     [[fault]]                   # what fails; see faults.py
     path = "db/*.wal"
@@ -57,6 +60,7 @@ from .limits import (
     check_weight,
 )
 from .scenario import ScenarioError, TimedChange, read_changes
+from .shared import SHARED_KEYS, SharedError, SharedStore, read_store
 from .units import quoted
 
 MAX_CONFIG_SIZE: Final = 16 << 20
@@ -117,6 +121,8 @@ class GroupRule:
     """A key of `Config.groups`."""
     device: Device | None = None
     """The device that its images share; None if the table has no setting of one."""
+    shared: SharedStore | None = None
+    """Where its limits are shared with other hosts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,7 +255,7 @@ def _read_groups(file: str, values: Any) -> dict[str, GroupRule]:
                 f"{file}: [group]: {_key(name)} is not a table: each group has its own, "
                 "[group.NAME]"
             )
-        tables[name] = _Table(where, content, ("weight", "parent"))
+        tables[name] = _Table(where, content, ("weight", "parent", *SHARED_KEYS))
         try:
             check_group_name("name", name)
         except LimitsError as error:
@@ -260,6 +266,7 @@ def _read_groups(file: str, values: Any) -> dict[str, GroupRule]:
             weight=table.weight() or DEFAULT_WEIGHT,
             parent=table.group("parent", tables) or None,
             device=table.device(),
+            shared=table.shared(),
         )
         for name, table in tables.items()
     }
@@ -333,6 +340,13 @@ class _Table:
             return check_weight("weight", self._values["weight"])
         except LimitsError as error:
             raise ConfigError(f"{self._where}: {error}") from None
+
+    def shared(self) -> SharedStore | None:
+        """Where the limits are shared, None if they are not."""
+        try:
+            return read_store(self._values)
+        except SharedError as error:
+            raise self.error(error.key, str(error)) from None
 
     def group(self, key: str, groups: Iterable[str]) -> str | None:
         """The name of an existing group, "" for explicitly none, None if the key is missing."""

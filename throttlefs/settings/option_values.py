@@ -11,6 +11,7 @@ from throttlefs import FUSE_SUBTYPE
 from . import units
 from .cachemode import CacheMode
 from .limits import check_group_name, check_weight
+from .shared import ON_LOST, SharedError, StoreAddress, parse_store_address
 from .units import quoted
 
 CACHE_MODES: Final[tuple[str, ...]] = tuple(mode.value for mode in CacheMode)
@@ -107,6 +108,13 @@ def _address(name: str, value: str) -> str:
     return value
 
 
+def _store(name: str, value: str) -> StoreAddress:
+    try:
+        return parse_store_address(value)
+    except SharedError as error:
+        raise OptionError(name, f"{name}: {error}") from None
+
+
 def _subtype(name: str, value: str) -> str:
     if value != FUSE_SUBTYPE:
         raise OptionError(
@@ -134,6 +142,9 @@ VALUES: Final[dict[str, tuple[Callable[[str, str], Any], str]]] = {
     "max_inflight": (_bytes_from(_MIN_INFLIGHT), "256M"),
     "max_background": (_max_background, "512"),
     "metrics": (_address, "127.0.0.1:9100"),
+    "shared": (_store, "valkey://store.example/0/tenant-a"),
+    "password_file": (_text, "/etc/throttlefs.password"),
+    "on_lost": (_choice(*ON_LOST), ON_LOST[0]),
     "fsname": (_text, "images"),
     "subtype": (_subtype, FUSE_SUBTYPE),
 }

@@ -41,6 +41,7 @@ from .option_values import (
     VALUES,
     OptionError,
 )
+from .shared import ON_LOST, OnLost, SharedStore, StoreAddress
 from .units import quoted
 
 OPTION_HELP: Final = {
@@ -69,6 +70,12 @@ OPTION_HELP: Final = {
     " (default 256M)",
     "max_background=N": "the kernel's bound on asynchronous requests (default 10000)",
     "metrics=HOST:PORT": "serve Prometheus metrics there",
+    "shared=URL": "with group: share its limits with all hosts that name the same key of this"
+    " Valkey server",
+    "password_file=FILE": "the password of that server is the first line of FILE",
+    "on_lost=WHAT": "what the group may use while that server is away: "
+    + ", ".join(ON_LOST)
+    + f" (default {ON_LOST[0]})",
     "allow_other": "other users may use the mount, as the permissions in SRC have it",
     "allow_root": "root may, as well as the user who mounts",
     "auto_unmount": "fusermount3 unmounts if the daemon dies",
@@ -110,6 +117,11 @@ class MountOptions:
     """Bytes."""
     max_background: int = 10_000
     """Requests."""
+    shared: StoreAddress | None = None
+    """Where the limits of `group` are shared with other hosts."""
+    password_file: str | None = None
+    on_lost: str = ON_LOST[0]
+    """One of `ON_LOST`."""
     metrics: str | None = None
     """HOST:PORT; `option_values.split_address` takes it apart."""
     fsname: str | None = None
@@ -118,6 +130,13 @@ class MountOptions:
     """The flags of FUSE and mount(8) that hold, in the order given; none contradicts another."""
     given: frozenset[str] = frozenset()
     """Canonical names of the options with a value that were given; ``bps=0`` counts as given."""
+
+    @property
+    def shared_store(self) -> SharedStore | None:
+        """How the limits of `group` are shared, None if they are not."""
+        if self.shared is None:
+            return None
+        return SharedStore(self.shared, self.password_file, OnLost(self.on_lost))
 
     @property
     def read_only(self) -> bool:
@@ -311,6 +330,14 @@ class _Items:
         except LimitsError as error:
             raise OptionError(error.option, error.message) from None
         fields = {name: value for name, value in self._fields.items() if name != "subtype"}
+        for name, needed in (
+            ("shared", "group"),
+            ("password_file", "shared"),
+            ("on_lost", "shared"),
+        ):
+            if name in fields and needed not in fields:
+                _, example = VALUES[needed]
+                raise OptionError(name, f"{name} needs {needed}: add e.g. {needed}={example}")
         return MountOptions(
             limits=limits,
             device=device,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 from throttlefs.settings.limits import NO_LIMITS, Limits
@@ -12,8 +13,9 @@ READ: Final = 0
 WRITE: Final = 1
 DIRECTIONS: Final = (READ, WRITE)
 
-# The rates a direction is held to, the total first.
-_RATES: Final = (("bps", "bps_rd", "iops", "iops_rd"), ("bps", "bps_wr", "iops", "iops_wr"))
+RATES_OF: Final = (("bps", "bps_rd", "iops", "iops_rd"), ("bps", "bps_wr", "iops", "iops_wr"))
+"""The rates that each direction is held to, the total first."""
+
 _TOTALS: Final = ("bps", "iops")
 _ALL_RATES: Final = ("bps", "bps_rd", "bps_wr", "iops", "iops_rd", "iops_wr")
 
@@ -21,7 +23,7 @@ Figures = tuple[int, int, int, int]
 """What makes a `Bucket`: rate, fixed, per_byte, credit."""
 
 
-def _figures(limits: Limits) -> dict[str, Figures]:
+def figures_of(limits: Limits) -> dict[str, Figures]:
     """The buckets that *limits* ask for, by name: one per rate and one per burst rate."""
     size = limits.iops_size
     wanted: dict[str, Figures] = {}
@@ -69,7 +71,11 @@ class Meter:
 
     def change(self, limits: Limits, now: int) -> None:
         """Hold to *limits* from *now* on; what is owed stays owed, in bytes and requests."""
-        wanted = _figures(limits)
+        self.limits = limits
+        self._hold(figures_of(limits), now)
+
+    def _hold(self, wanted: Mapping[str, Figures], now: int) -> None:
+        """Hold to the buckets *wanted*, by name."""
         for name, figures in wanted.items():
             bucket = self._known.get(name)
             if bucket is None:
@@ -79,7 +85,6 @@ class Meter:
         for name in [name for name in self._known if name not in wanted]:
             if self._known[name].level(now) <= 0:
                 del self._known[name]
-        self.limits = limits
         read, write = (
             tuple(
                 self._known[name]
@@ -87,16 +92,16 @@ class Meter:
                 for name in (rate, f"{rate}_max")
                 if name in wanted
             )
-            for rates in _RATES
+            for rates in RATES_OF
         )
         self.buckets = (read, write)
         self._all = tuple(dict.fromkeys(read + write))
-        counts = [sum(1 for rate in rates if rate in wanted) for rates in _RATES]
+        counts = [sum(1 for rate in rates if rate in wanted) for rates in RATES_OF]
         self.several = (counts[READ] > 1, counts[WRITE] > 1)
         self.totals = tuple(self._known[name] for name in _TOTALS if name in wanted)
         reads, writes = (
             tuple(self._known[name] for name in rates if name in wanted and name not in _TOTALS)
-            for rates in _RATES
+            for rates in RATES_OF
         )
         self.own_limits = (reads, writes)
 

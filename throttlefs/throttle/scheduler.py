@@ -305,6 +305,10 @@ class Scheduler:
         node.change_limits(limits, now)
         if isinstance(node, Group):
             node.limits_changed(now)
+        self.look_again(node, now)
+
+    def look_again(self, node: Node, now: int) -> None:
+        """Look at *node* anew: what waits in it may be due earlier than it was."""
         self._enlist_waiting(node, now)
 
     def change_weight(self, node: Node, weight: int, now: int) -> None:

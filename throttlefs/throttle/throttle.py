@@ -18,7 +18,14 @@ from .image import Image
 from .image_policy import NO_OVERRIDE, ImagePolicy, Override
 from .meter import DIRECTIONS
 from .node import Node
+from .shared_group import SharedGroup
+from .shared_meter import Rates
 from .station import Model
+
+
+def boottime_ns() -> int:
+    """CLOCK_BOOTTIME, in ns: monotonic, and it counts on while the machine sleeps."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
 
 class Throttle:
@@ -27,7 +34,8 @@ class Throttle:
     Every image is held to ``default`` until it gets an override. Weights are valid ones, as
     `check_weight` returns them. ``gates_open`` says that nothing is held to anything. *clock* and
     *alarm* are for the ``dispatcher``, which lets the requests go. *new_model* makes the devices,
-    whose requests are answered *early_ns* before their end (see `Scheduler`).
+    whose requests are answered *early_ns* before their end (see `Scheduler`). The leases of shared
+    groups end by *lease_clock* (ns), which counts on while the machine sleeps.
     """
 
     def __init__(
@@ -37,8 +45,10 @@ class Throttle:
         alarm: Alarm,
         new_model: Callable[[Device], Model] | None = None,
         early_ns: int = 0,
+        lease_clock: Callable[[], int] = boottime_ns,
     ) -> None:
         self.clock = clock
+        self.lease_clock = lease_clock
         self.dispatcher = Dispatcher(clock, alarm, early_ns)
         self.default = ImagePolicy()
         self.gates_open = False
@@ -228,9 +238,11 @@ class Throttle:
         weight: int = DEFAULT_WEIGHT,
         parent: str | None = None,
         device: Device = NO_DEVICE,
+        shared: bool = False,
     ) -> Group:
         """Make a group; images become members by their override or by the default.
 
+        One that is *shared* with other hosts lets nothing pass before `hold_group` is called.
         Raises `GroupExistsError` and `UnknownGroupError` (the parent).
         """
         if name in self._groups:
@@ -238,7 +250,9 @@ class Throttle:
         above = self.group(parent) if parent is not None else None
         now = self.clock()
         self._drop_removed(now)
-        group = self._removed.pop(name) if name in self._removed else Group(name)
+        group = self._removed.pop(name, None)
+        if group is None or isinstance(group, SharedGroup) is not shared:
+            group = SharedGroup(name, self.lease_clock) if shared else Group(name)
         group.weight = weight
         self._scheduler.change_parent(group, above, now)
         self._set_device(group, device, now)
@@ -261,6 +275,13 @@ class Throttle:
             self._set_device(group, device, now)
             self._set_limits(group, group.limits, now)
             self._refresh_unlimited(group)
+
+    def hold_group(self, group: SharedGroup, rates: Rates, until: int) -> None:
+        """Let *group* use *rates* of what it shares, until *until* (ns of the lease clock)."""
+        with self.changes():
+            now = self.clock()
+            group.meter.hold(rates, until, now)
+            self._scheduler.look_again(group, now)
 
     def set_group_weight(self, name: str, weight: int) -> None:
         """Set its weight among the members of its parent. Raises `UnknownGroupError`."""

@@ -88,6 +88,7 @@ class Mount:
             lambda: self.counts,
             lambda: {"shared-mmap": True},
             lambda: [rule.fault for rule in self.faults.rules()],
+            dict,
         ).register(self.table)
 
     def _end(self) -> None:

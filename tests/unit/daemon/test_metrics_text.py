@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
+from collections.abc import Mapping
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,9 +11,12 @@ import trio
 from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
+from throttlefs.cluster.keeper import Standing, State
+from throttlefs.cluster.member import ShareStatus
 from throttlefs.control.images import KnownImage
 from throttlefs.daemon.metrics import MountMetrics
 from throttlefs.settings.limits import Limits
+from throttlefs.settings.shared import SharedStore, parse_store_address
 from throttlefs.stats import ImageStatistics
 
 
@@ -23,14 +27,19 @@ def known(path: str, **limits: int) -> KnownImage:
     return KnownImage(statistics.key, statistics.path, image, statistics)  # type: ignore[arg-type]
 
 
-def families(*images: KnownImage) -> tuple[str, dict[str, Metric]]:
+def families(
+    *images: KnownImage, shares: Mapping[str, ShareStatus] = MappingProxyType({})
+) -> tuple[str, dict[str, Metric]]:
     meter = SimpleNamespace(limits=Limits(iops_rd=7))
     groups = [SimpleNamespace(name='g"1', meter=meter, device=None)]
     metrics = MountMetrics(
         SimpleNamespace(known=lambda: list(images)),  # type: ignore[arg-type]
-        SimpleNamespace(groups=lambda: groups),  # type: ignore[arg-type]
+        SimpleNamespace(  # type: ignore[arg-type]
+            groups=lambda: groups, group=lambda name: groups[0], lease_clock=lambda: 5_000_000_000
+        ),
         "/srv/a\\b",
         "/mnt/\udcff",
+        lambda: shares,
     )
     text = trio.run(metrics.text).decode()
     found = {family.name: family for family in text_string_to_metric_families(text)}
@@ -45,6 +54,21 @@ def value(family: Metric, sample: str, **labels: str) -> float:
         if one.name == sample and one.labels.items() >= labels.items()
     ]
     return float(found)
+
+
+def test_what_a_shared_group_holds() -> None:
+    store = SharedStore(parse_store_address("valkey://store/0/k"))
+    standing = Standing(State.LOST, using=(0, 0, 0, 0, 2.5, 0), hosts=3, heard=4_500_000_000)
+    _, found = families(shares={'g"1': ShareStatus('g"1', store, standing, None)})
+    name = "throttlefs_shared_held_requests_per_second"
+    assert value(found[name], name, group='g"1', operation="read") == 2.5
+    for name, expected in (
+        ("throttlefs_shared_store_lost", 1),
+        ("throttlefs_shared_hosts", 3),
+        ("throttlefs_shared_answer_age_seconds", 0.5),
+    ):
+        assert value(found[name], name, group='g"1') == expected
+    assert not any("shared" in name for name in families()[1])
 
 
 def test_a_histogram_adds_up() -> None:
