@@ -259,6 +259,32 @@ def test_a_hang_ends_when_its_rule_goes(image: Mounted) -> None:
         assert time.monotonic() - began < SOON_S
 
 
+HANGING = {
+    "read": "cat $0",
+    "write": "dd if=/dev/zero of=$0 count=1 conv=notrunc",
+    "flush": "sync --data $0",
+    "mkdir": "mkdir $0.d",
+    "unlink": "rm -f $0",
+    "discard": "fallocate --punch-hole --length 4096 $0",
+}
+
+
+@pytest.mark.parametrize("op", HANGING)
+def test_a_hang_ends_when_its_program_is_killed(image: Mounted, op: str) -> None:
+    with rules_of(image.path) as rules:
+        number = rules.add(f"hang op={op}")
+        command = ["sh", "-c", f"exec {HANGING[op]}", image.path / "disk"]
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        wait_until_it_hangs(rules, number)
+        process.kill()
+        assert process.wait(timeout=SOON_S) == -signal.SIGKILL
+        wait_for(lambda: rules.one(number)["waiting"] == 0, SOON_S)
+        assert rules.one(number)["fired"] == 1
+    assert (image.source / "disk").read_bytes() == pattern(64 * KIB)  # what hung was not done
+    assert not (image.source / "disk.d").exists()
+    assert "internal error" not in image.log
+
+
 def test_a_hang_ends_with_its_time(image: Mounted) -> None:
     with rules_of(image.path) as rules:
         number = rules.add("hang op=getattr,lookup,open,read lasting=500ms")
@@ -278,8 +304,8 @@ def test_a_hang_ends_with_the_mount(make_mount: MountFactory, server: str) -> No
         reads = rules.add("hang op=read")
         makes = rules.add("hang op=mkdir")
         cat = reader(mounted.path / "disk")
+        wait_until_it_hangs(rules, reads)  # before the directory is locked
         mkdir = subprocess.Popen(["mkdir", mounted.path / "d"], stderr=subprocess.PIPE)
-        wait_until_it_hangs(rules, reads)
         wait_until_it_hangs(rules, makes)
     began = time.monotonic()
     mounted.umount()
@@ -504,3 +530,4 @@ def test_rules_come_and_go_while_programs_run(image: Mounted) -> None:
     for thread in threads:
         thread.join()
     assert len(ended) == 4
+    assert "internal error" not in image.log
