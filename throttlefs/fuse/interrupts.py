@@ -68,6 +68,8 @@ class Interrupts:
         """Note that *work* begins to wait in such a way that it can be withdrawn."""
         work.since = now = boot_ns()
         if self._usable and self._owners.begins_to_wait(work.reply.owner, now):
+            # Now, and not in `run`, for the thread may end in a millisecond.
+            self._ask(now)
             self._reader.ring()
 
     def set_deaf(self, is_deaf: bool) -> None:
@@ -79,6 +81,8 @@ class Interrupts:
     async def run(self, doomed_changed: Callable[[], None]) -> None:
         """Look at owners until cancelled; calls *doomed_changed* if ``doomed`` may have changed."""
         reader = self._reader
+        if self._usable:
+            reader.start()
         while self._usable:
             self._act()
             doomed_changed()
@@ -94,7 +98,10 @@ class Interrupts:
         if self._is_deaf:
             owners.suspect_all(now)
         self._withdraw_all(owners.sweep(now))
-        for look in owners.looks(now):
+        self._ask(now)
+
+    def _ask(self, now: int) -> None:
+        for look in self._owners.looks(now):
             self._reader.ask(look)
 
     def _withdraw_all(self, uniques: Iterable[int]) -> None:

@@ -90,6 +90,11 @@ class TaskReader:
         """A descriptor that becomes readable when there are answers."""
         return self._event_fd
 
+    def start(self) -> None:
+        """Start a thread, so that the first look is not late."""
+        self._threads += 1
+        threading.Thread(target=self._work, name="owners", daemon=True).start()
+
     def ask(self, look: Look) -> None:
         """Have *look* answered some time."""
         now = time.monotonic()
@@ -98,8 +103,7 @@ class TaskReader:
         stuck = now - self._progress > _STUCK_AFTER_S
         if not self._threads or (stuck and self._threads < _MOST_THREADS):
             self._progress = now
-            self._threads += 1
-            threading.Thread(target=self._work, name="owners", daemon=True).start()
+            self.start()
         self._asked_count += 1
         self._asked.put(look)
 

@@ -38,6 +38,9 @@ class Reader:
     def fileno(self) -> int:
         return self._event_fd
 
+    def start(self) -> None:
+        pass
+
     def ring(self) -> None:
         os.eventfd_write(self._event_fd, 1)
 
