@@ -130,9 +130,10 @@ def test_data_in_a_mapping_is_no_hole(mount: MountFactory, worker: MakeWorker) -
     with open(mounted.source / "f", "wb") as file:
         file.truncate(MIB)
     one, two = worker(mounted.path / "f", MIB), worker(mounted.path / "f")
-    with pytest.raises(OSError) as caught:
-        two("seek", 0, os.SEEK_DATA)
-    assert caught.value.errno == errno.ENXIO
+    for whence, offset in ((os.SEEK_DATA, 0), (os.SEEK_DATA, -1), (os.SEEK_HOLE, -1)):
+        with pytest.raises(OSError) as caught:
+            two("seek", offset, whence)
+        assert caught.value.errno == errno.ENXIO
     one("store", 100 * PAGE, b"data")
     assert two("seek", 0, os.SEEK_DATA) == 100 * PAGE
     one("store", 110 * PAGE, b"data")

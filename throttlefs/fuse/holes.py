@@ -52,6 +52,8 @@ def seek(fd: int, offset: int, whence: int) -> Place:
         return Place(found, Hole(found, (size if end is None else end) - found))
     if whence != os.SEEK_DATA:
         return Place(os.lseek(fd, offset, whence), None)
+    if offset < 0:
+        return Place(None, None)
     data = _next_data(fd, offset)
     end = size if data is None else data
     return Place(data, Hole(offset, end - offset) if offset < end else None)

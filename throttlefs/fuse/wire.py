@@ -123,8 +123,8 @@ class Fattr(IntEnum):
 FALLOCATE_IN: Final = struct.Struct("=QQQI4x")
 """fh, offset, length (bytes), mode."""
 
-LSEEK_IN: Final = struct.Struct("=QQI4x")
-"""fh, offset, whence."""
+LSEEK_IN: Final = struct.Struct("=QqI4x")
+"""fh, offset (which a program may give as negative), whence."""
 
 COPY_FILE_RANGE_IN: Final = struct.Struct("=QQQQQQQ")
 """fh_in, off_in, nodeid_out, fh_out, off_out, len (bytes), flags."""

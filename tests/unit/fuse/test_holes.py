@@ -40,6 +40,7 @@ def sparse(tmp_path: Path) -> Iterator[int]:
         (320, os.SEEK_DATA, None, (320, 704)),
         (1024, os.SEEK_DATA, None, None),
         (5000, os.SEEK_DATA, None, None),
+        (-1, os.SEEK_DATA, None, None),
         (0, os.SEEK_HOLE, 0, (0, 256)),
         (300, os.SEEK_HOLE, 320, (320, 704)),
         (1000, os.SEEK_HOLE, 1000, (1000, 24)),

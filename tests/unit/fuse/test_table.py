@@ -216,6 +216,8 @@ def test_operations_of_a_disk(world: World) -> None:
     world.result = 1 << 41
     assert world.ask(Opcode.LSEEK, struct.pack("=QQII", 3, 5, os.SEEK_HOLE, 0)) == (3, 5, 4)
     assert world.answer() == (0, struct.pack("=Q", 1 << 41))
+    assert world.ask(Opcode.LSEEK, struct.pack("=QqII", 3, -5, os.SEEK_DATA, 0)) == (3, -5, 3)
+    assert world.answer() == (0, struct.pack("=Q", 1 << 41))
     world.result = 4096
     body = struct.pack("=QQQQQQQ", 3, 5, 99, 4, 7, 1 << 33, 0)
     *arguments, caller = world.ask(Opcode.COPY_FILE_RANGE, body)
