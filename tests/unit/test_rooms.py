@@ -27,7 +27,8 @@ MAY_IMPORT = {
     "control": SHARED | {"settings", "host", "throttle", "device", "cluster", "policy", "fuse"},
     "daemon": SHARED
     | {"settings", "host", "throttle", "device", "cluster", "backing", "policy", "fuse", "control"},
-    "cli": SHARED | {"settings", "host", "policy", "control", "daemon"},
+    "measure": SHARED | {"settings", "host"},
+    "cli": SHARED | {"settings", "host", "policy", "control", "daemon", "measure"},
     "testing": {"", "errors", "settings", "host", "control", "daemon", "cli"},
     "": set(),
     "__main__": {"cli"},

@@ -24,6 +24,7 @@ from .faults import fault
 from .hints import MountOptionsCommand
 from .mount8 import with_subcommand
 from .mounting import MountCall, held_text, mount_options, start_in_background
+from .profile import profile
 from .running import run
 from .scenarios import scenario
 from .text import message_text, name_text, write_anything
@@ -187,7 +188,7 @@ def completion(shell: str) -> None:
     click.echo(found(cli, {}, _PROGRAM, "_THROTTLEFS_COMPLETE").source())
 
 
-for command in (run, *COMMANDS, cluster, fault, scenario):
+for command in (run, *COMMANDS, profile, cluster, fault, scenario):
     cli.add_command(command)
 
 

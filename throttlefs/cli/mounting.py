@@ -33,6 +33,11 @@ class OptionString(click.ParamType):  # type: ignore[type-arg]  # generic only i
 
         before, comma, last = incomplete.rpartition(",")
         known = {f"{name}=": text for name, text in {**LIMIT_HELP, **DEVICE_HELP}.items()}
+        if last.startswith("profile="):
+            from throttlefs.settings.profiles import shipped
+
+            library = shipped()
+            known = {f"profile={one}": library.profile(one).summary for one in library.names}
         for form, text in OPTION_HELP.items():
             name, equals, _ = form.partition("=")
             known[name + equals] = text

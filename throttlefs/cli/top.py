@@ -119,6 +119,8 @@ def _is_screen() -> bool:
 
 def _unlimited(row: Row) -> str:
     """The text for an image without a known limit; the limits of a closed one are unknown."""
+    if "profile" in row.disk:
+        return f"profile={name_text(row.disk['profile'], 40)}"
     if row.disk:
         return ",".join(f"{name}={value}" for name, value in row.disk.items())
     return "no limit" if row.handles else "not open"
@@ -156,7 +158,7 @@ def _notes(watched: list[_Watched]) -> list[str]:
 
 def _plain_line(point: str, row: Row) -> str:
     use = (
-        f"{row.tightest.share:.0%} of {_limit_text(row.tightest)}"
+        f"{row.tightest.share:.0%} of {_limit_text(row, row.tightest)}"
         if row.tightest
         else _unlimited(row)
     )
@@ -171,9 +173,15 @@ def _plain_line(point: str, row: Row) -> str:
     )
 
 
-def _limit_text(use: Use, with_group: bool = True) -> str:
-    shared = "" if use.group is None or not with_group else f" (group {name_text(use.group, 40)})"
-    return f"{use.limit}={format_limit(use.limit, use.value)}{shared}"
+def _limit_text(row: Row, use: Use, whole: bool = True) -> str:
+    """The limit; if *whole* with the group that has it, and the profile of the image's disk."""
+    whose = []
+    if whole and use.group is not None:
+        whose.append(f"group {name_text(use.group, 40)}")
+    if whole and "profile" in row.disk:
+        whose.append(name_text(row.disk["profile"], 40))
+    names = f" ({', '.join(whose)})" if whose else ""
+    return f"{use.limit}={format_limit(use.limit, use.value)}{names}"
 
 
 def _watch_live(watched: list[_Watched], interval: float, count: int | None) -> None:
@@ -256,7 +264,7 @@ class _Layout:
     bar: int
     """Columns of the bar; 0 for none."""
     group: bool
-    """Whether a limit is shown with the name of its group."""
+    """Whether a limit is shown with the names of its group and of the profile."""
     figures: tuple[str, ...]
     """Keys of `_FIGURES`."""
 
@@ -336,5 +344,5 @@ def _use(row: Row, layout: _Layout) -> Text:
             f" {use.share:4.0%} " if layout.bar else f"{use.share:4.0%} ",
             "" if layout.bar else style,
         ),
-        (_limit_text(use, layout.group), "dim"),
+        (_limit_text(row, use, layout.group), "dim"),
     )

@@ -12,6 +12,7 @@ from throttlefs.settings.device import (
     NO_DEVICE,
     Device,
     check_group_device,
+    format_setting,
     option_key,
     parse_setting,
 )
@@ -24,9 +25,11 @@ from throttlefs.settings.limits import (
     LimitsError,
     check_group_name,
     check_weight,
+    format_limit,
     parse_limit,
 )
 from throttlefs.settings.options import why_not_in_flight
+from throttlefs.settings.profiles import Library, ProfileError, split_settings
 from throttlefs.settings.suggest import LIMIT_CANDIDATES, unknown
 from throttlefs.settings.units import Rate
 from throttlefs.throttle import NO_GROUP, ImagePolicy, Override
@@ -125,13 +128,14 @@ class Change:
         The change must not name a group. Raises `TuningError`.
         """
         held = before.applied_to(default)
-        limits = self.applied_to(held.limits) if self.limits else None
+        limits = self.applied_to(held.limits) if self.limits or self.all_limits else None
         device = self.device_after(held.device) if self.has_device else None
         return Override(limits, None, self.weight, device).over(before)
 
     def group_after(self, policy: GroupPolicy) -> GroupPolicy:
         """The *policy* of a group after the change, but for its parent. Raises `TuningError`."""
-        limits = self.applied_to(policy.limits) if self.limits else policy.limits
+        has_limits = bool(self.limits) or self.all_limits
+        limits = self.applied_to(policy.limits) if has_limits else policy.limits
         device = self.device_after(policy.device)
         check_group(limits, device)
         return replace(policy, limits=limits, device=device, weight=self.weight or policy.weight)
@@ -144,6 +148,33 @@ class Change:
     def has_device(self) -> bool:
         """Whether it says anything about the device."""
         return self.off or bool(self.device)
+
+    @property
+    def profile(self) -> str:
+        """The name of the profile that it sets; empty for none."""
+        name: str = self.device.get("profile", "")
+        return name
+
+    def with_profile(self, library: Library) -> Change:
+        """This change with all that its profile says; what it says beside that wins.
+
+        A profile replaces all limits and the whole device. Raises `TuningError`.
+        """
+        given = {name: format_limit(name, value) for name, value in self.limits.items()}
+        for name, value in self.device.items():
+            if name != "profile":
+                given[name] = format_setting(name, value)
+        try:
+            limits, device = split_settings(library.with_given(self.profile, given))
+        except (ProfileError, LimitsError) as exc:
+            raise TuningError(str(exc)) from None
+        whole = {name: getattr(device, name) for name in DEVICE_NAMES}
+        return replace(
+            self,
+            limits=limits.as_dict(),
+            all_limits=True,
+            device={**whole, "profile": self.profile},
+        )
 
 
 def check_group(limits: Limits, device: Device) -> None:

@@ -71,7 +71,9 @@ def _override(override: Override | ImageRule) -> list[str]:
     if override.limits is not None:
         lines += _limits(override.limits) or ["bps = 0"]
     if override.device is not None:
-        lines += _device(override.device) or ['latency = "0"']
+        # The comment with the profile's name does not count.
+        settings = override.device.changed(profile="").as_dict()
+        lines += _device(override.device) + ([] if settings else ['latency = "0"'])
     lines += _name("group", override.group)
     if override.weight is not None:
         lines.append(f"weight = {override.weight}")
@@ -79,7 +81,10 @@ def _override(override: Override | ImageRule) -> list[str]:
 
 
 def _device(device: Device) -> list[str]:
-    return [f"{name} = {_bare(value)}" for name, value in device.as_text().items()]
+    # With the name, what was lifted since would be read from the profile again.
+    settings = device.changed(profile="").as_text()
+    named = [f"# profile {_string(device.profile)}, changed or not"] if device.profile else []
+    return named + [f"{name} = {_bare(value)}" for name, value in settings.items()]
 
 
 def _bare(text: str) -> str:

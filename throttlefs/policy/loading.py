@@ -8,16 +8,13 @@ from typing import Final
 
 from throttlefs.errors import ThrottlefsError, UsageError
 from throttlefs.host import fusectl, trusted
-from throttlefs.settings.config import (
-    NO_CONFIG,
-    Config,
-    ConfigError,
-    decode_config,
-    printable_name,
-)
+from throttlefs.settings.config import NO_CONFIG, Config, decode_config
+from throttlefs.settings.config_table import ConfigError, printable_name
 from throttlefs.settings.device import DeviceError, check_group_device
 from throttlefs.settings.faults import Fault
+from throttlefs.settings.limits import LimitsError
 from throttlefs.settings.options import MountOptions
+from throttlefs.settings.profiles import ProfileError
 from throttlefs.settings.scenario import Scenario, TimedChange
 from throttlefs.settings.suggest import nearest
 from throttlefs.settings.units import format_duration, format_size, quoted
@@ -72,7 +69,10 @@ def read_policy(options: MountOptions) -> Policy:
         except ConfigError as exc:
             raise _with_status(ThrottlefsError(str(exc)), exc.exit_status) from None
         check_waits(config.faults)
-    policy = make_policy(options, config)
+    try:
+        policy = make_policy(options, config)
+    except (ProfileError, LimitsError) as exc:
+        raise UsageError(str(exc)) from None
     overlays_of(config.changes, policy.groups)
     for name, group in policy.groups.items():
         try:

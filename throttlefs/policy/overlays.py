@@ -38,6 +38,8 @@ class Overlay:
         self._change = Change.parse(source.values.items(), of_group=source.group is not None)
         if self._change.parent is not None or self._change.group is not None:
             raise TuningError("a group or a parent cannot change for a time")
+        if self._change.profile:
+            raise TuningError("a profile cannot change for a time: give the settings that change")
 
     @property
     def is_default(self) -> bool:

@@ -85,7 +85,11 @@ class Policy:
 
 
 def make_policy(options: MountOptions, config: Config = NO_CONFIG) -> Policy:
-    """The policy of a mount with *options* and *config*."""
+    """The policy of a mount with *options* and *config*.
+
+    Raises `ProfileError` or `LimitsError` for a profile in *options* that cannot be used.
+    """
+    options = options.with_profile(config.profiles) if options.device.profile else options
     groups = {
         name: GroupPolicy(
             rule.limits or NO_LIMITS,

@@ -1,4 +1,4 @@
-"""Changes limits in flight: reads a change, and makes all of it or none.
+"""Changes limits in flight: makes all of a change or none of it.
 
 A change of an image has limits, settings of a device, a group and a weight; each may be missing. As
 in QEMU the limits are the group's if it names a group, else the image's own; so is the device. All
@@ -69,6 +69,7 @@ class Tuner:
 
     def change_image(self, key: FileKey, path: bytes, change: Change) -> list[Changed]:
         """Change the image of the file *key* at *path*. Raises `TuningError`."""
+        change = self._with_profile(change)
         with _Transaction(self._governor) as plan:
             image = self._governor.image(key, path)
             try:
@@ -84,6 +85,7 @@ class Tuner:
 
         *every_image*: also change known images that have one. Raises `TuningError`.
         """
+        change = self._with_profile(change)
         with _Transaction(self._governor) as plan:
             plan.default(change)
             for image in self._throttle.images() if every_image else ():
@@ -102,9 +104,16 @@ class Tuner:
             raise TuningError(str(exc)) from None
         if not create:
             existing_group(self._governor, name)
+        change = self._with_profile(change)
         with _Transaction(self._governor) as plan:
             plan.group(name, change)
         return plan.done
+
+    def _with_profile(self, change: Change) -> Change:
+        """*change* with all that the profile says which it sets, if any."""
+        if not change.profile:
+            return change
+        return change.with_profile(self._governor.policy.config.profiles)
 
     def state_of(self, key: FileKey, path: bytes) -> State:
         """What holds for the image of the file *key*, or would hold if it were opened."""

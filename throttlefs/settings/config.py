@@ -33,22 +33,26 @@
     at = "10s"
     lasting = "5s"
 
+    [profile.cellar]            # see profiles.py; -o and every table above take profile = "cellar"
+    base = "hdd-7200"
+    latency_flush = "12ms"
+
 `throttlefs.policy.policy` says what follows from this for one image.
 """
 
 from __future__ import annotations
 
-import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from . import suggest
-from .device import DEVICE_NAMES, Device, DeviceError, device_name, option_key
+from .config_table import ConfigError, ConfigValueError, Table, key_text, printable_name
+from .device import Device, device_name
 from .fault_words import FaultError
 from .faults import Fault, read_rules
-from .globs import Glob, GlobError
+from .globs import Glob
 from .globset import GlobSet
 from .limits import (
     DEFAULT_WEIGHT,
@@ -57,10 +61,10 @@ from .limits import (
     LimitsError,
     canonical_name,
     check_group_name,
-    check_weight,
 )
+from .profiles import Library, Profile, ProfileError, read_profiles, shipped
 from .scenario import ScenarioError, TimedChange, read_changes
-from .shared import SHARED_KEYS, SharedError, SharedStore, read_store
+from .shared import SHARED_KEYS, SharedStore
 from .units import quoted
 
 MAX_CONFIG_SIZE: Final = 16 << 20
@@ -69,20 +73,7 @@ MAX_CONFIG_SIZE: Final = 16 << 20
 _PATH_MAX: Final = 4096
 """Bytes; the longest path that a system call takes (``linux/limits.h``)."""
 
-_TOP_KEYS: Final = ("defaults", "image", "group", "fault", "change")
-
-
-class ConfigError(ValueError):
-    """A configuration that cannot be used; one line with file, table, key and the cure."""
-
-    exit_status = 1
-    """That of a command that is given the file."""
-
-
-class ConfigValueError(ConfigError):
-    """A setting of a device that cannot be used, as in ``-o``."""
-
-    exit_status = 2
+_TOP_KEYS: Final = ("defaults", "image", "group", "profile", "fault", "change")
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,10 +125,17 @@ class Config:
     groups: Mapping[str, GroupRule] = field(default_factory=dict)
     faults: tuple[Fault, ...] = ()
     changes: tuple[TimedChange, ...] = ()
+    own_profiles: Mapping[str, Profile] = field(default_factory=dict)
+    """Those of the file; `profiles` has the shipped ones as well."""
     _globs: GlobSet = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_globs", GlobSet([rule.glob for rule in self.images]))
+
+    @property
+    def profiles(self) -> Library:
+        """All profiles that there are."""
+        return shipped().extended(self.own_profiles)
 
     def rule_for(self, *paths: bytes) -> ImageRule | None:
         """The first rule that matches any of *paths*, the names of one file."""
@@ -187,12 +185,17 @@ def parse_config(text: str, name: str) -> Config:
     for key in top:
         if key not in _TOP_KEYS:
             raise ConfigError(f"{file}: {_unknown_at_top(key)}")
-    groups = _read_groups(file, top.get("group", {}))
-    images = _read_images(file, top.get("image", []), groups)
+    profiles = _own_profiles(file, top.get("profile", {}))
+
+    def library() -> Library:
+        return shipped().extended(profiles)
+
+    groups = _read_groups(file, top.get("group", {}), library)
+    images = _read_images(file, top.get("image", []), groups, library)
     defaults = top.get("defaults", {})
     if not isinstance(defaults, dict):
         raise ConfigError(f"{file}: defaults is not a table: write [defaults]")
-    table = _Table(f"{file}: [defaults]", defaults, ("group", "weight"))
+    table = Table(f"{file}: [defaults]", defaults, ("group", "weight"), library)
     try:
         faults = read_rules(top.get("fault", []))
         changes = read_changes(top.get("change", []))
@@ -206,7 +209,17 @@ def parse_config(text: str, name: str) -> Config:
         groups,
         faults,
         changes,
+        own_profiles=profiles,
     )
+
+
+def _own_profiles(file: str, tables: Any) -> dict[str, Profile]:
+    try:
+        profiles = read_profiles(tables)
+        shipped().extended(profiles) if profiles else None
+    except ProfileError as error:
+        raise ConfigValueError(f"{file}: {error}") from None
+    return profiles
 
 
 def _unknown_at_top(key: str) -> str:
@@ -215,7 +228,9 @@ def _unknown_at_top(key: str) -> str:
     return suggest.unknown("table", key, _TOP_KEYS)
 
 
-def _read_images(file: str, tables: Any, groups: Mapping[str, GroupRule]) -> tuple[ImageRule, ...]:
+def _read_images(
+    file: str, tables: Any, groups: Mapping[str, GroupRule], library: Callable[[], Library]
+) -> tuple[ImageRule, ...]:
     if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
         raise ConfigError(f"{file}: image is not an array of tables: write [[image]]")
     rules: list[ImageRule] = []
@@ -225,7 +240,7 @@ def _read_images(file: str, tables: Any, groups: Mapping[str, GroupRule]) -> tup
         label = f"[[image]] number {number}"
         if isinstance(path, str):
             label += f" (path {quoted(path)})"
-        table = _Table(f"{file}: {label}", values, ("path", "group", "weight"))
+        table = Table(f"{file}: {label}", values, ("path", "group", "weight"), library)
         glob = table.glob()
         if glob in numbers:
             raise table.error(
@@ -244,18 +259,18 @@ def _read_images(file: str, tables: Any, groups: Mapping[str, GroupRule]) -> tup
     return tuple(rules)
 
 
-def _read_groups(file: str, values: Any) -> dict[str, GroupRule]:
+def _read_groups(file: str, values: Any, library: Callable[[], Library]) -> dict[str, GroupRule]:
     if not isinstance(values, dict):
         raise ConfigError(f"{file}: group is not a table of tables: write [group.NAME]")
-    tables: dict[str, _Table] = {}
+    tables: dict[str, Table] = {}
     for name, content in values.items():
-        where = f"{file}: [group.{_key(name)}]"
+        where = f"{file}: [group.{key_text(name)}]"
         if not isinstance(content, dict):
             raise ConfigError(
-                f"{file}: [group]: {_key(name)} is not a table: each group has its own, "
+                f"{file}: [group]: {key_text(name)} is not a table: each group has its own, "
                 "[group.NAME]"
             )
-        tables[name] = _Table(where, content, ("weight", "parent", *SHARED_KEYS))
+        tables[name] = Table(where, content, ("weight", "parent", *SHARED_KEYS), library)
         try:
             check_group_name("name", name)
         except LimitsError as error:
@@ -275,7 +290,7 @@ def _read_groups(file: str, values: Any) -> dict[str, GroupRule]:
     return groups
 
 
-def _refuse_cycles(groups: Mapping[str, GroupRule], tables: Mapping[str, _Table]) -> None:
+def _refuse_cycles(groups: Mapping[str, GroupRule], tables: Mapping[str, Table]) -> None:
     harmless: set[str] = set()
     for start in groups:
         trail: dict[str, None] = {}  # ordered, and quick to search
@@ -293,7 +308,7 @@ def _refuse_cycles(groups: Mapping[str, GroupRule], tables: Mapping[str, _Table]
         harmless.update(trail)
 
 
-def _refuse_depth(groups: Mapping[str, GroupRule], tables: Mapping[str, _Table]) -> None:
+def _refuse_depth(groups: Mapping[str, GroupRule], tables: Mapping[str, Table]) -> None:
     for start in groups:
         name: str | None = start
         for _ in range(MAX_GROUP_DEPTH):
@@ -304,93 +319,8 @@ def _refuse_depth(groups: Mapping[str, GroupRule], tables: Mapping[str, _Table])
             )
 
 
-class _Table:
-    """The keys of one table, each read and checked on demand; errors say where it stands."""
-
-    def __init__(self, where: str, values: dict[str, Any], known: tuple[str, ...]) -> None:
-        self._where = where
-        self._values = values
-        for key in values:
-            if option_key(key) in known or canonical_name(key) or device_name(key):
-                continue
-            candidates = (*known, *suggest.LIMIT_CANDIDATES, *DEVICE_NAMES)
-            raise ConfigError(f"{where}: " + suggest.unknown("key", key, candidates))
-
-    def error(self, key: str, message: str) -> ConfigError:
-        return ConfigError(f"{self._where}: {key}: {message}")
-
-    def limits(self) -> Limits | None:
-        given = {key: value for key, value in self._values.items() if canonical_name(key)}
-        try:
-            return Limits.parse(given) if given else None
-        except LimitsError as error:
-            raise ConfigError(f"{self._where}: {error}") from None
-
-    def device(self) -> Device | None:
-        given = {key: value for key, value in self._values.items() if device_name(key)}
-        try:
-            return Device.parse(given) if given else None
-        except DeviceError as error:
-            raise ConfigValueError(f"{self._where}: {error}") from None
-
-    def weight(self) -> int | None:
-        if "weight" not in self._values:
-            return None
-        try:
-            return check_weight("weight", self._values["weight"])
-        except LimitsError as error:
-            raise ConfigError(f"{self._where}: {error}") from None
-
-    def shared(self) -> SharedStore | None:
-        """Where the limits are shared, None if they are not."""
-        try:
-            return read_store(self._values)
-        except SharedError as error:
-            raise self.error(error.key, str(error)) from None
-
-    def group(self, key: str, groups: Iterable[str]) -> str | None:
-        """The name of an existing group, "" for explicitly none, None if the key is missing."""
-        written = [name for name in self._values if option_key(name) == key]
-        if not written:
-            return None
-        key, *others = written
-        if others:
-            raise self.error(others[0], f"{key} is the same: give one of them")
-        name = self._values[key]
-        if name == "":
-            return ""
-        if not isinstance(name, str):
-            raise self.error(key, f"{quoted(name)} is not the name of a group")
-        if name not in groups:
-            best = suggest.nearest(name, groups)
-            hint = f"did you mean {quoted(best)}?" if best else f"add a table [group.{_key(name)}]"
-            raise self.error(key, f"there is no group {quoted(name)}; {hint}")
-        return name
-
-    def glob(self) -> Glob:
-        if "path" not in self._values:
-            raise self.error("path", 'is missing: add one, e.g. path = "*.qcow2"')
-        path = self._values["path"]
-        if not isinstance(path, str):
-            raise self.error("path", f'{quoted(path)} is not a string, e.g. "*.qcow2"')
-        try:
-            return Glob(path)
-        except GlobError as error:
-            raise self.error("path", str(error)) from None
-
-
-def _key(name: str) -> str:
-    """*name* as a key in TOML, on one short line."""
-    return name if re.fullmatch(r"[A-Za-z0-9_-]{1,40}", name) else quoted(name)
-
-
-def printable_name(text: str) -> str:
-    """*text*, which may come from a user, on one short line of a message."""
-    return text if text.isprintable() else quoted(text, longest=200)
-
-
 def _joined(between: str, names: list[str], most: int = 12) -> str:
-    shown = [_key(name) for name in names]
+    shown = [key_text(name) for name in names]
     if len(shown) > most:
         shown = [*shown[: most - 2], "...", shown[-1]]
     return between.join(shown)

@@ -22,6 +22,7 @@ Durations = tuple[int, ...]
 LATENCIES: Final = ("latency", "latency_rd", "latency_wr", "latency_flush")
 
 DEVICE_HELP: Final[Mapping[str, str]] = {
+    "profile": "the limits and the device of a real disk; throttlefs profile list has all",
     "latency": "how long a request takes, e.g. 5ms, or p50/p99/p99.9, e.g. 200us/2ms/10ms",
     "latency_rd": "as latency, for reads",
     "latency_wr": "as latency, for writes",
@@ -38,6 +39,7 @@ DEVICE_NAMES: Final = tuple(DEVICE_HELP)
 """The canonical names of all settings of a device, which are the fields of `Device`."""
 
 _EXAMPLES: Final = {
+    "profile": "hdd-7200",
     **dict.fromkeys(LATENCIES, "5ms"),
     "queue_depth": "32",
     "seek": "1ms/18ms",
@@ -98,6 +100,8 @@ def parse_setting(name: str, value: str | int | float) -> Any:
             return _parse_durations(value, 2, "a longer way must not take less time")
         if canonical == "size":
             return units.parse_bytes(value)
+        if canonical == "profile":
+            return _parse_name(value)
         if canonical is not None:
             return _parse_whole(value, _WHOLE[canonical])
     except units.UnitError as error:
@@ -107,6 +111,8 @@ def parse_setting(name: str, value: str | int | float) -> Any:
 
 def format_setting(name: str, value: Any) -> str:
     """*value* of the setting *name* (canonical) as `parse_setting` reads it back exactly."""
+    if name == "profile":
+        return str(value)
     if name in LATENCIES or name == "seek":
         return "/".join(map(units.format_duration, value)) or "0"
     return units.format_bytes(value) if name == "size" else str(value)
@@ -122,6 +128,14 @@ def _parse_durations(value: str | int | float, most: int, rule: str) -> Duration
     if times[-1] > LONGEST_LATENCY:
         raise units.UnitError(f"{quoted(value)} is too long; the longest time is 1h")
     return times if times[-1] else ()
+
+
+def _parse_name(value: object) -> str:
+    if value in ("0", 0) and not isinstance(value, bool):
+        return ""
+    if not isinstance(value, str) or not value or not value.isprintable():
+        raise units.UnitError(f"{quoted(value)} is not the name of a profile")
+    return value
 
 
 def _parse_whole(value: object, largest: int) -> int:
@@ -142,8 +156,12 @@ class Device:
     percentile; without the later ones no request takes longer than the last. ``latency`` holds for
     reads, writes and flushes that have none of their own. ``seek`` has the time to the next track
     and the time over the whole disk. Values are as `parse_setting` returns them.
+
+    ``profile`` only says which profile the settings, and the limits beside them, come from; "" is
+    none. `throttlefs.settings.profiles` has what that means.
     """
 
+    profile: str = ""
     latency: Durations = ()
     latency_rd: Durations = ()
     latency_wr: Durations = ()

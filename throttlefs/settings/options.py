@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any, Final
 
@@ -41,6 +41,7 @@ from .option_values import (
     VALUES,
     OptionError,
 )
+from .profiles import Library, split_settings
 from .shared import ON_LOST, OnLost, SharedStore, StoreAddress
 from .units import quoted
 
@@ -94,6 +95,8 @@ class MountOptions:
     weight: int = DEFAULT_WEIGHT
     device: Device = NO_DEVICE
     """The default device: that of `group` if there is one, else of each image."""
+    beside_profile: Mapping[str, str] = field(default_factory=dict, compare=False)
+    """What is given beside a profile, as it is written; `with_profile` puts it into effect."""
     config: str | None = None
     """The path of the configuration file, as given."""
     fault_log: str | None = None
@@ -170,7 +173,9 @@ class MountOptions:
 
     @property
     def limits_given(self) -> bool:
-        """Whether ``-o`` has any limit, even ``bps=0``."""
+        """Whether ``-o`` has any limit, even ``bps=0``, or a profile, which has all."""
+        if self.device.profile:
+            return True
         return self.limits != NO_LIMITS or not self.given.isdisjoint(LIMIT_NAMES)
 
     @property
@@ -190,23 +195,39 @@ class MountOptions:
         """
         return ["default_permissions", *for_libfuse(self.flags)]
 
+    def with_profile(self, library: Library) -> MountOptions:
+        """These options with the limits and the device of the profile that they name, if any.
+
+        Raises `ProfileError` if there is no such profile, and `LimitsError` if what is given beside
+        it does not hold together with it.
+        """
+        name = self.device.profile
+        if not name:
+            return self
+        limits, device = split_settings(library.with_given(name, self.beside_profile))
+        return replace(self, limits=limits, device=device.changed(profile=name))
+
     def __str__(self) -> str:
         """An option string that `parse_options` reads back as equal options."""
-        items = [
-            f"{name}={format_limit(name, getattr(self.limits, name))}"
-            for name in LIMIT_NAMES
-            if name in self.given
-        ]
-        items += [
-            f"{name}={format_setting(name, getattr(self.device, name))}"
-            for name in DEVICE_NAMES
-            if name in self.given
-        ]
+        items = [f"{name}={escape(value)}" for name, value in self._settings()]
         items += [
             f"{name}={escape(_shown(getattr(self, name)))}" for name in VALUES if name in self.given
         ]
         items += [name for name in SWITCHES if getattr(self, name)]
         return ",".join([*items, *self.flags])
+
+    def _settings(self) -> Iterable[tuple[str, str]]:
+        """The limits and the settings of a device that were given."""
+        if self.device.profile:
+            yield "profile", self.device.profile
+            yield from self.beside_profile.items()
+            return
+        for name in LIMIT_NAMES:
+            if name in self.given:
+                yield name, format_limit(name, getattr(self.limits, name))
+        for name in DEVICE_NAMES:
+            if name in self.given:
+                yield name, format_setting(name, getattr(self.device, name))
 
 
 def parse_options(strings: Iterable[str]) -> MountOptions:
@@ -322,9 +343,15 @@ class _Items:
             raise _unknown(name)
 
     def options(self) -> MountOptions:
+        limits, device, beside = NO_LIMITS, NO_DEVICE, dict[str, str]()
+        given = dict((*self._limits.values(), *self._device.values()))
+        profile = parse_setting("profile", self._device.get("profile", ("", "0"))[1])
         try:
-            limits = Limits.parse(dict(self._limits.values()))
-            device = Device.parse(dict(self._device.values()))
+            if profile:
+                device = Device(profile=profile)
+                beside = {name: value for name, value in given.items() if name != "profile"}
+            else:
+                limits, device = split_settings(given)
             if self._fields.get("group") and not self._fields.get("config"):
                 check_group_device(limits, device)
         except LimitsError as error:
@@ -341,6 +368,7 @@ class _Items:
         return MountOptions(
             limits=limits,
             device=device,
+            beside_profile=beside,
             flags=self._flags.words(),
             given=frozenset(self._limits).union(self._device, fields).difference(SWITCHES),
             **fields,

@@ -10,7 +10,8 @@ from throttlefs.cli.mount8 import with_subcommand
 from throttlefs.policy.config_writer import write_config
 from throttlefs.policy.governor import Governor
 from throttlefs.policy.policy import make_policy
-from throttlefs.settings.config import Config, ConfigError, parse_config
+from throttlefs.settings.config import Config, parse_config
+from throttlefs.settings.config_table import ConfigError
 from throttlefs.settings.globs import Glob, GlobError
 from throttlefs.settings.globset import GlobSet
 from throttlefs.settings.limits import (

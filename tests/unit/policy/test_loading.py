@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from throttlefs.policy.loading import MAX_CONFIG_SIZE, load_config
-from throttlefs.settings.config import Config, ConfigError, Defaults
+from throttlefs.settings.config import Config, Defaults
+from throttlefs.settings.config_table import ConfigError
 from throttlefs.settings.limits import Limits
 
 

@@ -187,6 +187,11 @@ def test_debt_outlives_another_change() -> None:
     assert image.try_admit(WRITE, 1 << 20)
 
 
+def test_a_profile_is_none() -> None:
+    with pytest.raises(TuningError, match="a profile cannot change for a time"):
+        overlay(profile="hdd-7200")
+
+
 def test_one_that_cannot_hold_is_left_out_and_said_once(caplog: pytest.LogCaptureFixture) -> None:
     world = World("bps=10M,bps_max=20M", "")
     world.open(b"a.img")

@@ -7,12 +7,12 @@ from hypothesis import strategies as st
 from throttlefs.settings.config import (
     NO_CONFIG,
     Config,
-    ConfigError,
     Defaults,
     GroupRule,
     ImageRule,
     parse_config,
 )
+from throttlefs.settings.config_table import ConfigError
 from throttlefs.settings.globs import Glob
 from throttlefs.settings.limits import Limits
 from throttlefs.settings.units import quoted

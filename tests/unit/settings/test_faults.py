@@ -8,7 +8,8 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from throttlefs.settings.config import ConfigError, parse_config
+from throttlefs.settings.config import parse_config
+from throttlefs.settings.config_table import ConfigError
 from throttlefs.settings.fault_words import (
     EFFECT_HELP,
     GOES_WITH,

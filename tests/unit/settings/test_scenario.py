@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from throttlefs.settings.config import ConfigError, parse_config
+from throttlefs.settings.config import parse_config
+from throttlefs.settings.config_table import ConfigError
 from throttlefs.settings.scenario import ScenarioError, parse_scenario
 
 SECOND = 10**9

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from throttlefs.settings.config import ConfigError, parse_config
+from throttlefs.settings.config import parse_config
+from throttlefs.settings.config_table import ConfigError
 from throttlefs.settings.device import DEVICE_NAMES, Device, example_of
 from throttlefs.settings.limits import NO_LIMITS, RATES, SMALLEST_DISK, Limits, LimitsError
 from throttlefs.settings.option_values import OptionError

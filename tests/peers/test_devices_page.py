@@ -1,0 +1,31 @@
+"""The example of docs/devices.md, run as it stands: what a database sees of a hard disk."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from tests.peers.test_readme import _NUMBER, TOLERANCE, examples, place, run
+from throttlefs.host.mountinfo import read_mounts
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+
+__all__ = ["place"]  # the fixture
+
+
+def test_the_example_commits_as_often_as_the_page_says(place: Path) -> None:
+    """Or less often, on a machine that has more to do: the disk's time is the least."""
+    shutil.copy(DOCS / "examples" / "commits.py", place)
+    blocks = examples((DOCS / "devices.md").read_text())
+    assert sum(map(len, blocks)) == 3, "the block was not found"
+    for block in blocks:
+        for example in block:
+            said = run(example.command, place)
+            assert len(said) == len(example.output), f"$ {example.command}: {said}"
+            for shown, printed in zip(example.output, said, strict=True):
+                assert _NUMBER.sub("0", shown) == _NUMBER.sub("0", printed)
+                (ours,), (theirs,) = _NUMBER.findall(printed), _NUMBER.findall(shown)
+                assert 5 < float(ours) <= (1 + TOLERANCE) * float(theirs)
+    mounted = [e.point for e in read_mounts() if e.point.startswith(os.fsencode(place))]
+    assert not mounted, "the example left its mount behind"
