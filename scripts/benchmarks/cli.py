@@ -15,12 +15,13 @@ from typing import Any, TypeVar
 import click
 from rich.console import Console
 
-from benchmarks import accuracy, compare, fio, machine, plots, report, speed
+from benchmarks import accuracy, compare, fio, machine, plots, profiles, report, speed
 from benchmarks.bench import Bench
 from benchmarks.errors import BenchmarkError, InterruptedRunError
 from benchmarks.peers import CHECKOUT, PEERS, Peer, peer_named
 from benchmarks.results import Result, Section, Step, peer_of
 from benchmarks.runner import chosen, duration, run_steps
+from throttlefs.settings.profiles import shipped
 
 Plot = Callable[[Sequence[Result], Path], None]
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -30,7 +31,7 @@ QUICK_RUNS = (4.0, 3.0, 2.0, 1.5, 1.0)
 
 @dataclass(frozen=True)
 class Benchmark:
-    """What the two benchmarks differ in."""
+    """What the benchmarks differ in."""
 
     name: str
     sections: Callable[[Sequence[str], float, int], list[Section]]
@@ -47,7 +48,7 @@ class Benchmark:
 
 @dataclass(frozen=True)
 class Choices:
-    """What the options that both benchmarks have in common say."""
+    """What the options that all benchmarks have in common say."""
 
     peers: tuple[Peer, ...]
     peers_only: bool
@@ -82,7 +83,7 @@ class PeerType(click.ParamType):  # type: ignore[type-arg] # not in older ones
 
 
 def _common(*names: str, default: Sequence[str] = ()) -> Callable[[Function], Function]:
-    """Add the options that both benchmarks have; ``names`` are the peers to choose from."""
+    """Add the options that all benchmarks have; ``names`` are the peers to choose from."""
     file = click.Path(dir_okay=False, path_type=Path)
     options = [
         click.option(
@@ -173,6 +174,29 @@ def speed_command(image_size: int, **common: Any) -> None:
     sections = partial(speed.sections, image_mib=image_size)
     settings = {"image_mib": image_size}
     _run(Benchmark("speed", sections, plots.speed, 2, 3, 630, settings), Choices(**common))
+
+
+@main.command("profiles")
+@_common()
+@click.option(
+    "--profile",
+    "names",
+    metavar="NAME",
+    type=click.Choice(shipped().names),
+    multiple=True,
+    default=profiles.PROFILES,
+    show_default=", ".join(profiles.PROFILES),
+    help="Measure this profile; repeatable.",
+)
+def profiles_command(names: tuple[str, ...], **common: Any) -> None:
+    """Hold mounts with profiles of real disks against what these promise.
+
+    Sections: quantiles (latency of reads, writes and fsync), depths (reads a second by queue
+    depth). 5 seconds a run, one round.
+    """
+    sections = partial(profiles.sections, profiles=names)
+    settings = {"profiles": list(names)}
+    _run(Benchmark("profiles", sections, plots.profiles, 5, 1, 300, settings), Choices(**common))
 
 
 def _peers(choices: Choices) -> dict[str, Peer]:

@@ -195,6 +195,17 @@ class Fio:
         text = (self._directory / "report").read_text(errors="replace")
         return parse_summaries(text)
 
+    def percentiles(self, kind: str) -> dict[float, int]:
+        """Return the percentiles (ns) of the first job's latency; ``kind``: read, write or sync.
+
+        Which ones the job says, by percentile_list. Raises BenchmarkError if fio failed.
+        """
+        self.summaries()
+        text = (self._directory / "report").read_text(errors="replace")
+        job = json.loads(text[text.index("{") :])["jobs"][0]
+        found = job[kind]["lat_ns" if kind == "sync" else "clat_ns"].get("percentile", {})
+        return {float(percent): ns for percent, ns in found.items()}
+
     def logs(self) -> list[list[Logged]]:
         """Return the latency logs, job by job, on CLOCK_MONOTONIC; none is a request of its own.
 

@@ -138,3 +138,62 @@ def speed(results: Sequence[Result], path: Path) -> None:
     axes[0][0].legend(fontsize=8)
     _save(figure, path)
     pyplot.close(figure)
+
+
+def profiles(results: Sequence[Result], path: Path) -> None:
+    """Draw latency by quantile and reads a second by depth, one column a profile.
+
+    A line is what the profile promises, marks are what was measured.
+    """
+    measured = of(results)
+    names = list(dict.fromkeys(result.case.partition("/")[0] for result in measured))
+    if not names:
+        raise BenchmarkError("--plot: nothing was measured, nothing is drawn")
+    pyplot = _pyplot()
+    figure, axes = pyplot.subplots(
+        2, len(names), figsize=(4.2 * len(names), 7.5), squeeze=False, layout="constrained"
+    )
+    for name, upper, lower in zip(names, axes[0], axes[1], strict=True):
+        own = [result for result in measured if result.case.startswith(f"{name}/")]
+        _draw_quantiles(upper, [result for result in own if result.section == "quantiles"])
+        _draw_depths(lower, [result for result in own if result.section == "depths"])
+        upper.set_title(name, fontsize=10)
+    figure.suptitle("Lines: the profile. Marks: through the mount.", fontsize=10)
+    _save(figure, path)
+    pyplot.close(figure)
+
+
+def _draw_quantiles(panel: Any, results: Sequence[Result]) -> None:
+    if not results:
+        panel.set_visible(False)
+        return
+    for result, colour in zip(results, ("tab:blue", "tab:orange", "tab:green"), strict=False):
+        kind = result.case.partition("/")[2]
+        percents = sorted(map(float, result["measured"]))
+        places = [percent / 100 for percent in percents]
+        for what, style in (("expected", {"lw": 1.3}), ("measured", {"ls": "", "marker": "."})):
+            by_percent = {float(percent): ns for percent, ns in result[what].items()}
+            heights = [by_percent[percent] / 1e6 for percent in percents]
+            label = kind if what == "expected" else None
+            panel.plot(places, heights, color=colour, label=label, **style)
+    panel.set_xscale("logit")
+    panel.set_yscale("log")
+    panel.set_xticks([0.01, 0.1, 0.5, 0.9, 0.99, 0.999], ["1", "10", "50", "90", "99", "99.9"])
+    panel.minorticks_off()
+    panel.set_xlabel("percent of the requests")
+    panel.set_ylabel("latency at depth 1, ms")
+    panel.legend(fontsize=8)
+
+
+def _draw_depths(panel: Any, results: Sequence[Result]) -> None:
+    if not results:  # it was interrupted
+        panel.set_visible(False)
+        return
+    depths = [int(result.case.partition("/")[2]) for result in results]
+    panel.plot(depths, [result["expected"] for result in results], color="tab:blue", lw=1.3)
+    panel.plot(depths, [result["measured"] for result in results], "k.")
+    panel.set_xscale("log", base=2)
+    panel.set_yscale("log")
+    panel.set_xticks(depths, [str(depth) for depth in depths])
+    panel.set_xlabel("queue depth")
+    panel.set_ylabel("reads a second")

@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
 
 from benchmarks.cli import main
 from benchmarks.mounts import mounted_below
+from benchmarks.profiles import depths, quantiles
 from benchmarks.speed import names
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -80,3 +81,24 @@ def test_two_versions_are_measured_beside_each_other(tmp_path: Path) -> None:
         assert min(row["ours"], row["theirs"], row["ratio"]) > 0
     order = [(result["peer"], result["round"]) for result in document["results"]]
     assert order[:4] == [("throttlefs", 1), (other, 1), (other, 2), ("throttlefs", 2)]
+
+
+def test_a_mount_is_held_against_its_profile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for section in (quantiles, depths):
+        monkeypatch.setattr(section, "IMAGE_MIB", 8)
+    monkeypatch.setattr(depths, "DEPTHS", (1, 8))
+    picture = tmp_path / "picture.png"
+    words = ["profiles", "--profile", "usb2-stick", "--seconds", "0.5", "--plot", str(picture)]
+    printed, document = measure(tmp_path, *words)
+    for case in ("reads", "writes", "1", "8"):
+        assert f"usb2-stick/{case} " in printed
+    assert "its flushes cost nothing" in printed
+    figures = {result["case"]: result["figures"] for result in document["results"]}
+    reads = figures["usb2-stick/reads"]
+    assert reads["expected"]["50"] == 990_000 <= 1.02 * reads["measured"]["50"]
+    for depth in (1, 8):
+        rates = figures[f"usb2-stick/{depth}"]
+        assert 0 < rates["measured"] < 1.05 * rates["expected"]
+    assert picture.stat().st_size > 5000
