@@ -360,7 +360,7 @@ def test_the_tests_run_to_the_end_and_pytest_has_the_last_word(world: World) -> 
     result = world.run(script)
     assert result.returncode == 1
     assert "would reformat x" in result.stdout
-    *_, ruff, form, mypy, shellcheck, tests, last = result.stdout.splitlines()
+    *_, ruff, form, mypy, shellcheck, tests, mounted, others = result.stdout.splitlines()
     words = [" ".join(line.split()) for line in (ruff, form, mypy, shellcheck, tests)]
     assert words == [
         "ruff check ok",
@@ -369,7 +369,7 @@ def test_the_tests_run_to_the_end_and_pytest_has_the_last_word(world: World) -> 
         "shellcheck ok",
         "pytest ok",
     ]
-    assert last == "=== 3 passed in 0.01s ==="
+    assert mounted == others == "=== 3 passed in 0.01s ==="
     world.does("ruff", "")
     world.does("pytest", "exit 1")
     assert world.run(script).returncode == 1
