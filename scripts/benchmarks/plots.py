@@ -177,7 +177,7 @@ def _draw_quantiles(panel: Any, results: Sequence[Result]) -> None:
             label = kind if what == "expected" else None
             panel.plot(places, heights, color=colour, label=label, **style)
     panel.set_xscale("logit")
-    panel.set_yscale("log")
+    panel.set_ylim(bottom=0)  # so that heights compare
     panel.set_xticks([0.01, 0.1, 0.5, 0.9, 0.99, 0.999], ["1", "10", "50", "90", "99", "99.9"])
     panel.minorticks_off()
     panel.set_xlabel("percent of the requests")
@@ -193,7 +193,7 @@ def _draw_depths(panel: Any, results: Sequence[Result]) -> None:
     panel.plot(depths, [result["expected"] for result in results], color="tab:blue", lw=1.3)
     panel.plot(depths, [result["measured"] for result in results], "k.")
     panel.set_xscale("log", base=2)
-    panel.set_yscale("log")
+    panel.set_ylim(0, 1.1 * max(*panel.get_ylim()))
     panel.set_xticks(depths, [str(depth) for depth in depths])
     panel.set_xlabel("queue depth")
     panel.set_ylabel("reads a second")
