@@ -13,7 +13,7 @@ from throttlefs.errors import ThrottlefsError, UsageError
 from throttlefs.host.daemons import Daemon, find_daemon
 from throttlefs.host.mountinfo import MountEntry, mounted_at
 from throttlefs.host.owner import this_process
-from throttlefs.host.runtime import read_record
+from throttlefs.host.runtime import process_start_time, read_record
 from throttlefs.host.temporary import temporary_target
 from throttlefs.host.unmounting import end_at_any_rate
 
@@ -168,7 +168,8 @@ def _end(mount: MountEntry, daemon: Daemon) -> None:
         if now is None or not now.shows_same_as(mount):
             daemon.has_ended(_SEEN_OFF_WITHIN_S)  # it was unmounted in the block
             return
-        if daemon.has_ended():
+        # A killed daemon has ended for its pidfd only when its last thread has.
+        if process_start_time(daemon.pid) is None or daemon.has_ended():
             log.warning("the daemon of %s has died; its log says more (log_file=)", point)
         users = end_at_any_rate(now, daemon)
         if users is not None:
