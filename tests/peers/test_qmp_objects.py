@@ -121,7 +121,9 @@ def answers(client: RawClient) -> list[tuple[Command, Any]]:
         else:
             result = answer["return"]
         if isinstance(result, list):
-            result = sorted(result, key=lambda one: one["name"])
+            # From QEMU 11 on a monitor is an object, too.
+            listed = [one for one in result if one.get("type") != "child<monitor-qmp>"]
+            result = sorted(listed, key=lambda one: one["name"])
         found.append(((command, arguments), result))
     return found
 
