@@ -160,4 +160,5 @@ def test_a_mount(make_mount: MountFactory) -> None:
 def test_qemu(qemu: str) -> None:
     with RawClient(qemu) as client:
         assert answers(client) == STEPS
-        assert share(client, "drive0") == IN_USE
+        said = share(client, "drive0")
+        assert said == IN_USE or said.startswith("Cannot delete")  # the latter from QEMU 11 on
