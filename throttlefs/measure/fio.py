@@ -45,6 +45,7 @@ class Step:
             # psync takes less time for each request, and one is all that it can have under way.
             "ioengine": "psync" if self.depth == 1 else "libaio",
             "direct": 1,
+            "thread": 1,  # a job that is a process of its own outlives an fio that is killed
             "runtime": f"{round(seconds * 1000)}ms",
             "time_based": 1,
             "norandommap": 1,
