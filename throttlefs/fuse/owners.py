@@ -137,9 +137,15 @@ class Owners:
 
     def suspect_all(self, now: int) -> None:
         """Look at the owners of all requests: INTERRUPTs cannot come now."""
-        for request in self._waiting.values():
-            if request.owner and request.is_withdrawable:
-                self._due.setdefault(request.owner, now)
+        suspects = {
+            request.owner
+            for request in self._waiting.values()
+            if request.owner and request.is_withdrawable
+        }
+        pause = _pause_for(len(suspects))
+        for thread in suspects:
+            looked = self._looked.get(thread, -pause)
+            self._due.setdefault(thread, max(now, looked + pause))
         self._next_scan = min(self._next_scan, now + SCAN_NS)
 
     # -- looks -----------------------------------------------------------------------------
@@ -215,8 +221,7 @@ class Owners:
         if not interrupted:
             del self._interrupted[look.thread]
             return []
-        pause = LOOK_NS * max(1, len(self._interrupted) // MOST_LOOKS)
-        self._due[look.thread] = look.asked + pause
+        self._due[look.thread] = look.asked + _pause_for(len(self._interrupted))
         if owner is None or thread is None or not (dying or waiting_thread_is_dying(thread)):
             return []
         return [
@@ -280,3 +285,8 @@ class Owners:
 
     def _waits(self, unique: int, request: Request) -> bool:
         return self._waiting.get(unique) is request
+
+
+def _pause_for(threads: int) -> int:
+    """Between two looks (ns) at each of so many *threads*; more of them get longer pauses."""
+    return LOOK_NS * max(1, threads // MOST_LOOKS)

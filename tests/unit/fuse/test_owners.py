@@ -318,6 +318,21 @@ def test_while_no_interrupts_come_all_are_looked_at() -> None:
     assert unique not in world.waiting
 
 
+@pytest.mark.parametrize("programs", [1, 3000])
+def test_while_no_interrupts_come_the_number_of_looks_is_bounded(programs: int) -> None:
+    """The loop says so each time that it gets an answer, and asks at once for what is due."""
+    world = World()
+    for number in range(programs):
+        world.ask(world.process(10_000 + number))
+    world.run(500 * MS)
+    world.looks = 0
+    for _ in range(200):
+        world.owners.suspect_all(world.now)
+        world.run(MS)
+    took = 200 * MS
+    assert world.looks <= 2 * min(programs, MOST_LOOKS) * (took // LOOK_NS + 1)
+
+
 def test_hundreds_of_programs_killed_at_once_are_gone_soon() -> None:
     world = World()
     for number in range(500):
