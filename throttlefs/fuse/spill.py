@@ -79,7 +79,10 @@ class Spill:
                 # Nobody uses the file. Closing it frees its space, which may take long. A write
                 # that is withdrawn cannot wait for that.
                 fd, self._fd = self._fd, -1
-                _thread.start_new_thread(os.close, (fd,))
+                try:
+                    _thread.start_new_thread(os.close, (fd,))
+                except RuntimeError:  # there are too many threads
+                    os.close(fd)
 
     # In a thread.
 

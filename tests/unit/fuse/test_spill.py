@@ -110,6 +110,25 @@ def test_a_full_disk_is_an_error_and_its_place_is_free_again(
     trio.run(main)
 
 
+def test_without_another_thread_the_file_is_closed_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refused(*_: object) -> int:
+        raise RuntimeError("can't start new thread")
+
+    async def main() -> None:
+        spill = Spill(at_once)
+        place = await spill.put(b"x")
+        fd = spill._fd
+        monkeypatch.setattr("_thread.start_new_thread", refused)
+        assert await spill.take(place, 1) == b"x"
+        with pytest.raises(OSError, match="descriptor"):
+            os.fstat(fd)
+        spill.close()
+
+    trio.run(main)
+
+
 def test_without_o_tmpfile_the_file_has_no_name_either(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(spill_module, "_DIRECTORIES", ("/proc",))
     fd = spill_module._open_unnamed()
