@@ -354,6 +354,7 @@ class _Mount:
             await loop.serve(channel)
         finally:
             loop.close()
+            self._kernel_pages.fd = -1
             os.close(fd)
 
     def _handshake_began(self) -> None:
