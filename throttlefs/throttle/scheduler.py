@@ -47,7 +47,7 @@ class Scheduler:
         self.gates_open = False
         # Tickets that the backing is done with, by the instant at which the device is.
         self._leaving: list[tuple[int, int, Ticket]] = []
-        self._went: list[Request] = []  # flushes that got their place, for `release_due`
+        self._went: list[Request] = []  # what `release_due` or `release_all` returns first
 
     # Requests.
 
@@ -137,14 +137,12 @@ class Scheduler:
 
         It is not charged.
         """
-        released, self._went = self._went, []
         for _, _, ticket in self._leaving:
             self._free(ticket, now)
             if ticket.owner is not None:
-                released.append(ticket)
+                self._went.append(ticket)
         self._leaving.clear()
-        released += self._went
-        self._went = []
+        released, self._went = self._went, []
         for leaf in leaves:
             for direction in DIRECTIONS:
                 while leaf.waiting[direction]:
@@ -260,7 +258,7 @@ class Scheduler:
                 self._went.append(flush)
         if not station.is_full:
             for node in station.gated:
-                self._enlist_waiting(node, now)
+                self.look_again(node, now)
         self._find_next_due()
 
     def _begin_flush(self, leaf: Leaf, station: Station, ticket: Ticket, now: int) -> None:
@@ -295,7 +293,7 @@ class Scheduler:
             heapify(leaving)
             self._leaving = leaving
         for one in (node, *changed):
-            self._enlist_waiting(one, now)
+            self.look_again(one, now)
         self._find_next_due()
 
     # Changes.
@@ -306,10 +304,6 @@ class Scheduler:
         if isinstance(node, Group):
             node.limits_changed(now)
         self.look_again(node, now)
-
-    def look_again(self, node: Node, now: int) -> None:
-        """Look at *node* anew: what waits in it may be due earlier than it was."""
-        self._enlist_waiting(node, now)
 
     def change_weight(self, node: Node, weight: int, now: int) -> None:
         """Give *node* another weight among the members of its group."""
@@ -347,13 +341,14 @@ class Scheduler:
         if isinstance(node, Group):
             node.limits_changed(now)
         for one in changed:
-            self._enlist_waiting(one, now)
-        self._enlist_waiting(node, now)
+            self.look_again(one, now)
+        self.look_again(node, now)
         self._find_next_due()
 
     # When to look again.
 
-    def _enlist_waiting(self, node: Node, now: int) -> None:
+    def look_again(self, node: Node, now: int) -> None:
+        """Look at *node* anew: what waits in it may be due earlier than it was."""
         for direction in DIRECTIONS:
             if node.waiting[direction]:
                 self._enlist(node, direction, now)
