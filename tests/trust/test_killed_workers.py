@@ -108,7 +108,9 @@ def killing(noted: Path, rng: random.Random, *, often: bool) -> Iterator[None]:
     killer = threading.Thread(target=kill)
     if often:
         killer.start()
-    yield
-    ended.set()
-    if often:
-        killer.join()
+    try:
+        yield
+    finally:
+        ended.set()
+        if often:
+            killer.join()

@@ -9,6 +9,7 @@ its owner, who may wait for all of his children.
 from __future__ import annotations
 
 import array
+import contextlib
 import errno
 import json
 import os
@@ -81,7 +82,8 @@ class Warm:
                 status = _read_to_end(ended, time.monotonic() + within_s)
             except BaseException:
                 # An interrupt must not leave a mount that is just being made.
-                _read_to_end(ended, time.monotonic() + _AFTER_INTERRUPT_S)
+                with contextlib.suppress(TimeoutError):
+                    _read_to_end(ended, time.monotonic() + _AFTER_INTERRUPT_S)
                 raise
         finally:
             os.close(said)

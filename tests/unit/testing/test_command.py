@@ -14,7 +14,7 @@ import pytest
 
 from tests.support import wait_for
 from throttlefs.errors import ThrottlefsError, UsageError
-from throttlefs.testing import command
+from throttlefs.testing import command, warm
 from throttlefs.testing.command import run_command
 
 
@@ -127,6 +127,36 @@ def test_a_request_that_nobody_took_is_made_again() -> None:
     thread.join(60)
     assert not thread.is_alive()
     assert errors == []
+
+
+def test_an_interrupt_stays_one_when_the_command_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    run_command("list")
+    kept = only_one_kept_by(os.getpid())
+    reading = threading.Event()
+    read_to_end = warm._read_to_end
+
+    def read(descriptor: int, deadline: float) -> bytes:
+        reading.set()
+        return read_to_end(descriptor, deadline)
+
+    monkeypatch.setattr(warm, "_read_to_end", read)
+    monkeypatch.setattr(warm, "_AFTER_INTERRUPT_S", 0.0)
+    main = threading.get_ident()
+
+    def interrupt() -> None:
+        reading.wait()
+        signal.pthread_kill(main, signal.SIGINT)
+
+    os.kill(kept, signal.SIGSTOP)
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run_command("list")
+    finally:
+        os.kill(kept, signal.SIGKILL)
+        reading.set()
+        thread.join()
 
 
 def test_a_forked_child_has_its_own() -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from throttlefs.errors import UsageError
-from throttlefs.settings.options import parse_options
+from throttlefs.settings.options import escape, parse_options
 from throttlefs.testing.options import changes, option_string
 
 
@@ -27,9 +27,7 @@ def test_options_of_every_kind() -> None:
 
 
 def test_a_path_is_made_absolute() -> None:
-    assert option_string({"config": Path("a,b")}) == f"config={os.getcwd()}/a\\,b".replace(
-        "\\\\", ""
-    )
+    assert option_string({"config": Path("a,b")}) == f"config={escape(os.getcwd())}/a\\,b"
 
 
 @given(st.text(), st.floats(min_value=0.001, max_value=1e14) | st.integers(0, 10**15))
