@@ -81,6 +81,35 @@ def test_fixture_marker_and_defaults(suite: Suite) -> None:
     assert "log: " in shown
 
 
+def test_a_seed_for_every_disk(suite: Suite) -> None:
+    """The file's wins over the command line's, as the marker's wins over both."""
+    suite.write(
+        test_it="""
+            import pytest
+
+            def seed(disk):
+                (line,) = [
+                    line
+                    for line in disk.qmp("x-throttlefs-query-config")["toml"].splitlines()
+                    if line.startswith("seed = ")
+                ]
+                return int(line.removeprefix("seed = "))
+
+            def test_default(slow_disk):
+                print("default", seed(slow_disk))
+
+            @pytest.mark.slow_disk(seed=7)
+            def test_marked(slow_disk):
+                assert seed(slow_disk) == 7
+        """
+    )
+    assert "default 5" in suite.run("-s", "--slow-disk-seed=5").stdout
+    suite.write(ini="[pytest]\nslow_disk_options = profile=nvme,seed=6\n")
+    result = suite.run("-s", "--slow-disk-seed=5")
+    assert "default 6" in result.stdout
+    assert result.returncode == 0, result.stdout
+
+
 def test_what_a_killed_run_has_left_is_swept_by_the_next(
     suite: Suite, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,7 +10,8 @@ from typing import Any, NoReturn
 import pytest
 
 from throttlefs.errors import ThrottlefsError
-from throttlefs.settings.options import as_option
+from throttlefs.settings.option_values import OptionError
+from throttlefs.settings.options import parse_options
 
 from .capability import is_denial, why_not
 from .disk import Disk
@@ -31,17 +32,17 @@ def disk_of_test(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Dis
     if problem is not None:
         _cannot_mount(config, problem)
     options = _marked(request.node)
-    seed = _add_seed(config, request.node, options)
+    defaults = config.getini("slow_disk_options")
+    seed = _add_seed(config, request.node, options, defaults)
     source, target = tmp_path / "slow_disk.src", tmp_path / "slow_disk"
     source.mkdir()
     target.mkdir()
     log_file = options.pop("log_file", tmp_path / "slow_disk.log")
-    defaults = config.getini("slow_disk_options")
     mounting = Mounting(source, target, log_file, options.pop("qmp", None), options, defaults)
-    request.node.add_report_section(
-        "setup", "slow_disk", f"options: {mounting.options_text}\n{seed}log: {log_file}\n"
-    )
     try:
+        request.node.add_report_section(
+            "setup", "slow_disk", f"options: {mounting.options_text}\n{seed}log: {log_file}\n"
+        )
         disk = mounting.__enter__()
     except ThrottlefsError as exc:
         if is_denial(exc):
@@ -79,11 +80,20 @@ def _marked(node: Any) -> dict[str, Any]:
     return options
 
 
-def _add_seed(config: pytest.Config, node: Any, options: dict[str, Any]) -> str:
-    """Give the disk a seed, if disks have any and it has none; returns a line that names it."""
-    if as_option("seed") != "seed":
-        return ""
-    if "seed" not in options:
+def _add_seed(config: pytest.Config, node: Any, options: dict[str, Any], defaults: str) -> str:
+    """Give the disk a seed if neither *options* nor *defaults* do; returns a line that names it."""
+    seed = options.get("seed")
+    if seed is None:
+        seed = _seed_in(defaults)
+    if seed is None:
         given = config.getoption("slow_disk_seed")
-        options["seed"] = zlib.crc32(node.nodeid.encode()) if given is None else given
-    return f"seed: {options['seed']} (--slow-disk-seed={options['seed']} takes it for every test)\n"
+        seed = options["seed"] = zlib.crc32(node.nodeid.encode()) if given is None else given
+    return f"seed: {seed} (--slow-disk-seed={seed} takes it for every test)\n"
+
+
+def _seed_in(defaults: str) -> str | int | None:
+    try:
+        found = parse_options([defaults])
+    except OptionError:
+        return None  # the mount says what is wrong
+    return found.beside_profile.get("seed", found.device.seed)

@@ -55,6 +55,22 @@ def test_a_marker_without_names(suite: Suite) -> None:
     assert "slow_disk('bps=1M'): the marker takes options by name, e.g. bps='1M'" in result.stdout
 
 
+def test_a_marker_with_a_value_that_is_none(suite: Suite) -> None:
+    suite.write(
+        test_it="""
+            import pytest
+
+            @pytest.mark.slow_disk(bps=[1])
+            def test_disk(slow_disk):
+                pass
+        """
+    )
+    result = suite.run()
+    assert "slow_disk: bps: [1] is neither a number nor text, e.g. bps='1M'" in result.stdout
+    assert "1 error" in result.stdout
+    assert "fixture.py" not in result.stdout
+
+
 def test_the_marker_is_known(suite: Suite) -> None:
     result = suite.run("--markers")
     assert "@pytest.mark.slow_disk(**options): how the disk of the fixture" in result.stdout
