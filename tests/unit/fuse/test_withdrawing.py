@@ -10,7 +10,7 @@ import pytest
 import trio
 from trio.lowlevel import Abort
 
-from tests.unit.fuse.test_loop import Rig, run, until
+from tests.unit.fuse.loop_rig import Rig, run, until
 from throttlefs import waiting
 from throttlefs.fuse.work import Work
 
