@@ -34,7 +34,7 @@ _WITHOUT: Final = {
 
 @click.command(short_help="Show which hosts share a limit.")
 @click.argument("path", metavar="DST", type=MountPath())
-@click.option("--group", metavar="NAME", help="Of this group alone.")
+@click.option("--group", metavar="NAME", help="Show this group alone.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def cluster(path: str, group: str | None, as_json: bool) -> None:
     """Show the hosts that share limits with the mount at DST, and what each holds.

@@ -106,14 +106,16 @@ def set_limits(
     """Change the limits at PATH and print what has changed. One mistake, and nothing changes.
 
     PATH is a file in a mount, or a mount point for the default of all files. The new limits hold
-    at once, also for requests that already wait. NAME is any limit of throttlefs mount -o, group,
-    weight or, with --group, parent. NAME=0 lifts one limit; off lifts all of them, and leaves the
-    group. With group=NAME the limits are the group's, as in QEMU; they make it if there is none.
+    at once, also for requests that already wait. NAME is any limit of throttlefs mount -o, any
+    setting of a slow disk, profile, group, weight or, with --group, parent. NAME=0 lifts one limit
+    or setting; off lifts all of them, and leaves the group. With group=NAME the limits are the
+    group's, as in QEMU; they make it if there is none.
 
     \b
     Examples:
       throttlefs set mnt/disk.img bps=2M iops_wr=500
       throttlefs set mnt bps=10M
+      throttlefs set mnt latency_wr=20ms queue_depth=1
       throttlefs set mnt/disk.img group=db bps=50M
       throttlefs set --group db mnt weight=200 parent=tenant
       throttlefs set --all mnt off
@@ -167,7 +169,8 @@ def set_limits(
 def stats(path: str, as_json: bool, interval: float | None, count: int | None) -> None:
     """Show the counters of the image at PATH, or of all images if it is a mount point.
 
-    A wait is the time in the limiter, 0 for most requests. Service is the time in the file behind.
+    A wait is the time in the limiter, 0 for most requests. Service is the time in the file behind
+    and in a slow disk.
 
     \b
     Examples:

@@ -65,7 +65,7 @@ Limits (-o NAME=VALUE,...; QEMU's dashed names, such as bps-total, mean the same
 
 {_table(limits)}
 
-A slow disk (-o NAME=VALUE,...; times have a unit: ns, us, ms or s):
+A slow disk (-o NAME=VALUE,...; times have a unit: ns, us, ms, s, min or h):
 
 {_table(DEVICE_HELP.items())}
 

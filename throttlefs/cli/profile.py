@@ -20,10 +20,14 @@ _CONFIG = click.option(
     "--config",
     metavar="FILE",
     type=click.Path(dir_okay=False),
-    help="With the profiles of this configuration file.",
+    help="Know the profiles of this configuration file as well.",
 )
 _NAME = click.option(
-    "--name", metavar="NAME", default="measured", show_default=True, help="Of the new profile."
+    "--name",
+    metavar="NAME",
+    default="measured",
+    show_default=True,
+    help="The name of the new profile.",
 )
 _OUTPUT = click.option(
     "-O",
@@ -136,7 +140,7 @@ def _sources(chain: list[Profile], settings: dict[str, Any]) -> list[Any]:
     type=_Size(),
     default="1G",
     show_default=True,
-    help="Of the file that is measured; of a device or file that is there, the most that is used.",
+    help="How large a file is made; of a file or device that is there, how much is used at most.",
 )
 @click.option(
     "--seconds",
@@ -144,7 +148,7 @@ def _sources(chain: list[Profile], settings: dict[str, Any]) -> list[Any]:
     type=click.FloatRange(0.1, 3600),
     default=5.0,
     show_default=True,
-    help="Of each of up to seven steps.",
+    help="How long each of up to seven steps takes.",
 )
 @click.option(
     "--depth",
