@@ -35,19 +35,20 @@ class MountPath(click.Path):
 _PATH = click.argument("path", metavar="PATH", type=MountPath())
 
 
-class _Interval(click.FloatRange):
-    """Seconds; click lets "nan" through any range."""
+class Seconds(click.FloatRange):
+    """Seconds in a range, which click lets "nan" through."""
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> float:
+        """The number of seconds."""
         seconds: float = super().convert(value, param, ctx)
         if math.isnan(seconds):
             self.fail(f"{value!r} is not a number of seconds", param, ctx)
         return seconds
 
 
-_INTERVAL = _Interval(min=0.1, max=3600)
+_INTERVAL = Seconds(min=0.1, max=3600)
 
 
 @click.command(short_help="Show the limits of a mount or of a file in it.")

@@ -129,7 +129,7 @@ def clear(path: str) -> None:
 
 
 @fault.command(short_help="Print a fault log.")
-@click.argument("file", metavar="FILE", type=click.File("r", encoding="utf-8"))
+@click.argument("file", metavar="FILE", type=click.File("rb"))
 @click.option("--plain", is_flag=True, help="Without times and process ids.")
 def log(file: Any, plain: bool) -> None:
     """Print the file of -o fault_log, a line of JSON for each fault that happened.
@@ -141,7 +141,7 @@ def log(file: Any, plain: bool) -> None:
             record = json.loads(line)
             if not isinstance(record, dict):
                 raise ValueError
-        except ValueError:
+        except (ValueError, RecursionError):
             raise ThrottlefsError(f"{file.name}: line {number} is not of a fault log") from None
         if plain:
             record = {key: value for key, value in record.items() if key not in _NOT_PLAIN}

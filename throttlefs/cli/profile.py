@@ -11,6 +11,8 @@ import click
 
 from throttlefs.errors import ThrottlefsError, UsageError
 
+from .control import Seconds
+
 if TYPE_CHECKING:
     from throttlefs.settings.profiles import Library, Profile
 
@@ -145,7 +147,7 @@ def _sources(chain: list[Profile], settings: dict[str, Any]) -> list[Any]:
 @click.option(
     "--seconds",
     metavar="S",
-    type=click.FloatRange(0.1, 3600),
+    type=Seconds(0.1, 3600),
     default=5.0,
     show_default=True,
     help="How long each of up to seven steps takes.",
@@ -184,7 +186,7 @@ def measure_disk(
     from throttlefs.measure.target import SMALLEST, opened
     from throttlefs.settings.units import format_bytes
 
-    _check_output(output)
+    _check_new(name, output)
     if size < SMALLEST:
         raise UsageError(f"--size: {format_bytes(size)} is too little; at least 1M")
 
@@ -214,7 +216,7 @@ def import_report(file: str, name: str, output: str | None) -> None:
     """
     from throttlefs.measure.report import read_report
 
-    _check_output(output)
+    _check_new(name, output)
     _write(name, read_report(_read(file)), file, output)
 
 
@@ -256,10 +258,20 @@ def _write(name: str, report: Any, measured: str, output: str | None) -> None:
         raise ThrottlefsError(f"{output}: {error.strerror}") from None
 
 
-def _check_output(output: str | None) -> None:
+def _check_new(name: str, output: str | None) -> None:
     """Raise `UsageError` for what would only be noticed when the measuring is over."""
+    from throttlefs.settings.profiles import ProfileError, check_profile_name
+
+    from .text import in_utf8
+
+    try:
+        check_profile_name(in_utf8(name))
+    except ProfileError as error:
+        raise UsageError(f"--name: {error}") from None
     if output is None:
         return
+    if not output:
+        raise UsageError("--output needs the name of a file")
     place = output if os.path.exists(output) else os.path.dirname(os.path.abspath(output))
     if not os.access(place, os.W_OK):
         raise UsageError(f"{output}: its directory does not exist, or it cannot be written to")

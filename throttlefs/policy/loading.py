@@ -73,7 +73,10 @@ def read_policy(options: MountOptions) -> Policy:
         policy = make_policy(options, config)
     except (ProfileError, LimitsError) as exc:
         raise UsageError(str(exc)) from None
-    overlays_of(config.changes, policy.groups)
+    try:
+        overlays_of(config.changes, policy.groups)
+    except ThrottlefsError as exc:
+        raise ThrottlefsError(f"{printable_name(options.config or '')}: {exc}") from None
     for name, group in policy.groups.items():
         try:
             check_group_device(group.limits, group.device)

@@ -238,10 +238,18 @@ def read_profiles(tables: Any) -> dict[str, Profile]:
         where = f"[profile.{name}]" if name.isprintable() else f"[profile.{quoted(name)}]"
         if not isinstance(values, dict):
             raise ProfileError(f"[profile]: {quoted(name)} is not a table: write [profile.NAME]")
-        if not name or not name.isprintable() or "," in name:
-            raise ProfileError(f"{where}: a profile's name has no comma, and is not empty")
+        try:
+            check_profile_name(name)
+        except ProfileError as error:
+            raise ProfileError(f"{where}: {error}") from None
         profiles[name] = _read_profile(name, where, values)
     return profiles
+
+
+def check_profile_name(name: str) -> None:
+    """Raise `ProfileError` if *name* cannot be that of a profile."""
+    if not name or not name.isprintable() or "," in name:
+        raise ProfileError("a profile's name has no comma, and is not empty")
 
 
 def _read_profile(name: str, where: str, values: Mapping[str, Any]) -> Profile:
@@ -252,6 +260,8 @@ def _read_profile(name: str, where: str, values: Mapping[str, Any]) -> Profile:
             if key not in _OTHER_KEYS:
                 known = (*_OTHER_KEYS, *LIMIT_NAMES, *DEVICE_NAMES)
                 raise ProfileError(f"{where}: {suggest.unknown('key', key, known)}")
+        elif canonical == "profile":
+            raise ProfileError(f"{where}: profile: what a profile is built on is called base here")
         elif canonical in settings:
             raise ProfileError(f"{where}: {key} and {canonical} are the same: give one of them")
         else:
@@ -286,7 +296,7 @@ def _read_sources(where: str, tables: Any) -> tuple[Source, ...]:
         of, kind, day = table.get("of", []), table.get("kind", "measured"), table.get("date", "")
         if not isinstance(of, list) or not all(setting_name(str(name)) for name in of):
             raise ProfileError(f"{where}: source: of: {quoted(of)} is not a list of settings")
-        if kind not in SOURCE_KINDS:
+        if not isinstance(kind, str) or kind not in SOURCE_KINDS:
             raise ProfileError(
                 f"{where}: source: kind: {quoted(kind)} is none of {', '.join(SOURCE_KINDS)}"
             )

@@ -130,7 +130,10 @@ def parse_store_address(text: str) -> StoreAddress:
         raise SharedError(f"{quoted(text)} is not the address of a store, e.g. {_EXAMPLE}")
     tls, sentinel = _SCHEMES[scheme]
     parts = urlsplit(f"//x{slash}{tail}")
-    query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
+    if parts.fragment:
+        raise SharedError(f"{quoted(text)} has a '#': write %23 for one in the key")
+    given = parse_qs(parts.query, keep_blank_values=True)
+    query = {name: values[-1] for name, values in given.items()}
     name = unquote(user) if at else None
     if scheme == "unix":
         return _unix(text, hosts, unquote(parts.path), query, name)
@@ -155,7 +158,7 @@ def parse_store_address(text: str) -> StoreAddress:
         )
     return StoreAddress(
         hosts=_hosts(text, hosts, sentinel),
-        key=_key(unquote("/".join(names[1:]))),
+        key=_key("/".join(names[1:])),
         database=_database(names[0]),
         tls=tls,
         user=name,

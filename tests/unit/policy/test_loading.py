@@ -5,10 +5,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from throttlefs.policy.loading import MAX_CONFIG_SIZE, load_config
+from throttlefs.errors import ThrottlefsError
+from throttlefs.policy.loading import MAX_CONFIG_SIZE, load_config, read_policy
 from throttlefs.settings.config import Config, Defaults
 from throttlefs.settings.config_table import ConfigError
 from throttlefs.settings.limits import Limits
+from throttlefs.settings.options import parse_options
 
 
 @contextlib.contextmanager
@@ -42,6 +44,14 @@ def test_loading(tmp_path):
     file = tmp_path / "limits.toml"
     file.write_bytes(b'\xef\xbb\xbf[defaults]\r\nbps = "1M"\r\n')
     assert load_config(file) == load_config(str(file)) == Config(Defaults(Limits(bps=1 << 20)))
+
+
+def test_a_change_that_can_be_nowhere_is_named_with_its_file(tmp_path):
+    file = tmp_path / "limits.toml"
+    file.write_text("[[change]]\nbsp = 1\n")
+    with pytest.raises(ThrottlefsError) as caught:
+        read_policy(parse_options([f"config={file}"]))
+    assert str(caught.value).startswith(f"{file}: [[change]] number 1: unknown limit 'bsp'; did")
 
 
 def test_files_that_cannot_be_loaded(tmp_path):

@@ -151,6 +151,11 @@ def test_a_chain_has_an_end() -> None:
         ),
         ({"a": {"source": [{"of": ["x"]}]}}, "[profile.a]: source: of: \"['x']\" is not a list"),
         ({"a": {"source": [{"kind": "x"}]}}, "[profile.a]: source: kind: 'x' is none of vendor"),
+        ({"a": {"source": [{"kind": ["x"]}]}}, "[profile.a]: source: kind: \"['x']\" is none of"),
+        (
+            {"a": {"profile": "floppy"}},
+            "[profile.a]: profile: what a profile is built on is called",
+        ),
         ({"a": {"source": [{"url": 1}]}}, "[profile.a]: source: origin, url, date and note are"),
     ],
 )

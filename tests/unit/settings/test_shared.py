@@ -20,6 +20,7 @@ from throttlefs.settings.shared import (
     ("text", "address"),
     [
         ("valkey://store/0/tenant-a", StoreAddress((("store", 6379),), "tenant-a")),
+        ("valkey://store/0/50%2525%23", StoreAddress((("store", 6379),), "50%25#")),
         ("redis://store:7000/3/a/b", StoreAddress((("store", 7000),), "a/b", 3)),
         (
             "valkeys://me@[::1]/0/k?ca=/etc/ca.pem",
@@ -56,6 +57,9 @@ def test_an_address(text, address):
         ("unix:///run/v.sock", "write unix:///PATH?db=0&key=KEY"),
         ("unix:///run/v.sock?key=k&ca=/x", "is not a part of an address"),
         ("valkey://store/0/k?password=x", "is not a part of an address"),
+        ("valkey://store/0/k?tls", "is not a part of an address"),
+        ("valkey://store/0/tenant#1", "has a '#': write %23"),
+        ("valkeys://store/0/k?ca=", "is not an absolute path"),
         ("valkeys://store/0/k?ca=ca.pem", "is not an absolute path"),
     ],
 )
