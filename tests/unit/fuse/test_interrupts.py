@@ -194,7 +194,8 @@ def test_with_another_namespaces_proc_nobody_is_looked_at() -> None:
     rig.run(script)
 
 
-@pytest.mark.parametrize("owner", [0, os.getpid()])
+# With ids of their own: workers that run tests side by side must agree on the names of all tests.
+@pytest.mark.parametrize("owner", [0, os.getpid()], ids=["unknown", "this_process"])
 def test_who_lives_goes_on_waiting_by_proc_itself(owner: int) -> None:
     """Here with a reader of its own."""
     withdrawn: list[Work] = []
