@@ -102,7 +102,7 @@ class _FaultyFile:
         if fault.effect is Effect.MISDIRECT:
             return await self._misdirect(fault.value, offset, data, flags)
         if fault.effect is Effect.LOSE and fault.ops & Op.WRITE:
-            await self._extend(self._place(offset, flags) + len(data))
+            await self._extend(await self._place(offset, flags) + len(data))
         if not await suffer(firing, self._parking):
             return await self._file.write(offset, data, flags)
         if fault.ops & Op.WRITE:
@@ -118,7 +118,7 @@ class _FaultyFile:
     async def _tear(self, firing: Firing, offset: int, data: Data, flags: int | None) -> int:
         """Write a part of *data*, and let the file be as long as with all of it."""
         fault = firing.rule.fault
-        place = self._place(offset, flags)
+        place = await self._place(offset, flags)
         kept = firing.torn_length(place, len(data))
         done = 0
         while done < kept:
@@ -133,7 +133,7 @@ class _FaultyFile:
 
     async def _misdirect(self, shift: int, offset: int, data: Data, flags: int | None) -> int:
         """Write *data* elsewhere; before the file's begin there is nothing to be written to."""
-        place = self._place(offset, flags)
+        place = await self._place(offset, flags)
         flags = (flags or 0) & ~APPEND
         skipped = min(max(-(place + shift), 0), len(data))
         done = skipped
@@ -145,19 +145,26 @@ class _FaultyFile:
         await self._extend(place + len(data))
         return len(data)
 
-    def _place(self, offset: int, flags: int | None) -> int:
-        """Where a write at *offset* goes: an append goes to the end."""
-        return os.fstat(self._file.fd).st_size if (flags or 0) & APPEND else offset
+    async def _place(self, offset: int, flags: int | None) -> int:
+        """Where a write at *offset* goes: an append goes to the end. Raises `OSError`."""
+        if not (flags or 0) & APPEND:
+            return offset
+        st: os.stat_result = await self._in_thread(os.fstat, self._file.fd, owner=self._uid)
+        return st.st_size
 
     async def _extend(self, size: int) -> None:
         """Make the file at least *size* bytes long. Raises `OSError`."""
-        st = os.fstat(self._file.fd)
-        if stat.S_ISREG(st.st_mode) and st.st_size < size:
-            await self._in_thread(_extend, self._file.fd, size, owner=self._uid)
+        await self._in_thread(_extend, self._file.fd, size, owner=self._uid)
 
 
 def _extend(fd: int, size: int) -> None:
-    """Make the file *fd* at least *size* bytes long; never shorter, whoever else writes to it."""
+    """Make the file *fd* at least *size* bytes long; never shorter, whoever else writes to it.
+
+    A block device is as long as it is.
+    """
+    st = os.fstat(fd)
+    if not stat.S_ISREG(st.st_mode) or st.st_size >= size:
+        return
     try:
         syscalls.fallocate(fd, 0, size - 1, 1)
     except OSError as exc:
