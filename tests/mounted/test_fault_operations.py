@@ -92,8 +92,6 @@ def test_each_operation_fails_as_its_rule_says(make_mount: MountFactory, server:
         for op, act in ACTIONS:
             if server == "pyfuse3" and (op in ONLY_OWN or "TMPFILE" in repr(act.__code__.co_names)):
                 continue
-            if server == "pyfuse3" and "O_DSYNC" in act.__code__.co_names:
-                continue  # it does not know the flags of a write
             with rules.rule(f"op={op} error=EDQUOT path=d path=d/**") as number:
                 with pytest.raises(OSError) as caught:
                     act(directory)

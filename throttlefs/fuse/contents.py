@@ -185,7 +185,7 @@ class ContentOperations(DirectoryOperations):
         handle = self._handles[fh]
         how = None if flags is None else _WRITE_FLAGS[flags & _OF_A_WRITE]
         if self.injector is not None:
-            durable = flags is not None and bool(flags & os.O_DSYNC)
+            durable = _is_durable(handle, flags)
             handle = self.injector.writing(handle, off, len(data), durable)
         try:
             began = 0  # ns; not yet admitted
@@ -201,7 +201,7 @@ class ContentOperations(DirectoryOperations):
             raise
         if began:
             return self._write_later(handle, off, pending.keep(), how, began, written)
-        durable = handle.durable if flags is None else bool(flags & os.O_DSYNC)
+        durable = _is_durable(handle, flags)
         return self._write_later(handle, off, pending.keep(), how, began, written, durable)
 
     async def _write_later(
@@ -313,3 +313,8 @@ class ContentOperations(DirectoryOperations):
         """See `begin_write`."""
         written = self.begin_write(fh, off, buf, None, _BytesOfPyfuse3(buf))
         return await written if isinstance(written, Coroutine) else written
+
+
+def _is_durable(handle: Handle, flags: int | None) -> bool:
+    """Whether a write asks to reach the medium; *flags* as in `ContentOperations.begin_write`."""
+    return handle.durable if flags is None else bool(flags & os.O_DSYNC)
