@@ -13,6 +13,7 @@ What begins and ends in it is told by the event ``X_THROTTLEFS_SCENARIO``.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from functools import partial
 from typing import Any, Final, Protocol
 
 from throttlefs.errors import ThrottlefsError
@@ -34,11 +35,11 @@ class Scenarios(Protocol):
 
     async def start(
         self, scenario: Scenario, overlays: Iterable[Overlay], at_most: int | None
-    ) -> Mapping[str, Any]:
-        """Begin with *scenario*. Raises `ThrottlefsError` if it cannot be."""
+    ) -> tuple[int, Mapping[str, Any]]:
+        """Begin with *scenario*; its number, and the reply. Raises `ThrottlefsError`."""
 
-    async def end(self) -> None:
-        """End the scenario, if one runs, and restore what was."""
+    async def end(self, which: int | None = None) -> None:
+        """End the scenario, if one runs, and restore what was; with *which* only that number."""
 
 
 class GroupNames(Protocol):
@@ -74,9 +75,9 @@ class ScenarioCommands:
             raise ThrottlefsError(str(exc)) from None
         overlays = overlays_of(scenario.changes, self._groups())
         at_most = None if seconds is None else seconds * 10**9
-        started = await self._scenarios.start(scenario, overlays, at_most)
-        at_close_of_client(self._scenarios.end)
-        return started
+        number, reply = await self._scenarios.start(scenario, overlays, at_most)
+        at_close_of_client(partial(self._scenarios.end, number))
+        return reply
 
     async def _end(self, _: Arguments) -> object:
         await self._scenarios.end()

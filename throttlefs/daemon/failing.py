@@ -56,7 +56,7 @@ class FailingDevice:
         self._use(policy)
 
     def _use(self, policy: Policy) -> None:
-        self.faults.use_file(policy.config.faults)
+        self.faults.use_file(policy.config.faults, self.scenarios.rules)
         self.scenarios.use_file(overlays_of(policy.config.changes, policy.groups))
 
     def open_gates(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -94,15 +94,23 @@ class MountFaults:
         """How many requests wait in the rule *number*."""
         return self._injector.parking.waiting(number)
 
-    async def add(self, fault: Fault, origin: int | None = None) -> Rule:
+    async def add(self, fault: Fault) -> Rule:
         """Add a rule, which holds when this returns. Raises `ThrottlefsError`.
 
-        Its times count from *origin* (ns, monotonic), or from now.
+        Its times count from now.
         """
         check_waits([fault])
-        rule = self._injector.add(fault, origin)
-        await self._drop_pages([rule])
+        rule = self._injector.add(fault)
+        await self.drop_pages([rule])
         return rule
+
+    def add_all(self, faults: Sequence[Fault], origin: int) -> Sequence[Rule]:
+        """Add rules whose times count from *origin* (ns, monotonic). Raises `ThrottlefsError`.
+
+        They hold for all reads after `drop_pages`.
+        """
+        check_waits(faults)
+        return [self._injector.add(fault, origin) for fault in faults]
 
     async def remove(self, numbers: Sequence[int]) -> None:
         """Remove rules. Raises `NoSuchRuleError` if one is missing; none is removed then."""
@@ -110,17 +118,20 @@ class MountFaults:
         rules = [table.get(number) for number in numbers]
         for number in numbers:
             self._injector.remove(number)
-        await self._drop_pages(rules)
+        await self.drop_pages(rules)
 
-    def use_file(self, faults: Iterable[Fault]) -> None:
-        """Have the rules of the config file alone. If they are what they were, they go on."""
+    def use_file(self, faults: Iterable[Fault], others: Collection[int] = ()) -> None:
+        """Have the rules of the config file, and those whose numbers are *others*, alone.
+
+        If those of the file are what they were, they go on.
+        """
         wanted = list(faults)
         known = {rule.number for rule in self.rules()}
         same = [fault for fault, _ in self._of_file] == wanted
         kept = {number for _, number in self._of_file} if same else set()
         if not kept <= known:
             kept = set()
-        for number in known - kept:
+        for number in known - kept - set(others):
             self._injector.remove(number)
         if not kept:
             rules = [self._injector.add(fault, self._mounted_at) for fault in wanted]
@@ -163,9 +174,9 @@ class MountFaults:
         while True:
             await self._news.wait()
             self._news = trio.Event()
-            await self._drop_pages(self.rules())
+            await self.drop_pages(self.rules())
 
-    async def _drop_pages(self, rules: Iterable[Rule]) -> None:
+    async def drop_pages(self, rules: Iterable[Rule]) -> None:
         """Drop the pages of all files that *rules* are for, so that reads ask the daemon."""
         rules = [rule for rule in rules if rule.fault.ops & Op.READ]
         if not rules or self._fuse_fd < 0 or self._operations is None:

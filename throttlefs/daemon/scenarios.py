@@ -12,7 +12,6 @@ from typing import Any
 import trio
 
 from throttlefs.errors import ThrottlefsError
-from throttlefs.policy.loading import check_waits
 from throttlefs.policy.overlays import Overlay, Overlays
 from throttlefs.settings.scenario import Scenario
 from throttlefs.settings.timeline import Period
@@ -58,7 +57,9 @@ class Scenarios:
         self._mounted_at = clock()
         self._of_file: list[_Part] = []
         self._parts: list[_Part] = []  # of the scenario
-        self._rules: list[int] = []  # the numbers of its fault rules
+        self.rules: list[int] = []
+        """The numbers of the fault rules of the scenario that runs."""
+        self._number = 0  # of the scenario that began last
         self._began = 0
         self._ends = math.inf
         self._is_running = False
@@ -74,19 +75,23 @@ class Scenarios:
 
     async def start(
         self, scenario: Scenario, overlays: Iterable[Overlay], at_most: int | None
-    ) -> Mapping[str, Any]:
+    ) -> tuple[int, Mapping[str, Any]]:
         """Begin with *scenario*, whose changes are *overlays*, for *at_most* ns.
 
-        Returns its length, None if it has no end, and the numbers of its fault rules. Raises
-        `ThrottlefsError`; nothing has changed then.
+        Returns its number, for `end`. With it come its length, None if it has no end, and the
+        numbers of its fault rules. Raises `ThrottlefsError`; nothing has changed then.
         """
         if self._is_running:
             raise ThrottlefsError("a scenario runs already; one at a time can")
         overlays = list(overlays)
-        check_waits(scenario.faults)
         self._overlays.check(overlays)
+        now = self._clock()
+        rules = self._faults.add_all(scenario.faults, now)
+        self.rules = [rule.number for rule in rules]
         self._is_running = True
-        self._began = now = self._clock()
+        self._number += 1
+        number = self._number
+        self._began = now
         length = scenario.length
         if at_most is not None:
             length = at_most if length is None else min(length, at_most)
@@ -95,20 +100,19 @@ class Scenarios:
             *(_Part(str(one.source), one.source.period, now, one) for one in overlays),
             *(_Part(str(fault), fault.period, now) for fault in scenario.faults),
         ]
-        for fault in scenario.faults:
-            self._rules.append((await self._faults.add(fault, now)).number)
         self._changed()
-        return {"length-ns": length, "rules": list(self._rules)}
+        await self._faults.drop_pages(rules)  # it may have ended after this
+        return number, {"length-ns": length, "rules": [rule.number for rule in rules]}
 
-    async def end(self) -> None:
-        """End the scenario, if one runs, and restore what was."""
-        if not self._is_running:
+    async def end(self, which: int | None = None) -> None:
+        """End the scenario, if one runs, and restore what was; with *which* only that number."""
+        if not self._is_running or which not in (None, self._number):
             return
         self._is_running = False
         self._ends = math.inf
         self._parts = []
-        rules = [rule for rule in self._faults.rules() if rule.number in self._rules]
-        self._rules = []
+        rules = [rule for rule in self._faults.rules() if rule.number in self.rules]
+        self.rules = []
         self._changed()
         await self._faults.remove([rule.number for rule in rules])
         self.announce(

@@ -74,7 +74,9 @@ class World(Policies):
         self.begin = trio.current_time()
         scenario = parse_scenario(text)
         limit = None if at_most is None else round(at_most * SECOND)
-        return await self.scenarios.start(scenario, overlays_of(scenario.changes, ["vms"]), limit)
+        overlays = overlays_of(scenario.changes, ["vms"])
+        self.number, reply = await self.scenarios.start(scenario, overlays, limit)
+        return reply
 
 
 def play(tmp_path: Path, scenario: Callable[[World], Awaitable[None]]) -> None:
@@ -131,6 +133,56 @@ def test_it_can_be_ended_at_any_time(tmp_path: Path) -> None:
             assert world.state() == before
             assert world.faults.rules() == []
         await world.scenarios.end()  # there is none: nothing happens
+
+    play(tmp_path, scenario)
+
+
+def test_who_started_one_does_not_end_that_of_another(tmp_path: Path) -> None:
+    async def scenario(world: World) -> None:
+        await world.start(at_most=1)
+        first = world.number
+        await trio.sleep(2)
+        await world.start()
+        await world.scenarios.end(first)
+        assert len(world.faults.rules()) == 2
+        await world.scenarios.end(world.number)
+        assert world.faults.rules() == []
+
+    play(tmp_path, scenario)
+
+
+def test_one_that_ends_while_pages_are_dropped_leaves_no_rule(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A read that hangs keeps its page for as long as it hangs."""
+
+    async def hold(*_: object) -> None:
+        await trio.sleep(5)
+
+    async def scenario(world: World) -> None:
+        before = world.state()
+        monkeypatch.setattr(world.faults, "drop_pages", hold)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(world.start)
+            await trio.sleep(1)
+            assert len(world.faults.rules()) == 2
+            await world.scenarios.end()
+            assert world.faults.rules() == []
+        assert world.faults.rules() == []
+        assert world.state() == before
+
+    play(tmp_path, scenario)
+
+
+def test_a_reload_takes_no_rule_from_a_scenario(tmp_path: Path) -> None:
+    async def scenario(world: World) -> None:
+        of_file = parse_scenario('[[fault]]\nerror = "EROFS"\nop = "mkdir"\n').faults
+        await world.start()
+        for faults in (of_file, of_file, ()):
+            world.faults.use_file(faults, world.scenarios.rules)
+            assert len(world.faults.rules()) == 2 + len(faults)
+        await world.scenarios.end()
+        assert world.faults.rules() == []
 
     play(tmp_path, scenario)
 
