@@ -33,7 +33,7 @@ local function text(number)
   return string.format("%.17g", number)
 end
 
--- Nothing but true if the hash is something else's.
+-- Returns whether the hash is something else's; if not, also what all have, the hosts and their ids.
 local function read_state()
   local fields = redis.call("HGETALL", key)
   local all, hosts, ids = nil, {}, {}
@@ -85,7 +85,7 @@ local function capacities(limits, level)
 end
 
 -- Tell those that should call now: who has to give where somebody is short, and who can get more.
--- Whether somebody is short of what `caller` holds too much of.
+-- Returns whether `caller` has to give: somebody is short of what it holds too much of.
 local function hint(caller, ids, hosts, want, capacity)
   local total, short = { 0, 0, 0, 0, 0, 0 }, { false, false, false, false, false, false }
   for _, id in ipairs(ids) do

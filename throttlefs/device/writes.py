@@ -114,7 +114,7 @@ class Writes:
         self.is_dirty = False
 
     def flush_ends(self, flush: Flush, *, has_worked: bool) -> None:
-        """*flush* is over. If it has not *worked*, what was written still has to be flushed."""
+        """*flush* is over. Unless it *has_worked*, what was written still has to be flushed."""
         if self._flush is flush:
             self._flush = None
         self.is_dirty |= not has_worked
