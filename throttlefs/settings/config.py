@@ -45,6 +45,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Final
 
 from . import suggest
@@ -66,9 +67,6 @@ from .profiles import Library, Profile, ProfileError, read_profiles, shipped
 from .scenario import ScenarioError, TimedChange, read_changes
 from .shared import SHARED_KEYS, SharedStore
 from .units import quoted
-
-MAX_CONFIG_SIZE: Final = 16 << 20
-"""The largest file that is read, in bytes; some 100,000 tables."""
 
 _PATH_MAX: Final = 4096
 """Bytes; the longest path that a system call takes (``linux/limits.h``)."""
@@ -185,11 +183,7 @@ def parse_config(text: str, name: str) -> Config:
     for key in top:
         if key not in _TOP_KEYS:
             raise ConfigError(f"{file}: {_unknown_at_top(key)}")
-    profiles = _own_profiles(file, top.get("profile", {}))
-
-    def library() -> Library:
-        return shipped().extended(profiles)
-
+    profiles, library = _read_library(file, top.get("profile", {}))
     groups = _read_groups(file, top.get("group", {}), library)
     images = _read_images(file, top.get("image", []), groups, library)
     defaults = top.get("defaults", {})
@@ -213,13 +207,17 @@ def parse_config(text: str, name: str) -> Config:
     )
 
 
-def _own_profiles(file: str, tables: Any) -> dict[str, Profile]:
+def _read_library(file: str, tables: Any) -> tuple[dict[str, Profile], Callable[[], Library]]:
+    """The file's own profiles, and a function that gives all profiles."""
     try:
         profiles = read_profiles(tables)
-        shipped().extended(profiles) if profiles else None
+        # Made when it is first needed, for most files name no profile. It checks all of them.
+        library = cache(lambda: shipped().extended(profiles))
+        if profiles:
+            library()
     except ProfileError as error:
         raise ConfigValueError(f"{file}: {error}") from None
-    return profiles
+    return profiles, library
 
 
 def _unknown_at_top(key: str) -> str:

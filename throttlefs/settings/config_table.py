@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
+from functools import cached_property
 from typing import Any
 
 from . import suggest
@@ -56,7 +57,7 @@ class Table:
 
     def limits(self) -> Limits | None:
         """The limits, those of its profile too; None if it has none. Raises `ConfigError`."""
-        settings = self._settings()
+        settings = self._settings
         given = {key: value for key, value in settings.items() if canonical_name(key)}
         try:
             return Limits.parse(given) if given or "profile" in settings else None
@@ -65,12 +66,13 @@ class Table:
 
     def device(self) -> Device | None:
         """The settings of a device, likewise. Raises `ConfigError`."""
-        given = {key: value for key, value in self._settings().items() if device_name(key)}
+        given = {key: value for key, value in self._settings.items() if device_name(key)}
         try:
             return Device.parse(given) if given else None
         except DeviceError as error:
             raise ConfigValueError(f"{self._where}: {error}") from None
 
+    @cached_property
     def _settings(self) -> dict[str, Any]:
         """The limits and the settings of a device, with those of the profile that it names."""
         given = {

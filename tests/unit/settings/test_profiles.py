@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from throttlefs.settings.config import parse_config
 from throttlefs.settings.device import LATENCIES
 from throttlefs.settings.limits import RATES, LimitsError
 from throttlefs.settings.profile_text import write_profile
@@ -130,6 +131,22 @@ def test_a_chain_has_an_end() -> None:
     assert len(found.chain("p1")) == LONGEST_CHAIN
     with pytest.raises(ProfileError, match=f"'p0': more than {LONGEST_CHAIN} profiles"):
         found.chain("p0")
+
+
+def test_the_profiles_of_a_file_are_checked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    checked: list[str] = []
+    check = Library.check
+
+    def counted(library: Library, name: str) -> None:
+        checked.append(name)
+        check(library, name)
+
+    monkeypatch.setattr(Library, "check", counted)
+    names = [f"p{number}" for number in range(5)]
+    text = [f'[profile.{name}]\nbase = "floppy"\n' for name in names]
+    text += [f'[[image]]\npath = "{name}"\nprofile = "{name}"\n' for name in names]
+    parse_config("".join(text), "f")
+    assert checked == names
 
 
 @pytest.mark.parametrize(
