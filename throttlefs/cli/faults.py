@@ -111,7 +111,7 @@ def list_rules(path: str, as_json: bool) -> None:
 @click.argument("path", metavar="MOUNTPOINT", type=MountPath())
 @click.argument("numbers", metavar="NUMBER...", nargs=-1, required=True, type=click.IntRange(min=1))
 def remove(path: str, numbers: Sequence[int]) -> None:
-    """Remove the rules of these numbers. Requests that hang in one go on."""
+    """Remove the rules with these numbers. Requests that hang in one go on."""
     with _mount(path).session() as client:
         for number in numbers:
             client.run("x-throttlefs-fault-remove", rule=number)
@@ -122,7 +122,7 @@ def remove(path: str, numbers: Sequence[int]) -> None:
 def clear(path: str) -> None:
     """Remove all rules, those of the config file too. Requests that hang go on.
 
-    SIGHUP or throttlefs mount bring back those of the file.
+    SIGHUP brings back those of the file.
     """
     with _mount(path).session() as client:
         client.run("x-throttlefs-fault-clear")

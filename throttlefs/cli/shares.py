@@ -41,10 +41,11 @@ def share_text(share: Mapping[str, Any]) -> str:
         )
     if state in ("starting", "over"):
         return f"{name}: waits for the store at {where}; it {answered}"
+    doing = "idle" if state == "idle" else "at work"
     recovering = "; no share grows for a second, as the store has lost its state"
     return (
         f"{name}: shared by {with_hosts}, {share['active-count']} of them at work ({where});"
-        f" this one {holds} {since}; the store {answered}"
+        f" this one {holds} ({doing} {since}); the store {answered}"
         f"{recovering if share['recovering'] else ''}"
     )
 

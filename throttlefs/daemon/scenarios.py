@@ -82,7 +82,9 @@ class Scenarios:
         numbers of its fault rules. Raises `ThrottlefsError`; nothing has changed then.
         """
         if self._is_running:
-            raise ThrottlefsError("a scenario runs already; one at a time can")
+            raise ThrottlefsError(
+                "a scenario runs already, and only one can at a time: end it first"
+            )
         overlays = list(overlays)
         self._overlays.check(overlays)
         now = self._clock()

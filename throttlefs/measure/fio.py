@@ -83,7 +83,7 @@ def measure(target: Target, depth: int, seconds: float, progress: Progress) -> s
     """
     program = shutil.which("fio")
     if program is None:
-        raise ThrottlefsError("fio is not installed, which measures: apt-get install fio")
+        raise ThrottlefsError("fio does the measuring, and is not installed: apt-get install fio")
     joined: dict[str, Any] = {}
     plan = steps(depth, target.writable)
     for number, step in enumerate(plan, 1):

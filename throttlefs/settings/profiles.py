@@ -35,7 +35,7 @@ Value = str | int | float
 """A value as people write it, or a number."""
 
 LONGEST_CHAIN: Final = 32
-"""How many profiles may be one the base of the other."""
+"""The most profiles in a row of which each is the base of the one before."""
 
 SOURCE_KINDS: Final = {
     "vendor": "the maker's own documentation",
@@ -170,8 +170,8 @@ class Library:
                 raise ProfileError(f"profile {quoted(base)} includes itself: {circle}")
             if len(found) == LONGEST_CHAIN:
                 raise ProfileError(
-                    f"profile {quoted(name)}: more than {LONGEST_CHAIN} profiles would be one the "
-                    "base of the other"
+                    f"profile {quoted(name)}: its base has a base, and so on, for more than"
+                    f" {LONGEST_CHAIN} profiles"
                 )
             try:
                 found.append(self.profile(base))

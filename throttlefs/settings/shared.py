@@ -173,7 +173,7 @@ def read_store(values: Mapping[str, Any]) -> SharedStore | None:
     for key in SHARED_KEYS:
         text = texts[key] = values.get(key)
         if key in values and (not isinstance(text, str) or not text):
-            raise SharedError(f"{quoted(text)} is not a text", key)
+            raise SharedError(f"{quoted(text)} is not text", key)
         if text is not None and texts["shared"] is None:
             raise SharedError("is for a group with shared: add that, or leave it out", key)
     address, password_file, on_lost = texts.values()

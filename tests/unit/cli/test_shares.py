@@ -20,7 +20,7 @@ SHARE: dict[str, Any] = {
 def test_a_share():
     assert share_text(SHARE) == (
         "group tenant: shared by 2 hosts, 1 of them at work (store.example, key tenant-a);"
-        " this one holds bps=1 MiB/s for 61.3 s; the store answered 0.1 s ago"
+        " this one holds bps=1 MiB/s (at work for 61.3 s); the store answered 0.1 s ago"
     )
     assert shares_of([{"name": "plain"}, {"name": "tenant", "shared": SHARE}]) == [
         share_text(SHARE)
@@ -35,6 +35,7 @@ def test_a_share():
         ({"state": "starting", "answered-seconds-ago": None}, "it has not answered yet"),
         ({"state": "over"}, "waits for the store at store.example, key tenant-a"),
         ({"host-count": 1}, "shared by 1 host,"),
+        ({"state": "idle", "held": {}}, "this one holds nothing (idle for 61.3 s);"),
         ({"recovering": True}, "no share grows for a second"),
         ({"state-seconds": 1234.5}, "for 1234 s"),
     ],

@@ -129,7 +129,7 @@ def test_a_chain_has_an_end() -> None:
     tables = {f"p{n}": {"base": f"p{n + 1}"} for n in range(last)} | {f"p{last}": {}}
     found = Library(read_profiles(tables))
     assert len(found.chain("p1")) == LONGEST_CHAIN
-    with pytest.raises(ProfileError, match=f"'p0': more than {LONGEST_CHAIN} profiles"):
+    with pytest.raises(ProfileError, match=f"'p0': its base has .* {LONGEST_CHAIN} profiles"):
         found.chain("p0")
 
 

@@ -136,7 +136,7 @@ def test_a_group_in_the_file():
     ("lines", "says"),
     [
         ('shared = "store"', "f: [group.t]: shared: 'store' is not the address of a store"),
-        ("shared = 5", "is not a text"),
+        ("shared = 5", "is not text"),
         ('on_lost = "keep"', "on_lost: is for a group with shared"),
         ('shared = "valkey://s/0/k"\non_lost = "no"', "none of share, keep, closed, open"),
         ('shared = "valkey://s/0/k"\npassword_file = "p"', "is not an absolute path"),
