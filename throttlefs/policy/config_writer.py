@@ -13,12 +13,12 @@ from throttlefs.settings.faults import Fault
 from throttlefs.settings.globs import literal
 from throttlefs.settings.limits import DEFAULT_WEIGHT, Limits, format_limit
 from throttlefs.settings.shared import OnLost, SharedStore
+from throttlefs.settings.toml_text import toml_key, toml_string
 from throttlefs.settings.units import Rate
 from throttlefs.throttle import ImagePolicy, Override
 
 from .policy import GroupPolicy
 
-_BARE_KEY: Final = re.compile(r"[A-Za-z0-9_-]+")
 _NUMBER: Final = re.compile(r"[0-9]+(\.[0-9]+)?")
 
 
@@ -50,15 +50,14 @@ def write_config(
         if pattern not in written:
             written.add(pattern)
             lines = _override(override)
-            tables.append(["[[image]]", f"path = {_string(pattern)}", *lines])
+            tables.append(["[[image]]", f"path = {toml_string(pattern)}", *lines])
     for name, group in groups.items():
         lines = _limits(group.limits) + _device(group.device)
         if group.weight != DEFAULT_WEIGHT:
             lines.append(f"weight = {group.weight}")
         lines += _name("parent", group.parent)
         lines += _store(group.shared)
-        key = name if _BARE_KEY.fullmatch(name) else _string(name)
-        tables.append([f"[group.{key}]", *lines])
+        tables.append([f"[group.{toml_key(name)}]", *lines])
     for fault in faults:
         lines = [f"{name} = {_toml(value)}" for name, value in fault.as_dict().items()]
         tables.append(["[[fault]]", *lines])
@@ -83,12 +82,12 @@ def _override(override: Override | ImageRule) -> list[str]:
 def _device(device: Device) -> list[str]:
     # With the name, what was lifted since would be read from the profile again.
     settings = device.changed(profile="").as_text()
-    named = [f"# profile {_string(device.profile)}, changed or not"] if device.profile else []
+    named = [f"# profile {toml_string(device.profile)}, changed or not"] if device.profile else []
     return named + [f"{name} = {_bare(value)}" for name, value in settings.items()]
 
 
 def _bare(text: str) -> str:
-    return text if _NUMBER.fullmatch(text) else _string(text)
+    return text if _NUMBER.fullmatch(text) else toml_string(text)
 
 
 def _limits(limits: Limits) -> list[str]:
@@ -100,26 +99,21 @@ def _value(name: str, value: Rate) -> str:
 
 
 def _name(key: str, name: str | None) -> list[str]:
-    return [] if name is None else [f"{key} = {_string(name)}"]
+    return [] if name is None else [f"{key} = {toml_string(name)}"]
 
 
 def _toml(value: object) -> str:
     """*value*, of a fault rule, in TOML."""
     if isinstance(value, list):
         return f"[{', '.join(map(_toml, value))}]"
-    return _string(value) if isinstance(value, str) else json.dumps(value)
+    return toml_string(value) if isinstance(value, str) else json.dumps(value)
 
 
 def _store(store: SharedStore | None) -> list[str]:
     if store is None:
         return []
-    lines = [f"shared = {_string(str(store.address))}"]
+    lines = [f"shared = {toml_string(str(store.address))}"]
     lines += _name("password_file", store.password_file)
     if store.on_lost is not OnLost.SHARE:
         lines += _name("on_lost", store.on_lost.value)
     return lines
-
-
-def _string(text: str) -> str:
-    # JSON's escapes are TOML's too, except for DEL.
-    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -103,7 +103,9 @@ def parse_setting(name: str, value: str | int | float) -> Any:
         if canonical == "profile":
             return _parse_name(value)
         if canonical is not None:
-            return _parse_whole(value, _WHOLE[canonical])
+            # Some programs write every number of JSON as a float.
+            whole = int(value) if isinstance(value, float) and value.is_integer() else value
+            return units.parse_whole(whole, 0, _WHOLE[canonical])
     except units.UnitError as error:
         raise DeviceError(name, f"{name}: {error}") from None
     raise DeviceError(name, f"{quoted(name)} is not the name of a setting of a device")
@@ -135,16 +137,6 @@ def _parse_name(value: object) -> str:
         return ""
     if not isinstance(value, str) or not value or not value.isprintable():
         raise units.UnitError(f"{quoted(value)} is not the name of a profile")
-    return value
-
-
-def _parse_whole(value: object, largest: int) -> int:
-    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 20:
-        value = int(value)
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= largest:
-        raise units.UnitError(f"{quoted(value)} is not a whole number from 0 to {largest}")
     return value
 
 

@@ -152,14 +152,10 @@ KEYS: Final = ("path", "op", "range", *(one.value for one in Effect), *OTHER_KEY
 
 
 def _whole(name: str, value: object, smallest: int = 1, largest: int = _MOST) -> int:
-    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 20:
-        value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int) or not smallest <= value <= largest:
-        limit = {_MOST: "10^9", _MOST_SEED: "2^63 - 1"}[largest]
-        raise FaultError(
-            f"{name}: {quoted(value)} is not a whole number from {smallest} to {limit}"
-        )
-    return value
+    try:
+        return units.parse_whole(value, smallest, largest)
+    except units.UnitError as error:
+        raise FaultError(f"{name}: {error}") from None
 
 
 def _seed(name: str, value: object) -> int:
@@ -179,23 +175,21 @@ def _probability(name: str, value: object) -> float:
 
 
 def _duration(name: str, value: Any) -> int:
-    try:
-        duration = units.parse_duration(value)
-    except units.UnitError as error:
-        raise FaultError(f"{name}: {error}") from None
-    if not duration:
-        raise FaultError(f"{name}: 0 is no time at all; leave the rule out")
-    return duration
+    return _above_0(name, value, units.parse_duration, "is no time at all; leave the rule out")
 
 
 def _bytes(name: str, value: Any) -> int:
+    return _above_0(name, value, units.parse_bytes, f"is too little; write e.g. {name}=512")
+
+
+def _above_0(name: str, value: Any, parse: Callable[[Any], int], why_not_0: str) -> int:
     try:
-        size = units.parse_bytes(value)
+        number = parse(value)
     except units.UnitError as error:
         raise FaultError(f"{name}: {error}") from None
-    if not size:
-        raise FaultError(f"{name}: 0 is too little; write e.g. {name}=512")
-    return size
+    if not number:
+        raise FaultError(f"{name}: 0 {why_not_0}")
+    return number
 
 
 def _shift(name: str, value: Any) -> int:

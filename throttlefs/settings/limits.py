@@ -351,13 +351,10 @@ NO_LIMITS: Final = Limits()
 
 def check_weight(name: str, value: object) -> int:
     """*value* as a weight, from a number or its digits. Raises `LimitsError` with *name*."""
-    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 20:
-        value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MAX_WEIGHT:
-        raise LimitsError(
-            name, f"{name}: {quoted(value)} is not a whole number from 1 to {MAX_WEIGHT}"
-        )
-    return value
+    try:
+        return units.parse_whole(value, 1, MAX_WEIGHT)
+    except units.UnitError as error:
+        raise LimitsError(name, f"{name}: {error}") from None
 
 
 def check_group_name(name: str, value: object) -> str:

@@ -90,12 +90,10 @@ def _bytes(name: str, value: str) -> int:
 
 
 def _max_background(name: str, value: str) -> int:
-    plain = len(value) <= 20 and value.isascii() and value.isdigit()
-    if not plain or not 1 <= int(value) <= _MAX_BACKGROUND:
-        raise OptionError(
-            name, f"{name}: {quoted(value)} is not a whole number from 1 to {_MAX_BACKGROUND}"
-        )
-    return int(value)
+    try:
+        return units.parse_whole(value, 1, _MAX_BACKGROUND)
+    except units.UnitError as error:
+        raise OptionError(name, f"{name}: {error}") from None
 
 
 def _address(name: str, value: str) -> str:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from typing import Final
 
 from .profiles import Source
+from .toml_text import toml_key, toml_string
 
-_BARE_KEY: Final = re.compile(r"[A-Za-z0-9_-]+")
 _DATE: Final = re.compile(r"\d{4}-\d\d-\d\d")
 
 
@@ -20,28 +19,23 @@ def write_profile(
     sources: Iterable[Source] = (),
 ) -> str:
     """The table ``[profile.NAME]`` with *settings*, and where they come from."""
-    key = name if _BARE_KEY.fullmatch(name) else _string(name)
+    key = toml_key(name)
     lines = [f"[profile.{key}]"]
     if summary:
-        lines.append(f"summary = {_string(summary)}")
+        lines.append(f"summary = {toml_string(summary)}")
     lines += [f"{setting} = {_value(value)}" for setting, value in settings.items()]
     for source in sources:
         lines += ["", f"[[profile.{key}.source]]"]
-        lines.append(f"of = [{', '.join(map(_string, source.of))}]")
+        lines.append(f"of = [{', '.join(map(toml_string, source.of))}]")
         fields = {"kind": source.kind, "origin": source.origin, "url": source.url}
-        lines += [f"{field} = {_string(text)}" for field, text in fields.items() if text]
+        lines += [f"{field} = {toml_string(text)}" for field, text in fields.items() if text]
         if source.date:
             day = source.date
-            lines.append(f"date = {day if _DATE.fullmatch(day) else _string(day)}")
+            lines.append(f"date = {day if _DATE.fullmatch(day) else toml_string(day)}")
         if source.note:
-            lines.append(f"note = {_string(source.note)}")
+            lines.append(f"note = {toml_string(source.note)}")
     return "\n".join([*lines, ""])
 
 
 def _value(value: object) -> str:
-    return _string(value) if isinstance(value, str) else str(value)
-
-
-def _string(text: str) -> str:
-    # JSON's escapes are TOML's too, except for DEL.
-    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return toml_string(value) if isinstance(value, str) else str(value)

@@ -36,6 +36,7 @@ _SUFFIXES: Final = "KMGT"
 _NUMBER: Final = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)([KMGTkmgt]?)")
 _LONGEST: Final = 64  # characters; no sensible number is longer, and int() refuses thousands
 _LARGEST_TEXT: Final = {BYTES_BASE: "10^15 (about 909T)", REQUESTS_BASE: "10^15 (1000T)"}
+_LARGE_NUMBERS: Final = {10**9: "10^9", 10**15: "10^15", 2**63 - 1: "2^63 - 1"}
 _NANOSECONDS: Final = {
     "ns": 1,
     "us": 10**3,
@@ -161,6 +162,16 @@ def _parse_text(text: str, base: int) -> Fraction:
 
 def _too_large(written: object, base: int) -> UnitError:
     return UnitError(f"{quoted(written)} is too large; the largest value is {_LARGEST_TEXT[base]}")
+
+
+def parse_whole(value: object, smallest: int, largest: int) -> int:
+    """A whole number from its digits or as it is. Raises `UnitError` if it is out of range."""
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= 20:
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int) or not smallest <= value <= largest:
+        limit = _LARGE_NUMBERS.get(largest, largest)
+        raise UnitError(f"{quoted(value)} is not a whole number from {smallest} to {limit}")
+    return value
 
 
 def parse_duration(value: str | int | float) -> int:
