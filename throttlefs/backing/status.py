@@ -16,6 +16,7 @@ _AT_STATX_DONT_SYNC = 0x4000
 
 _STATX_TYPE = 0x0001
 _STATX_INO = 0x0100
+_STATX_SIZE = 0x0200
 _STATX_DIOALIGN = 0x2000
 
 
@@ -39,7 +40,8 @@ class _Statx(ctypes.Structure):
         ("mode", ctypes.c_uint16),
         ("before_inode", ctypes.c_uint16),
         ("inode", ctypes.c_uint64),
-        ("before_device", ctypes.c_uint8 * 88),
+        ("size", ctypes.c_uint64),
+        ("before_device", ctypes.c_uint8 * 80),
         ("rdev_major", ctypes.c_uint32),
         ("rdev_minor", ctypes.c_uint32),
         ("dev_major", ctypes.c_uint32),
@@ -64,6 +66,12 @@ def status_of(fd: int) -> Status:
     device = os.makedev(found.dev_major, found.dev_minor)
     rdev = os.makedev(found.rdev_major, found.rdev_minor)
     return Status(found.mode, device, found.inode, rdev)
+
+
+def file_size(fd: int) -> int:
+    """The size in bytes of the open file *fd*, 0 for a block device. Raises `OSError`."""
+    found = _ask(fd, _STATX_SIZE)
+    return os.fstat(fd).st_size if found is None else int(found.size)
 
 
 def direct_io_alignment(fd: int) -> tuple[int, int] | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from throttlefs.backing import status
-from throttlefs.backing.status import direct_io_alignment, status_of
+from throttlefs.backing.status import direct_io_alignment, file_size, status_of
 
 
 @pytest.fixture(params=["statx", "without", "forbidden", "unknown"])
@@ -35,6 +35,7 @@ def test_it_says_what_fstat_says(way: str, directory: Path) -> None:
         fd = os.open(path, os.O_RDONLY)
         st = os.fstat(fd)
         assert status_of(fd) == (st.st_mode, st.st_dev, st.st_ino, st.st_rdev)
+        assert file_size(fd) == st.st_size
         os.close(fd)
 
 
@@ -46,7 +47,7 @@ def test_alignment_without_statx(way: str, tmp_path: Path) -> None:
 
 
 def test_errors_have_their_errno() -> None:
-    for ask in (status_of, direct_io_alignment):
+    for ask in (status_of, file_size, direct_io_alignment):
         with pytest.raises(OSError) as caught:
             ask(-1)
         assert caught.value.errno == errno.EBADF
@@ -54,5 +55,6 @@ def test_errors_have_their_errno() -> None:
 
 def test_struct_statx_has_the_kernels_layout() -> None:
     assert ctypes.sizeof(status._Statx) == 256
+    assert status._Statx.size.offset == 40
     assert status._Statx.dev_major.offset == 136
     assert status._Statx.dio_mem_align.offset == 152
