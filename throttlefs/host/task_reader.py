@@ -91,9 +91,12 @@ class TaskReader:
         return self._event_fd
 
     def start(self) -> None:
-        """Start a thread, so that the first look is not late."""
+        """Start a thread, so that the first look is not late; if that fails, a look tries again."""
+        try:
+            threading.Thread(target=self._work, name="owners", daemon=True).start()
+        except RuntimeError:  # there are too many threads
+            return
         self._threads += 1
-        threading.Thread(target=self._work, name="owners", daemon=True).start()
 
     def ask(self, look: Look) -> None:
         """Have *look* answered some time."""

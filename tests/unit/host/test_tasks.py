@@ -18,7 +18,7 @@ from tests.unit.host import recorded
 from tests.unit.host.recorded import Recorded
 from throttlefs.host.departed import Departed
 from throttlefs.host.dying import process_is_dying, waiting_thread_is_dying
-from throttlefs.host.task_reader import Look, TaskReader, take_look
+from throttlefs.host.task_reader import Look, Sight, TaskReader, take_look
 from throttlefs.host.tasks import Task, parse_task, read_task
 
 
@@ -246,4 +246,28 @@ def test_a_reader_that_is_stuck_is_replaced(monkeypatch: pytest.MonkeyPatch) -> 
         assert reader._threads == 2
     finally:
         go_on.set()
+        reader.close()
+
+
+def test_a_reader_that_gets_no_thread_tries_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    reader = TaskReader()
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", refused)
+            reader.start()
+            reader.ask(Look(1, 0, 1))
+        assert reader._threads == 0
+        reader.ask(Look(os.getpid(), 0, 2))
+        answers: list[Sight] = []
+
+        def has_both() -> bool:
+            answers.extend(reader.answers())
+            return len(answers) == 2
+
+        wait_for(has_both)
+        assert [sight.look.asked for sight in answers] == [1, 2]
+    finally:
         reader.close()
