@@ -53,6 +53,7 @@ from .drain import HANDLED_SIGNALS, Drain
 from .environment import check_environment, raise_descriptor_limit
 from .failing import FailingDevice
 from .fault_log import FaultLog, opened_fault_log
+from .features import features_of, listed
 from .sharing import make_cluster
 
 if TYPE_CHECKING:
@@ -171,7 +172,7 @@ class _Mount:
             statistics,
             self._restore_policy,
             self._counts,
-            self._features,
+            lambda: features_of(self._agreement, request.options.auto_cache),
             self._failing,
             make_cluster(self._throttle, governor.policy.stores()),
         )
@@ -229,15 +230,6 @@ class _Mount:
         """Counts of what the daemon holds. pyfuse3's own loop does not count its requests."""
         waiting = None if self._loop is None else self._loop.waiting
         return {**self._operations.counts(), "requests": waiting}
-
-    def _features(self) -> dict[str, bool]:
-        """What programs may do on this mount because its kernel allows it; see docs/control.md."""
-        auto_cache = self._request.options.auto_cache
-        return {
-            "shared-mmap": auto_cache or self._agreement.shared_mmap,
-            "birth-times": self._agreement.birth_times,
-            "parallel-writes": not auto_cache and self._agreement.parallel_writes,
-        }
 
     def _serve_sockets(self, nursery: trio.Nursery) -> None:
         if self._entry is not None:
@@ -381,7 +373,8 @@ class _Mount:
             )
         fusectl.warn_of_request_timeouts()
         log.info("mounted %s on %s", paths.source, paths.target)
-        log.info("this mount has %s", _listed(self._features()))
+        features = features_of(self._agreement, self._request.options.auto_cache)
+        log.info("this mount has %s", listed(features))
         ready()
 
     # -- the limits ------------------------------------------------------------------------
@@ -398,8 +391,3 @@ class _Mount:
             )
             self._failing.reload(policy)
         log.info("reloaded the limits")
-
-
-def _listed(features: dict[str, bool]) -> str:
-    """ "shared-mmap, no parallel-writes"."""
-    return ", ".join(name if has else f"no {name}" for name, has in features.items())
