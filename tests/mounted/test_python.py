@@ -159,6 +159,19 @@ def test_mistakes_are_the_commands_one_line(source: Path) -> None:
             pass
 
 
+def test_a_refused_disk_leaves_the_one_that_is_there(source: Path) -> None:
+    target = source.parent / "mnt"
+    target.mkdir()
+    with throttlefs.mounted(source, target) as disk:
+        with (
+            pytest.raises(throttlefs.ThrottlefsError, match="is already a throttlefs mount"),
+            throttlefs.mounted(source, target),
+        ):
+            pass
+        assert (disk / "disk.img").read_text() == "contents"
+        assert is_running(disk.pid)
+
+
 def test_an_open_sqlite_connection_delays_the_end_by_a_second(
     source: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -109,7 +109,7 @@ class Mounting:
     def _mount(self, target: str, stack: ExitStack) -> Disk:
         """Mount on *target*, and let *stack* end that. Raises `ThrottlefsError`."""
         options = self.options_text
-        stack.callback(_clear_away, target)
+        stack.callback(_clear_away, target, mounted_at(os.fsencode(target)))
         run_command(
             *("mount", *self._arguments, "--end-with", str(this_process())),
             *(("-o", options) if options else ()),
@@ -178,10 +178,11 @@ def _end(mount: MountEntry, daemon: Daemon) -> None:
         daemon.close()
 
 
-def _clear_away(target: str) -> None:
-    """End what a mount that was interrupted has left at *target*."""
+def _clear_away(target: str, before: MountEntry | None) -> None:
+    """End what a mount that was interrupted has left at *target*, where *before* was mounted."""
     mount = mounted_at(os.fsencode(target))
-    if mount is not None:
-        record = read_record(mount)
-        if record is not None and record.owner_pid == os.getpid():
-            end_at_any_rate(mount)
+    if mount is None or (before is not None and mount.shows_same_as(before)):
+        return
+    record = read_record(mount)
+    if record is not None and record.owner_pid == os.getpid():
+        end_at_any_rate(mount)
