@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from functools import partial
 
 from rich.console import RenderableType
 
 from benchmarks import formats
 from benchmarks.bench import Bench
 from benchmarks.errors import BenchmarkError, NotMeasurableError
-from benchmarks.fio import OVERHEAD, Job
+from benchmarks.fio import Job
 from benchmarks.peers import Image, Setup
 from benchmarks.profiles import model
-from benchmarks.results import Figures, Result, Row, Section, Step, cases, in_turn, of, peers
+from benchmarks.profiles.section import IMAGE_MIB, ProfileSection
+from benchmarks.results import Figures, Result, Row, cases, of, peers
 
 PERCENT = (1, 5, 10, 20, 30, 40, 50, 60, 70, 80, 90, 95, 98, 99, 99.5, 99.9)
 """What fio is asked for; it takes 20 at most."""
@@ -21,62 +21,39 @@ PERCENT = (1, 5, 10, 20, 30, 40, 50, 60, 70, 80, 90, 95, 98, 99, 99.5, 99.9)
 SHOWN = (50, 99, 99.9)
 KINDS = {"reads": (model.READ, "randread"), "writes": (model.WRITE, "randwrite")}
 KINDS |= {"fsync": (model.FLUSH, "randwrite")}
-IMAGE_MIB = 256
 
 
-def measure(bench: Bench, peer: str, profile: str, kind: str, seconds: float) -> Figures:
-    """Return the quantiles (ns) that fio saw, and those of the model."""
-    number, rw = KINDS[kind]
-    _, device = model.settings(profile)
-    if kind == "fsync" and not device.latency_of("latency_flush"):
-        raise NotMeasurableError("its flushes cost nothing")
-    image = Image(bench.image("image", IMAGE_MIB))
-    extra = {"percentile_list": ":".join(map(str, PERCENT))}
-    if number == model.FLUSH:
-        extra["fsync"] = "1"
-    setup = Setup([image], options=[f"profile={profile}"])
-    with (
-        bench.serve(peer, setup) as served,
-        bench.load([Job(served.file, rw, extra=extra)], seconds) as fio,
-    ):
-        fio.wait()
-        found = fio.percentiles("sync" if number == model.FLUSH else rw.removeprefix("rand"))
-    if not found:
-        raise BenchmarkError(f"no request was answered within {seconds:g} s")
-    expected = model.expected(profile, number, size=IMAGE_MIB << 20)
-    return {
-        "measured": {f"{percent:g}": ns for percent, ns in found.items()},
-        "expected": {f"{percent:g}": expected.quantile(percent) for percent in found},
-    }
-
-
-class Quantiles(Section):
+class Quantiles(ProfileSection):
     name = "quantiles"
     title = "Latency at queue depth 1"
+    kinds = KINDS
+    engine = "psync"
+    beside = "fio's percentiles beside those that"
 
-    def __init__(
-        self, peers: Sequence[str], seconds: float, rounds: int, profiles: Sequence[str]
-    ) -> None:
-        self._peers = peers
-        self._seconds = seconds
-        self._rounds = rounds
-        self._profiles = profiles
-        self.method = (
-            f"4 KiB, psync, an image of {IMAGE_MIB} MiB, {seconds:g} s each; fio's percentiles "
-            "beside those that the profile has on a virtual clock."
-        )
-
-    def steps(self) -> Iterable[Step]:
-        for profile in self._profiles:
-            for kind in KINDS:
-                yield from in_turn(
-                    self.name,
-                    f"{profile}/{kind}",
-                    self._peers,
-                    self._rounds,
-                    self._seconds + OVERHEAD + 1,
-                    partial(measure, profile=profile, kind=kind, seconds=self._seconds),
-                )
+    def measure(self, bench: Bench, peer: str, profile: str, kind: str, seconds: float) -> Figures:
+        """Return the quantiles (ns) that fio saw, and those of the model."""
+        number, rw = KINDS[kind]
+        _, device = model.settings(profile)
+        if kind == "fsync" and not device.latency_of("latency_flush"):
+            raise NotMeasurableError("its flushes cost nothing")
+        image = Image(bench.image("image", IMAGE_MIB))
+        extra = {"percentile_list": ":".join(map(str, PERCENT))}
+        if number == model.FLUSH:
+            extra["fsync"] = "1"
+        setup = Setup([image], options=[f"profile={profile}"])
+        with (
+            bench.serve(peer, setup) as served,
+            bench.load([Job(served.file, rw, extra=extra)], seconds) as fio,
+        ):
+            fio.wait()
+            found = fio.percentiles("sync" if number == model.FLUSH else rw.removeprefix("rand"))
+        if not found:
+            raise BenchmarkError(f"no request was answered within {seconds:g} s")
+        expected = model.expected(profile, number, size=IMAGE_MIB << 20)
+        return {
+            "measured": {f"{percent:g}": ns for percent, ns in found.items()},
+            "expected": {f"{percent:g}": expected.quantile(percent) for percent in found},
+        }
 
     def rows(self, result: Result) -> Iterable[Row]:
         for percent in SHOWN:
