@@ -92,7 +92,7 @@ def _common(*names: str, default: Sequence[str] = ()) -> Callable[[Function], Fu
             type=PeerType(*names),
             multiple=True,
             default=default,
-            show_default=", ".join(default),
+            show_default=", ".join(default) or False,
             help="Measure this peer in turn: qsd is qemu-storage-daemon's FUSE export, bindfs "
             "shows the files (names only), native is the filesystem without anything before it, "
             "checkout:DIR another checkout of throttlefs, with a table of what is worse here.",
