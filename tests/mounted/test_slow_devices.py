@@ -226,6 +226,15 @@ def test_rates_follow_the_size_of_the_file(make_mount: MountFactory) -> None:
     assert "iops_per_gib=10,iops_at_least=40 (iops=80)" in shown
 
 
+def test_rates_that_are_set_later_know_the_size_of_an_open_file(make_mount: MountFactory) -> None:
+    mounted = make_mount()
+    path = image(mounted, size=8 << 30)
+    with open(path, "rb"):
+        run_throttlefs("set", path, "iops_per_gib=10")
+        shown = json.loads(run_throttlefs("show", "--json", path).stdout)
+    assert shown["in-force"] == {"iops": 80}
+
+
 def test_attributes_and_metrics_have_the_device(make_mount: MountFactory) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -322,8 +322,7 @@ class Operations(DiskOperations):
             os.close(fd)
             raise
         image = self._governor.image(inode.key, inode.path)
-        if image.wants_size:
-            image.note_size(block_device.size_of(fd))
+        image.note_size(block_device.size_of(fd))  # limits that are set later may depend on it
         statistics = self._statistics.opened(inode.key, inode.path)
         handle = self._handles[fd] = Handle(inode, fd, image, file, statistics, flags, uid)
         inode.handle_fds.append(fd)

@@ -154,14 +154,9 @@ class Image(Leaf):
         waited: int = await waiting.wait(abort)
         return waited
 
-    @property
-    def wants_size(self) -> bool:
-        """Whether it matters how large the file is."""
-        return self.limits.grows or (self.station is not None and self.station.model.serial)
-
     def note_end(self, end: int) -> None:
         """Note that the file reaches at least to the byte before *end*."""
-        if end > self.size and self.wants_size:
+        if end > self.size:
             self.note_size(end)
 
     def note_size(self, size: int) -> None:
