@@ -15,7 +15,7 @@ import pytest
 from throttlefs import __version__
 from throttlefs.cli.main import cli
 from throttlefs.settings.limits import LIMIT_NAMES
-from throttlefs.settings.options import OPTION_HELP
+from throttlefs.settings.option_help import OPTION_HELP
 
 ROOT = Path(__file__).resolve().parents[2]
 DIRECTORY = ROOT / "docs" / "man"

@@ -43,7 +43,7 @@ def _table(rows: Iterable[tuple[str, str]]) -> str:
 
 
 def _mount_help() -> str:
-    from throttlefs.settings.options import OPTION_HELP
+    from throttlefs.settings.option_help import OPTION_HELP
 
     limits = [(name, LIMIT_HELP[name]) for name in RATES]
     limits += [

@@ -29,7 +29,7 @@ class OptionString(click.ParamType):  # type: ignore[type-arg]  # generic only i
         self, ctx: click.Context, param: click.Parameter, incomplete: str
     ) -> list[CompletionItem]:
         """The options that begin as the last one of *incomplete* does."""
-        from throttlefs.settings.options import OPTION_HELP
+        from throttlefs.settings.option_help import OPTION_HELP
 
         before, comma, last = incomplete.rpartition(",")
         known = {f"{name}=": text for name, text in {**LIMIT_HELP, **DEVICE_HELP}.items()}

@@ -14,6 +14,7 @@ from typing import Any, Final
 from . import units
 from .limit_names import QEMU_GROUP_NAME, canonical_name
 from .limits import Limits, LimitsError
+from .named_values import not_at_default, read_values
 from .units import quoted
 
 Durations = tuple[int, ...]
@@ -171,16 +172,7 @@ class Device:
         Raises `DeviceError` for an unknown name, an unreadable value and one setting under two
         names.
         """
-        parsed: dict[str, Any] = {}
-        spelling: dict[str, str] = {}
-        for name, value in values.items():
-            setting = parse_setting(name, value)
-            canonical = device_name(name) or name
-            if canonical in parsed:
-                first = spelling[canonical]
-                raise DeviceError(name, f"{name} and {first} are the same setting: give one")
-            parsed[canonical] = setting
-            spelling[canonical] = name
+        parsed, _ = read_values(values, device_name, parse_setting, _given_twice)
         return cls(**parsed)
 
     @property
@@ -205,11 +197,7 @@ class Device:
 
     def as_dict(self) -> dict[str, Any]:
         """The settings that are not at their default, so that ``Device(**x.as_dict()) == x``."""
-        return {
-            field.name: getattr(self, field.name)
-            for field in dataclasses.fields(self)
-            if getattr(self, field.name) != field.default
-        }
+        return not_at_default(self)
 
     def as_text(self) -> dict[str, str]:
         """As `as_dict`, with values as people write them: ``{"latency": "5ms"}``."""
@@ -218,6 +206,10 @@ class Device:
     def __str__(self) -> str:
         """The form of an option string, "latency=5ms,queue_depth=4"; empty if nothing is set."""
         return ",".join(f"{name}={value}" for name, value in self.as_text().items())
+
+
+def _given_twice(name: str, first: str) -> DeviceError:
+    return DeviceError(name, f"{name} and {first} are the same setting: give one")
 
 
 NO_DEVICE: Final = Device()

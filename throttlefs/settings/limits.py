@@ -26,6 +26,7 @@ from .limit_names import (
     canonical_name,
     qemu_name,
 )
+from .named_values import not_at_default, read_values
 from .units import MAX_VALUE, Rate, quoted
 
 __all__ = [
@@ -198,16 +199,7 @@ class Limits:
         Raises `LimitsError` as `Limits` does, and for an unknown name, an unreadable value and one
         limit under two names. The messages have the names that *values* has.
         """
-        parsed: dict[str, Any] = {}
-        spelling: dict[str, str] = {}
-        for name, value in values.items():
-            number = parse_limit(name, value)
-            canonical = canonical_name(name) or name
-            if canonical in parsed:
-                first = spelling[canonical]
-                raise LimitsError(name, f"{name} and {first} are the same limit: give one of them")
-            parsed[canonical] = number
-            spelling[canonical] = name
+        parsed, spelling = read_values(values, canonical_name, parse_limit, _given_twice)
         defaults = {field.name: field.default for field in dataclasses.fields(cls)}
         _check(defaults | parsed, spelled=lambda name: spelling.get(name, name))
         return cls(**parsed)
@@ -250,15 +242,15 @@ class Limits:
 
     def as_dict(self) -> dict[str, Rate]:
         """The fields that are not at their default, so that ``Limits(**x.as_dict()) == x``."""
-        return {
-            field.name: getattr(self, field.name)
-            for field in dataclasses.fields(self)
-            if getattr(self, field.name) != field.default
-        }
+        return not_at_default(self)
 
     def __str__(self) -> str:
         """The form of an option string, "bps=1M,iops=100"; empty if nothing is limited."""
         return ",".join(f"{name}={format_limit(name, n)}" for name, n in self.as_dict().items())
+
+
+def _given_twice(name: str, first: str) -> LimitsError:
+    return LimitsError(name, f"{name} and {first} are the same limit: give one of them")
 
 
 def _check(values: Mapping[str, object], spelled: Callable[[str], str]) -> None:
