@@ -72,7 +72,7 @@ _OPTIONS = (
     click.option(
         "--log-file",
         type=click.Path(dir_okay=False),
-        help="Log to this file (a background mount logs to the system's log else).",
+        help="Log to this file. Without it a background mount logs to the system's log.",
     ),
     click.option("-v", "--verbose", is_flag=True, help="Log in more detail."),
 )

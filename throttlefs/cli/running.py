@@ -115,9 +115,9 @@ class _CommandError(ThrottlefsError):
 def run(ctx: click.Context, /, source: str, target: str | None, **call: Any) -> None:
     """Mount SRC, run CMD, and end the mount; the exit status is CMD's.
 
-    SRC is shown at DST. Without DST it is shown in a temporary place, which stands for each
-    argument of CMD that is {} and for the {} of each that begins with {}/. CMD finds the path in
-    THROTTLEFS_MOUNT as well. The options are those of throttlefs mount.
+    SRC is shown at DST. Without DST it is shown in a temporary place. Then {} stands for its path
+    in arguments of CMD that are {} or begin with {}/. CMD finds the path in THROTTLEFS_MOUNT as
+    well. The options are those of throttlefs mount.
 
     Signals go to CMD. When CMD has ended, what still uses the mount has a second to close it. The
     exit status is 125 if throttlefs fails, 126 if CMD cannot be started, 127 if it is not found,

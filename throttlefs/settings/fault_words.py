@@ -104,7 +104,7 @@ class Effect(enum.Enum):
 EFFECT_HELP: Final = {
     "error=NAME": "it fails with this errno, e.g. EIO or ENOSPC",
     "delay=TIME": "it is served so much later, e.g. 2s",
-    "hang": "it waits until the rule is removed",
+    "hang": "it waits until the rule is removed or its time is over",
     "corrupt=flip|zeros|noise": "a read gets wrong bytes; the file stays as it is",
     "torn=BYTES": "only a part of a write, in such units, reaches the file, and it succeeds",
     "lose": "a write, flush or discard succeeds and is not done",
