@@ -13,6 +13,11 @@ from throttlefs.control.locate import locate
 from throttlefs.settings.faults import assignments
 
 
+def pattern(size: int) -> bytes:
+    """*size* bytes, none of them 0, that differ from sector to sector."""
+    return bytes(n % 251 + 1 for n in range(size))
+
+
 class Rules:
     """The rules of the mount at *path*."""
 

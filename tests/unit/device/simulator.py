@@ -22,6 +22,11 @@ MS = 1_000_000
 SECOND = 1000 * MS
 
 
+def device(**settings: str | int | float) -> Device:
+    """A device of *settings* as people write them."""
+    return Device.parse(settings)
+
+
 @dataclass(eq=False)
 class Client:
     """Keeps *depth* requests under way; ``served`` has for each how long it waited and took."""
