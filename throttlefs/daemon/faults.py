@@ -31,6 +31,9 @@ _AT_A_TIME: Final = 100
 _DROP_WITHIN_S: Final = 5.0
 """A read that hangs keeps its page, so the file's pages cannot be dropped before it ends."""
 
+_MOST_DROPS: Final = 16
+"""How many threads drop pages; those that wait for a read that hangs are given up, and go on."""
+
 
 class MountFaults:
     """The fault rules of a mount. *log* is the file of ``fault_log``, if it was given.
@@ -54,6 +57,7 @@ class MountFaults:
         self._injector.period_changed_hook = self._period_changed
         self._operations: Operations | None = None
         self._fuse_fd = -1
+        self._drops = trio.CapacityLimiter(_MOST_DROPS)
         self._mounted_at = self._clock()
         self._of_file: list[tuple[Fault, int]] = []  # the config file's, with their numbers
         self._news = trio.Event()
@@ -177,7 +181,10 @@ class MountFaults:
             await self.drop_pages(self.rules())
 
     async def drop_pages(self, rules: Iterable[Rule]) -> None:
-        """Drop the pages of all files that *rules* are for, so that reads ask the daemon."""
+        """Drop the pages of all files that *rules* are for, so that reads ask the daemon.
+
+        Nothing is dropped while too many threads wait for reads that hang.
+        """
         rules = [rule for rule in rules if rule.fault.ops & Op.READ]
         if not rules or self._fuse_fd < 0 or self._operations is None:
             return
@@ -188,9 +195,15 @@ class MountFaults:
                 numbers.append(inode.number)
             if number % _AT_A_TIME == 0:
                 await trio.lowlevel.checkpoint()
+        if self._drops.available_tokens < 1:
+            return
         with trio.move_on_after(_DROP_WITHIN_S):
             await trio.to_thread.run_sync(
-                drop_pages, os.dup(self._fuse_fd), numbers, abandon_on_cancel=True
+                drop_pages,
+                os.dup(self._fuse_fd),
+                numbers,
+                abandon_on_cancel=True,
+                limiter=self._drops,
             )
 
 
