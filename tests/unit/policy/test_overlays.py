@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.unit.policy.test_governor import Clock, NoAlarm, policy
+from tests.unit.policy.test_governor import TOML, Clock, NoAlarm, policy
 from throttlefs.device import Disk
 from throttlefs.errors import ThrottlefsError
 from throttlefs.policy.change import Change, TuningError
@@ -19,20 +19,6 @@ from throttlefs.policy.state import group_policy, image_state
 from throttlefs.policy.tuning import Tuner
 from throttlefs.settings.scenario import TimedChange
 from throttlefs.throttle import WRITE, Throttle
-
-TOML = """
-[[image]]
-path = "db/*.img"
-bps = "2M"
-weight = 300
-
-[[image]]
-path = "vm/**"
-group = "vms"
-
-[group.vms]
-bps = "30M"
-"""
 
 
 class World:
