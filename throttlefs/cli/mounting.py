@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.shell_completion import CompletionItem
 
-from throttlefs.errors import UsageError
+from throttlefs.errors import ThrottlefsError, UsageError
 from throttlefs.settings.device import DEVICE_HELP
 from throttlefs.settings.limits import LIMIT_HELP
+from throttlefs.settings.volatile import NEEDING_VOLATILE
 
 if TYPE_CHECKING:
     from throttlefs.daemon.mount import MountRequest
@@ -106,6 +107,7 @@ class MountCall:
         """
         from throttlefs.daemon.logs import set_up_logging
         from throttlefs.host.paths import check_log_file, check_paths, check_visible
+        from throttlefs.host.undo_directory import check_undo_directory
         from throttlefs.settings.option_values import OptionError
         from throttlefs.settings.options import parse_options
         from throttlefs.settings.qmp_address import parse_qmp_address
@@ -130,6 +132,10 @@ class MountCall:
             check_log_file(paths, options.fault_log)
         if qmp is not None:
             check_visible(paths, "the socket", qmp, "choose a place outside of it")
+        if options.volatile:
+            options = replace(options, volatile_dir=os.path.abspath(options.volatile_dir))
+            check_undo_directory(paths, options.volatile_dir)
+            raise ThrottlefsError("-o volatile is not there yet; leave it out")
         set_up_logging(foreground, log_path, self.verbose)
 
         # Late: pyfuse3 and trio take most of the start-up time, and a typo need not wait for them.
@@ -164,7 +170,7 @@ def start_in_background(request: MountRequest, from_outside: Collection[int]) ->
 
 _OF_THE_MACHINE = frozenset(
     ("attr_timeout", "cache", "engine", "entry_timeout", "fault_log", "fsname", "max_background")
-) | {"max_inflight", "metrics", "server"}
+) | {"max_inflight", "metrics", "server", *NEEDING_VOLATILE}
 """Options that do not say what requests are held to."""
 
 

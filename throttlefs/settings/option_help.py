@@ -6,6 +6,7 @@ from typing import Final
 
 from .option_values import CACHE_MODES, DISCARD_COSTS, ENGINES, SERVERS
 from .shared import ON_LOST
+from .volatile import ORDERS_OF_NAMES, SECTORS, VOLATILE_DIR
 
 OPTION_HELP: Final = {
     "group=NAME": "all images share the limits, as the group NAME",
@@ -39,6 +40,18 @@ OPTION_HELP: Final = {
     "on_lost=WHAT": "what the group may use while that server is away: "
     + ", ".join(ON_LOST)
     + f" (default {ON_LOST[0]})",
+    "volatile": "what was not flushed is lost in a power cut: see throttlefs power-cut",
+    "volatile_dir=DIR": f"with volatile: where the undo log lies (default {VOLATILE_DIR})",
+    "sector=BYTES": "what a power cut loses or keeps as a whole: "
+    + ", ".join(SECTORS)
+    + f" (default {SECTORS[0]})",
+    "names=ORDER": "what a power cut keeps of names, sizes and attributes: "
+    + ", ".join(ORDERS_OF_NAMES)
+    + f" (default {ORDERS_OF_NAMES[0]}, as ext4 and XFS do)",
+    "auto_da_alloc=WORD": "whether rename over a file writes the data first, as ext4 does: on, off"
+    " (default on; XFS: off)",
+    "fsync_failure=WHAT": "what was not flushed when an fsync failed: the next one covers it"
+    " (dirty), or not (clean); default dirty",
     "allow_other": "other users may use the mount, as the permissions in SRC have it",
     "allow_root": "root may, as well as the user who mounts",
     "auto_unmount": "fusermount3 unmounts if the daemon dies",

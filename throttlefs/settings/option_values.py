@@ -13,6 +13,7 @@ from .cachemode import CacheMode
 from .limits import check_group_name, check_weight
 from .shared import ON_LOST, SharedError, StoreAddress, parse_store_address
 from .units import quoted
+from .volatile import FSYNC_FAILURES, ORDERS_OF_NAMES, SECTORS, VOLATILE_DIR
 
 CACHE_MODES: Final[tuple[str, ...]] = tuple(mode.value for mode in CacheMode)
 ENGINES: Final[tuple[str, ...]] = ("auto", "uring", "threads")
@@ -66,6 +67,14 @@ def _choice(*choices: str) -> Callable[[str, str], str]:
         return value
 
     return parse
+
+
+def _switch(name: str, value: str) -> bool:
+    return _choice("on", "off")(name, value) == "on"
+
+
+def _sector(name: str, value: str) -> int:
+    return int(_choice(*SECTORS)(name, value))
 
 
 def _bytes_from(smallest: int) -> Callable[[str, str], int]:
@@ -123,7 +132,7 @@ def _subtype(name: str, value: str) -> str:
     return value
 
 
-SWITCHES: Final = ("nonempty", "auto_cache", "no_mmap")
+SWITCHES: Final = ("nonempty", "auto_cache", "no_mmap", "volatile")
 """The options of throttlefs itself that take no value."""
 
 VALUES: Final[dict[str, tuple[Callable[[str, str], Any], str]]] = {
@@ -143,6 +152,11 @@ VALUES: Final[dict[str, tuple[Callable[[str, str], Any], str]]] = {
     "shared": (_store, "valkey://store.example/0/tenant-a"),
     "password_file": (_text, "/etc/throttlefs.password"),
     "on_lost": (_choice(*ON_LOST), ON_LOST[0]),
+    "volatile_dir": (_text, VOLATILE_DIR),
+    "sector": (_sector, SECTORS[1]),
+    "names": (_choice(*ORDERS_OF_NAMES), ORDERS_OF_NAMES[1]),
+    "auto_da_alloc": (_switch, "off"),
+    "fsync_failure": (_choice(*FSYNC_FAILURES), FSYNC_FAILURES[1]),
     "fsname": (_text, "images"),
     "subtype": (_subtype, FUSE_SUBTYPE),
 }

@@ -44,6 +44,13 @@ from .option_values import (
 from .profiles import Library, split_settings
 from .shared import ON_LOST, OnLost, SharedStore, StoreAddress
 from .units import quoted
+from .volatile import (
+    FSYNC_FAILURES,
+    ORDERS_OF_NAMES,
+    SECTORS,
+    VOLATILE_DIR,
+    why_not_volatile,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +95,18 @@ class MountOptions:
     """One of `ON_LOST`."""
     metrics: str | None = None
     """HOST:PORT; `option_values.split_address` takes it apart."""
+    volatile: bool = False
+    """Whether what was not flushed is lost in a power cut; the next five belong to that."""
+    volatile_dir: str = VOLATILE_DIR
+    """The directory of the undo log, as given."""
+    sector: int = int(SECTORS[0])
+    """Bytes that a power cut loses or keeps as a whole."""
+    names: str = ORDERS_OF_NAMES[0]
+    """One of `ORDERS_OF_NAMES`."""
+    auto_da_alloc: bool = True
+    """Whether rename over a file, and close after truncation, have the data written first."""
+    fsync_failure: str = FSYNC_FAILURES[0]
+    """One of `FSYNC_FAILURES`."""
     fsname: str | None = None
     """The source for mount(8) to show, any text; None for SRC."""
     flags: tuple[str, ...] = ()
@@ -326,11 +345,15 @@ class _Items:
             if name in fields and needed not in fields:
                 _, example = VALUES[needed]
                 raise OptionError(name, f"{name} needs {needed}: add e.g. {needed}={example}")
+        flags = self._flags.words()
+        refused = why_not_volatile(fields, flags)
+        if refused is not None:
+            raise OptionError(*refused)
         return MountOptions(
             limits=limits,
             device=device,
             beside_profile=beside,
-            flags=self._flags.words(),
+            flags=flags,
             given=frozenset(self._limits).union(self._device, fields).difference(SWITCHES),
             **fields,
         )
@@ -356,6 +379,8 @@ def _unknown(name: str) -> OptionError:
 
 
 def _shown(value: str | float) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
     # repr() of a float may have an exponent, which no option takes.
     if not isinstance(value, float):
         return str(value)
