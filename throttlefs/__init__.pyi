@@ -7,6 +7,8 @@ from .testing.fault import Fault as Fault
 from .testing.fault import FaultCounts as FaultCounts
 from .testing.figures import Change as Change
 from .testing.figures import ImageStats as ImageStats
+from .testing.figures import LostFile as LostFile
+from .testing.figures import PowerCut as PowerCut
 from .testing.figures import Quantiles as Quantiles
 from .testing.figures import RequestStats as RequestStats
 from .testing.mounting import Mounting as Mounting

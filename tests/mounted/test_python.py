@@ -293,7 +293,7 @@ def test_in_trio(source: Path) -> None:
             assert (await disk.stats("disk.img")).read.bytes == 8
             assert list(await disk.stats()) == ["disk.img"]
             assert (await disk.qmp("query-status"))["running"]
-            assert os.fspath(disk) == str(disk.path) == str(disk.sync.path)
+            assert os.fspath(disk) == str(disk.path) == str(disk.blocking.path)
             return disk.pid
 
     assert not is_running(trio.run(use))

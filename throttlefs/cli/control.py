@@ -69,7 +69,7 @@ def show(path: str, as_json: bool, as_toml: bool) -> None:
     """
     from throttlefs.control.locate import locate
 
-    from .presentation import mount_text, print_status
+    from .presentation import mount_text, power_text, print_status
     from .text import print_utf8
 
     if as_json and as_toml:
@@ -88,6 +88,8 @@ def show(path: str, as_json: bool, as_toml: bool) -> None:
     else:
         if found.device is None:
             print(mount_text(status["source"], status["target"]))
+            if "power" in status:
+                print(power_text(status["power"]))
         print_status(status, found.device is not None)
         if found.device is None:
             from .shares import shares_of

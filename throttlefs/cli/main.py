@@ -24,6 +24,7 @@ from .faults import fault
 from .hints import MountOptionsCommand
 from .mount8 import with_subcommand
 from .mounting import MountCall, held_text, mount_options, start_in_background
+from .power import COMMANDS as POWER_COMMANDS
 from .profile import profile
 from .running import run
 from .scenarios import scenario
@@ -188,7 +189,7 @@ def completion(shell: str) -> None:
     click.echo(found(cli, {}, _PROGRAM, "_THROTTLEFS_COMPLETE").source())
 
 
-for command in (run, *COMMANDS, profile, cluster, fault, scenario):
+for command in (run, *COMMANDS, profile, cluster, fault, scenario, *POWER_COMMANDS):
     cli.add_command(command)
 
 

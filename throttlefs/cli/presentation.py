@@ -100,6 +100,17 @@ def mount_text(source: str, target: str) -> str:
     return f"{name_text(source)} on {name_text(target)}"
 
 
+def power_text(power: Mapping[str, Any]) -> str:
+    """Whether a volatile disk has power, and what it would lose."""
+    if power["state"] == "off":
+        return "volatile: power is off"
+    return (
+        f"volatile: power is on; {format_size(power['dirty-bytes'])} and"
+        f" {_counted(power['changes'], 'change')} are not flushed,"
+        f" undo log {format_size(power['log-bytes'])}"
+    )
+
+
 _SHOW_COLUMNS: Final = (
     Column("", wide=Wide.ELIDED),
     Column("limits", wide=Wide.FOLDED),
@@ -121,7 +132,7 @@ def print_status(status: Mapping[str, Any], one_image: bool) -> None:
     if not one_image:
         rows.append(["(default)", *_said(status["default"], "group")])
         for group in status["groups"]:
-            members = f"{group['members']} member{'' if group['members'] == 1 else 's'}"
+            members = _counted(group["members"], "member")
             name = name_text(f"(group {group['name']})")
             rows.append([name, *_said(group, "parent"), members])
     for image in status["images"]:
@@ -220,6 +231,46 @@ def print_rules(rules: Sequence[Mapping[str, Any]]) -> None:
         for rule in rules
     ]
     print_table(_RULE_COLUMNS, cells)
+
+
+_LOST_COLUMNS: Final = (
+    Column("file", wide=Wide.ELIDED),
+    Column("lost", right=True),
+    Column("size", right=True),
+    Column("size after", right=True),
+)
+
+
+def print_cut(report: Mapping[str, Any]) -> None:
+    """Print what a power cut has lost, or would."""
+    files, names = report["files"], report["names"]
+    lost = f"{format_size(report['lost-bytes'])} of {_counted(len(files), 'file')}"
+    undone = _counted(report["undone-changes"], "change")
+    if report["dry-run"]:
+        print(f"a power cut with seed {report['seed']} would lose {lost} and undo {undone}")
+    else:
+        print(f"power is off, seed {report['seed']}: lost {lost}, undid {undone}")
+    if files:
+        print_table(
+            _LOST_COLUMNS,
+            [
+                [
+                    name_text(one["file"]),
+                    format_size(one["lost-bytes"]),
+                    str(one["size"]),
+                    str(one["size-after"]),
+                ]
+                for one in files
+            ],
+        )
+    for text in names:
+        print(f"undone: {name_text(text)}")
+    for text in report["not-rolled-back"]:
+        print(f"not rolled back: {name_text(text)}")
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def print_stats(rows: Sequence[Row], *, as_json: bool, rates: bool) -> None:

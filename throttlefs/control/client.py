@@ -28,17 +28,27 @@ class NoSuchImageError(ThrottlefsError):
 class QmpClient:
     """A session with the daemon behind *socket_path*; *where* names the mount in messages.
 
-    Only root, ourselves and *owner* (a user id) are trusted to be that daemon.
+    Only root, ourselves and *owner* (a user id) are trusted to be that daemon. A *patient* client
+    waits for the answer to a command as long as it takes.
 
     Raises `ThrottlefsError`, one line, whatever goes wrong.
     """
 
-    def __init__(self, socket_path: str, where: str, owner: int | None = None) -> None:
+    def __init__(
+        self,
+        socket_path: str,
+        where: str,
+        owner: int | None = None,
+        *,
+        patient: bool = False,
+    ) -> None:
         self._where = where
         self._buffer = bytearray()
         self._events: deque[dict[str, Any]] = deque(maxlen=_MOST_EVENTS)
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._socket.settimeout(_TIMEOUT_S)
+        self._answer_within_s = _ANSWER_WITHIN_S
+        self._timeout_s: float | None = _TIMEOUT_S
         try:
             self._socket.connect(os.fsencode(socket_path))
             self._check_server(owner)
@@ -46,6 +56,10 @@ class QmpClient:
             if "QMP" not in greeting:
                 raise ThrottlefsError(f"what listens on {socket_path} does not speak QMP")
             self.run("qmp_capabilities")
+            if patient:
+                self._answer_within_s = math.inf
+                self._timeout_s = None
+                self._socket.settimeout(None)
         except OSError as exc:
             self._socket.close()
             raise self._gone(exc) from None
@@ -99,7 +113,7 @@ class QmpClient:
         except OSError as exc:
             raise self._gone(exc) from None
         finally:
-            self._socket.settimeout(_TIMEOUT_S)
+            self._socket.settimeout(self._timeout_s)
 
     def _check_server(self, owner: int | None) -> None:
         """Raise unless *owner*, the user who mounted, or root, or ourselves listen there."""
@@ -108,9 +122,9 @@ class QmpClient:
         if uid not in (0, os.geteuid(), owner):
             raise ThrottlefsError(f"the control socket of {self._where} is another user's")
 
-    def _receive(self, within_s: float = _ANSWER_WITHIN_S) -> dict[str, Any]:
+    def _receive(self, within_s: float | None = None) -> dict[str, Any]:
         """One answer. Another user may send it, so its time and its length are bounded."""
-        deadline = time.monotonic() + within_s
+        deadline = time.monotonic() + (self._answer_within_s if within_s is None else within_s)
         searched = 0
         while (end := self._buffer.find(b"\n", searched)) < 0:
             searched = len(self._buffer)

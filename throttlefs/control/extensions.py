@@ -59,7 +59,8 @@ class ExtensionCommands:
     """The commands that QEMU lacks.
 
     *reload* raises `ThrottlefsError` if it changed nothing; *counts* says what the daemon holds,
-    *features* what programs may do on the mount, *faults* which rules it has.
+    *features* what programs may do on the mount, *faults* which rules it has, *power* whether its
+    power is on, if that can be cut.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class ExtensionCommands:
         features: Callable[[], Mapping[str, bool]],
         faults: Callable[[], Iterable[Fault]],
         shares: Callable[[], Mapping[str, object]],
+        power: Callable[[], Mapping[str, object]],
     ) -> None:
         self._facts = facts
         self._images = images
@@ -83,6 +85,7 @@ class ExtensionCommands:
         self._features = features
         self._faults = faults
         self._shares = shares
+        self._power = power
 
     def register(self, table: CommandTable) -> None:
         """Add them all to *table*."""
@@ -131,6 +134,7 @@ class ExtensionCommands:
             "gates-open": throttle.gates_open,
             "features": dict(self._features()),
             "counts": dict(self._counts()),
+            **self._power(),
             "default": _shown(policy_state(self._governor.policy.default), "group"),
             "groups": [
                 {

@@ -38,9 +38,12 @@ class Located:
         return os.fsdecode(self.mount.point)
 
     @contextmanager
-    def session(self) -> Iterator[QmpClient]:
-        """A session with the daemon. Raises `ThrottlefsError`, which has a missing image's path."""
-        with self._connect() as client:
+    def session(self, *, patient: bool = False) -> Iterator[QmpClient]:
+        """A session with the daemon. Raises `ThrottlefsError`, which has a missing image's path.
+
+        A *patient* one waits for an answer for as long as it takes.
+        """
+        with self._connect(patient) as client:
             try:
                 yield client
             except NoSuchImageError as exc:
@@ -49,7 +52,7 @@ class Located:
                     f"{self.path}: {reason or 'there is no such file in the mount'}"
                 ) from None
 
-    def _connect(self) -> QmpClient:
+    def _connect(self, patient: bool = False) -> QmpClient:
         owner = self.mount.user_id
         if owner is not None and os.geteuid() not in (0, owner):
             raise ThrottlefsError(
@@ -66,7 +69,7 @@ class Located:
                 f"the control socket of {self.point} is not found; was XDG_RUNTIME_DIR another at"
                 " the time of mounting, or was it mounted in another container?"
             )
-        return QmpClient(path, self.point, owner)
+        return QmpClient(path, self.point, owner, patient=patient)
 
 
 def locate(path: str) -> Located:

@@ -18,6 +18,7 @@ from .extensions import ExtensionCommands
 from .faults import FaultCommands, Faults
 from .images import Images
 from .objects import ObjectCommands
+from .power import Power, PowerCommands
 from .scenarios import ScenarioCommands, Scenarios
 from .server import ControlServer
 from .sharing import SharingCommands
@@ -54,6 +55,7 @@ class Control:
         features: Callable[[], Mapping[str, bool]],
         failing: Failing,
         cluster: Cluster,
+        power: Power | None,
     ) -> None:
         self.images = Images(inodes, governor, statistics)
         self.tuner = Tuner(governor, self.images.is_open)
@@ -61,10 +63,13 @@ class Control:
         self.quit_asked = False
         """Whether a client has ended the mount."""
         table = CommandTable()
+        self.server = ControlServer(table.run)
         QemuCommands(facts, self.images, self.tuner, self._quit).register(table)
         ObjectCommands(governor, self.tuner).register(table)
         sharing = SharingCommands(governor.throttle, cluster)
         sharing.register(table)
+        powering = PowerCommands(facts, power, self.server.broadcast)
+        powering.register(table)
         ExtensionCommands(
             facts,
             self.images,
@@ -75,12 +80,12 @@ class Control:
             features,
             lambda: [rule.fault for rule in failing.faults.rules()],
             sharing.shares,
+            powering.state,
         ).register(table)
         FaultCommands(self.images, failing.faults).register(table)
         ScenarioCommands(
             failing.scenarios, lambda: [group.name for group in governor.throttle.groups()]
         ).register(table)
-        self.server = ControlServer(table.run)
         cluster.tell(self.server.broadcast)
 
     def _quit(self) -> None:

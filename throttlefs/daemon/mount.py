@@ -175,6 +175,7 @@ class _Mount:
             lambda: features_of(self._agreement, request.options.auto_cache),
             self._failing,
             make_cluster(self._throttle, governor.policy.stores()),
+            None,
         )
         self._metrics: MetricsServer | None = None
         self._operations = Operations(

@@ -11,7 +11,7 @@ import trio
 
 from .disk import Disk, StrPath
 from .fault import AsyncFault
-from .figures import Change, ImageStats
+from .figures import Change, ImageStats, PowerCut
 from .options import Option
 
 T = TypeVar("T")
@@ -24,23 +24,23 @@ class AsyncDisk:
     """
 
     def __init__(self, disk: Disk) -> None:
-        self.sync = disk
+        self.blocking = disk
         """The same disk, for code that does not await."""
 
     @property
     def source(self) -> Path:
         """`Disk.source`."""
-        return self.sync.source
+        return self.blocking.source
 
     @property
     def path(self) -> Path:
         """`Disk.path`."""
-        return self.sync.path
+        return self.blocking.path
 
     @property
     def pid(self) -> int:
         """`Disk.pid`."""
-        return self.sync.pid
+        return self.blocking.pid
 
     def __fspath__(self) -> str:
         return str(self.path)
@@ -49,7 +49,7 @@ class AsyncDisk:
         return self.path / name
 
     def __repr__(self) -> str:
-        return repr(self.sync)
+        return repr(self.blocking)
 
     async def set(
         self,
@@ -61,27 +61,39 @@ class AsyncDisk:
         **values: Option,
     ) -> list[Change]:
         """`Disk.set`."""
-        return await _in_thread(partial(self.sync.set, name, off=off, all=all, **values))
+        return await _in_thread(partial(self.blocking.set, name, off=off, all=all, **values))
 
     async def set_group(
         self, group: str, /, *, create: bool = False, off: bool = False, **values: Option
     ) -> list[Change]:
         """`Disk.set_group`."""
         return await _in_thread(
-            partial(self.sync.set_group, group, create=create, off=off, **values)
+            partial(self.blocking.set_group, group, create=create, off=off, **values)
         )
 
     async def reload(self) -> None:
         """`Disk.reload`."""
-        await _in_thread(self.sync.reload)
+        await _in_thread(self.blocking.reload)
 
     def fault(self, name: StrPath | None = None, /, **rule: Any) -> AsyncFault:
         """`Disk.fault`, for ``async with``."""
-        return AsyncFault(partial(self.sync.fault, name, **rule))
+        return AsyncFault(partial(self.blocking.fault, name, **rule))
+
+    async def power_cut(self, *, seed: int | None = None, dry_run: bool = False) -> PowerCut:
+        """`Disk.power_cut`."""
+        return await _in_thread(partial(self.blocking.power_cut, seed=seed, dry_run=dry_run))
+
+    async def power_on(self) -> None:
+        """`Disk.power_on`."""
+        await _in_thread(self.blocking.power_on)
+
+    async def sync(self) -> None:
+        """`Disk.sync`."""
+        await _in_thread(self.blocking.sync)
 
     async def show(self, name: StrPath | None = None, /) -> dict[str, Any]:
         """`Disk.show`."""
-        return await _in_thread(partial(self.sync.show, name))
+        return await _in_thread(partial(self.blocking.show, name))
 
     @overload
     async def stats(self, name: StrPath, /) -> ImageStats: ...
@@ -92,12 +104,12 @@ class AsyncDisk:
     async def stats(self, name: StrPath | None = None, /) -> ImageStats | dict[str, ImageStats]:
         """`Disk.stats`."""
         if name is None:
-            return await _in_thread(self.sync.stats)
-        return await _in_thread(partial(self.sync.stats, name))
+            return await _in_thread(self.blocking.stats)
+        return await _in_thread(partial(self.blocking.stats, name))
 
     async def qmp(self, command: str, /, **arguments: object) -> Any:
         """`Disk.qmp`."""
-        return await _in_thread(partial(self.sync.qmp, command, **arguments))
+        return await _in_thread(partial(self.blocking.qmp, command, **arguments))
 
 
 async def _in_thread(work: Callable[[], T]) -> T:

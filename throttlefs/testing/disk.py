@@ -13,7 +13,7 @@ from throttlefs.host.mountinfo import MountEntry
 from throttlefs.host.runtime import find_socket
 
 from .fault import Fault
-from .figures import Change, ImageStats, change, image_stats
+from .figures import Change, ImageStats, PowerCut, change, image_stats, power_cut
 from .options import Option, changes
 
 if TYPE_CHECKING:
@@ -106,6 +106,27 @@ class Disk:
         answer = self._run(name, "x-throttlefs-fault-add", {"values": rule})
         return Fault(self.qmp, answer["rule"])
 
+    # -- power -----------------------------------------------------------------------------
+
+    def power_cut(self, *, seed: int | None = None, dry_run: bool = False) -> PowerCut:
+        """Cut the power of a volatile disk; with *dry_run* only say what would be lost.
+
+        The same *seed* after the same requests loses the same. Then `source` holds what is left,
+        and all requests fail until `power_on`; files that were open stay dead.
+        """
+        arguments: dict[str, Any] = {"dry-run": True} if dry_run else {}
+        if seed is not None:
+            arguments["seed"] = seed
+        return power_cut(self._run(None, "x-throttlefs-power-cut", arguments, patient=True))
+
+    def power_on(self) -> None:
+        """Serve again after a power cut."""
+        self._run(None, "x-throttlefs-power-on", {}, patient=True)
+
+    def sync(self) -> None:
+        """Flush a volatile disk, so that a power cut loses nothing; os.sync does not reach it."""
+        self._run(None, "x-throttlefs-sync", {}, patient=True)
+
     # -- watching --------------------------------------------------------------------------
 
     def show(self, name: StrPath | None = None, /) -> dict[str, Any]:
@@ -132,13 +153,20 @@ class Disk:
             None, command, {name.replace("_", "-"): value for name, value in arguments.items()}
         )
 
-    def _run(self, name: StrPath | None, command: str, arguments: dict[str, Any]) -> Any:
+    def _run(
+        self,
+        name: StrPath | None,
+        command: str,
+        arguments: dict[str, Any],
+        *,
+        patient: bool = False,
+    ) -> Any:
         device = None if name is None else self._device(name)
         path = str(self.path if name is None else self / name)
         located = Located(self._mount, device, path, self._socket)
         if device is not None:
             arguments = {**arguments, "device": device}
-        with located.session() as client:
+        with located.session(patient=patient) as client:
             return client.run(command, **arguments)
 
     def _device(self, name: StrPath) -> str:

@@ -102,6 +102,54 @@ class Change:
     after: Mapping[str, float | str]
 
 
+@dataclass(frozen=True, slots=True)
+class LostFile:
+    """What a power cut has lost of one file."""
+
+    file: str
+    """Its path in the mount before the cut."""
+    lost_bytes: int
+    """Bytes of the sectors that are not as they were last."""
+    size: int
+    """Bytes before the cut."""
+    size_after: int
+    """Bytes after it."""
+
+
+@dataclass(frozen=True, slots=True)
+class PowerCut:
+    """What a power cut has lost, or, as a dry run, would lose."""
+
+    seed: int
+    """With the same one, after the same requests, the same is lost."""
+    dry_run: bool
+    lost_bytes: int
+    """Of all files."""
+    undone_changes: int
+    """Changes of names, sizes and attributes that were undone."""
+    files: tuple[LostFile, ...]
+    names: tuple[str, ...]
+    """The names that were undone, in words: ``create db/y``, ``rename a -> b``."""
+    not_rolled_back: tuple[str, ...]
+    """What the cut could not undo, because it was changed in SRC behind the mount."""
+
+
+def power_cut(report: Mapping[str, Any]) -> PowerCut:
+    """A power cut from the daemon's *report*."""
+    return PowerCut(
+        seed=report["seed"],
+        dry_run=report["dry-run"],
+        lost_bytes=report["lost-bytes"],
+        undone_changes=report["undone-changes"],
+        files=tuple(
+            LostFile(one["file"], one["lost-bytes"], one["size"], one["size-after"])
+            for one in report["files"]
+        ),
+        names=tuple(report["names"]),
+        not_rolled_back=tuple(report["not-rolled-back"]),
+    )
+
+
 def image_stats(answer: Mapping[str, Any]) -> ImageStats:
     """The figures of an image from the daemon's *answer*."""
     return ImageStats(

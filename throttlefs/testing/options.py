@@ -14,14 +14,23 @@ from throttlefs.settings.options import escape
 Option: TypeAlias = "str | int | float | Fraction | os.PathLike[str] | bool | None"
 """The value of an option of ``-o``: True is the option without a value, None and False nothing."""
 
+_ON_OR_OFF = ("auto_da_alloc",)
+"""Options that are on unless they are switched off."""
+
 _MILLIONTHS = 1_000_000  # the steps of a rate
 
 
 def option_string(options: Mapping[str, Option]) -> str:
     """*options* as one string for ``-o``. Raises `UsageError` for what cannot be written there."""
+    said = {
+        name: ("on" if value else "off")
+        if name in _ON_OR_OFF and isinstance(value, bool)
+        else value
+        for name, value in options.items()
+    }
     return ",".join(
         name if value is True else f"{name}={escape(_text(name, value))}"
-        for name, value in options.items()
+        for name, value in said.items()
         if value is not None and value is not False and _is_name(name)
     )
 

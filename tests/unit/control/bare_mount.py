@@ -89,6 +89,7 @@ class Mount:
             lambda: {"shared-mmap": True},
             lambda: [rule.fault for rule in self.faults.rules()],
             dict,
+            dict,
         ).register(self.table)
 
     def _end(self) -> None:

@@ -26,6 +26,17 @@ def test_options_of_every_kind() -> None:
     assert option_string({}) == ""
 
 
+def test_what_is_on_can_be_switched_off() -> None:
+    said = option_string({"volatile": True, "auto_da_alloc": False, "nonempty": False})
+    assert said == "volatile,auto_da_alloc=off"
+    assert option_string({"volatile": True, "auto_da_alloc": True}) == "volatile,auto_da_alloc=on"
+    assert option_string({"volatile": True, "auto_da_alloc": None, "sector": 512}) == (
+        "volatile,sector=512"
+    )
+    for options in ({"auto_da_alloc": "off"}, {"auto_da_alloc": False}):
+        assert not parse_options([option_string({"volatile": True, **options})]).auto_da_alloc
+
+
 def test_a_path_is_made_absolute() -> None:
     assert option_string({"config": Path("a,b")}) == f"config={escape(os.getcwd())}/a\\,b"
 
