@@ -1,0 +1,101 @@
+"""Shares the undo log out: extents for files, and room in them for before-images. Pure.
+
+An extent belongs to one file, whose before-images become useless together when it is flushed. The
+log is sparse: an extent takes up what was written to it.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+EXTENT: Final = 1 << 20
+"""Bytes of an extent."""
+
+_SHIFT: Final = 20
+
+_KEPT: Final = 64
+"""So many free extents keep their blocks, for those that are used next."""
+
+
+class Extents:
+    """The extents of the log, each free or of one file."""
+
+    def __init__(self) -> None:
+        self._free: list[int] = []  # the latest one that was given back is used first
+        self._with_blocks = 0  # how many at the end of `_free` may have blocks
+        self._end = 0
+        self.in_use = 0
+        """How many extents files have."""
+
+    def take(self) -> int:
+        """A free extent: the number of its first byte in the log."""
+        self.in_use += 1
+        if self._free:
+            self._with_blocks = max(0, self._with_blocks - 1)
+            return self._free.pop()
+        place, self._end = self._end, self._end + EXTENT
+        return place
+
+    def give_back(self, place: int) -> None:
+        """Note that nobody needs the contents of the extent at *place* any more."""
+        self.in_use -= 1
+        self._free.append(place)
+        self._with_blocks += 1
+
+    def surplus(self) -> list[int]:
+        """The free extents whose blocks should be freed now; they count as freed from then on."""
+        if self._with_blocks <= 2 * _KEPT:
+            return []
+        first = len(self._free) - self._with_blocks
+        self._with_blocks = _KEPT
+        return self._free[first:-_KEPT]
+
+
+class Room:
+    """The extents of one file, with the number of bytes in each that are needed."""
+
+    def __init__(self, extents: Extents) -> None:
+        self._extents = extents
+        self.needed: dict[int, int] = {}
+        """How many bytes of each extent are needed."""
+        self._extent = -1  # the one that is being filled
+        self._filled = EXTENT
+
+    def take(self, size: int) -> list[tuple[int, int]]:
+        """Room for *size* bytes: pieces of the log, each with its place and length."""
+        pieces = []
+        while size:
+            if self._filled + min(size, EXTENT) > EXTENT:
+                self._begin_extent()
+            length = min(size, EXTENT)
+            pieces.append((self._extent + self._filled, length))
+            self._filled += length
+            self.needed[self._extent] += length
+            size -= length
+        return pieces
+
+    def drop(self, place: int, size: int) -> None:
+        """Note that the *size* bytes at *place*, in one extent, are not needed any more."""
+        extent = place >> _SHIFT << _SHIFT
+        left = self.needed[extent] - size
+        self.needed[extent] = left
+        if not left and extent != self._extent:
+            del self.needed[extent]
+            self._extents.give_back(extent)
+
+    def drop_all(self) -> None:
+        """Give all extents back."""
+        for extent in self.needed:
+            self._extents.give_back(extent)
+        self.needed.clear()
+        self._extent = -1
+        self._filled = EXTENT
+
+    def _begin_extent(self) -> None:
+        old = self._extent
+        if old >= 0 and not self.needed[old]:
+            self._filled = 0
+            return
+        self._extent = self._extents.take()
+        self.needed[self._extent] = 0
+        self._filled = 0
