@@ -53,7 +53,8 @@ def test_a_dead_mount_without_a_record_is_found_out_by_asking_it(make_mount: Mou
     kill_daemon(mounted.pid)
     record_of(mounted.path).unlink()
     try:
-        assert is_dead(mounted.entry)
+        # The kernel ends the connection when the daemon's last thread has ended.
+        wait_for(lambda: is_dead(mounted.entry))
         assert run_throttlefs("umount", mounted.path).returncode == 0
         assert not mounted.is_mounted()
     finally:
