@@ -132,7 +132,8 @@ def test_what_measure_says_of_a_mount_with_a_profile(
         median = float(table[name].partition("/")[0].removesuffix("ms"))
         assert least <= median * 1.02
         assert median < 1.5 * least
-    assert 3 <= table["queue_depth"] <= 4
+    # Reckoned by the latency at depth 1: on a busy machine that is longer than the device's.
+    assert 3 <= table["queue_depth"] <= 6
 
 
 def test_mistakes_of_profiles(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
@@ -147,7 +148,15 @@ class MountCall:
 
         check_environment(options)
         state = os.path.realpath(runtime_directory())
-        check_visible(paths, "the runtime directory", state, "set XDG_RUNTIME_DIR to another place")
+        try:
+            check_visible(
+                paths, "the runtime directory", state, "set XDG_RUNTIME_DIR to another place"
+            )
+        except ThrottlefsError:
+            # If it was made just now, DST would not be empty the next time.
+            with contextlib.suppress(OSError):
+                os.rmdir(state)
+            raise
         check_sizes(read_policy(options), paths.source, paths.is_file)
         return MountRequest(paths, options, state, qmp, owner)
 

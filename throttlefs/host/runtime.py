@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import os
 import stat
-import tempfile
 from dataclasses import asdict, dataclass
 
 from throttlefs.errors import ThrottlefsError
@@ -87,7 +86,7 @@ def runtime_directory() -> str:
     For root it is the first usable one of ``/run/throttlefs``, one below XDG_RUNTIME_DIR if that
     belongs to root, and one in ``/tmp``: /run may be read-only, or belong to another user in a user
     namespace. For others it is below XDG_RUNTIME_DIR or ``/run/user/UID``, else a 0700 directory in
-    the temporary directory.
+    ``/tmp``.
 
     Raises `ThrottlefsError` if it cannot be made or belongs to somebody else, because commands
     trust its contents.
@@ -171,7 +170,8 @@ def directories_of(uid: int) -> list[str]:
     return [
         *([os.path.join(named, "throttlefs")] if named else []),
         f"/run/user/{uid}/throttlefs",
-        os.path.join(tempfile.gettempdir(), f"throttlefs-{uid}"),
+        # Not TMPDIR: commands must find the mounts of a shell that has another one.
+        f"/tmp/throttlefs-{uid}",
     ]
 
 

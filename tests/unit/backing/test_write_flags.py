@@ -191,6 +191,11 @@ def test_appends_to_the_page_cache_are_inline(tmp_path: Path) -> None:
     path = tmp_path / "image"
     path.write_bytes(bytes(10_000))
 
+    def append_uncached(backing: BackingFile) -> int | None:
+        # A page that another CPU is just adding stays in the cache, so it is tried more than once.
+        drop_from_cache(path)
+        return backing.write_now(0, b"not cached", APPEND)
+
     async def main() -> None:
         async with running("threads") as engine:
             backing = open_file(path, engine)
@@ -201,11 +206,8 @@ def test_appends_to_the_page_cache_are_inline(tmp_path: Path) -> None:
                 program.write(b"in between")
             assert backing.write_now(0, b"too", APPEND) == 3
             assert path.read_bytes()[10_000:] == b"cachedin betweentoo"
-            drop_from_cache(path)
-            try:
-                os.preadv(backing.fd, (bytearray(1),), 8192, os.RWF_NOWAIT)
-            except BlockingIOError:
-                assert backing.write_now(0, b"not cached", APPEND) is None
+            if not path.is_relative_to("/dev/shm"):
+                assert None in [append_uncached(backing) for _ in range(10)]
             backing.close()
 
     trio.run(main)

@@ -93,6 +93,7 @@ def test_it_sees_the_environment_and_the_directory_of_now(
     if os.geteuid() != 0:
         with pytest.raises(ThrottlefsError, match="the runtime directory"):
             run_command("mount", "src", "mnt")
+        assert not list((tmp_path / "mnt").iterdir())
     monkeypatch.setenv("PATH", "/no-such")
     if os.geteuid() != 0:
         with pytest.raises(ThrottlefsError, match="fusermount3 is missing"):
