@@ -135,8 +135,8 @@ def test_systemd_understands_the_template(tmp_path: Path) -> None:
     result = subprocess.run(
         ["systemd-analyze", "verify", unit], capture_output=True, text=True, check=False
     )
-    if os.geteuid() != 0 and "Failed to initialize manager" in result.stderr:
-        pytest.skip(f"systemd-analyze cannot run here: {result.stderr.strip()}")
+    if os.geteuid() != 0 and result.returncode and UNIT.name not in result.stderr:
+        pytest.skip(f"no word of the unit: {result.stderr.strip()}")  # it cannot run here
     # Newer systemds have something to say of units of other packages.
     said = [line for line in result.stderr.splitlines() if "/lib/systemd/system/" not in line]
     assert (result.returncode, said) == (0, [])
