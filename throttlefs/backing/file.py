@@ -26,7 +26,7 @@ from .alignment import Alignment, direct_alignment
 from .buffers import Data, new_bytearray
 from .direct import DirectIo
 from .engine import Engine
-from .inline import STALL, filesystem_of
+from .inline import STALL, WriteHabit, filesystem_of
 from .status import Status, status_of
 from .write_flags import APPEND, DURABLE
 from .writer import Writer
@@ -263,6 +263,31 @@ class BackingFile:
         """fsync(2), or fdatasync(2) with *datasync*; nothing in cache mode ``unsafe``."""
         if not self._ignores_fsync:
             await self._engine.fsync(self.fd, datasync)
+
+    def flags_of(self, flags: int | None) -> int:
+        """The flags of pwritev2(2) that `write` uses if it gets *flags*."""
+        return self._own_flags if flags is None else flags & self._usable_flags | self._always
+
+    @property
+    def inline_write_max(self) -> int:
+        """Bytes: `write_now` leaves a larger write to `write`."""
+        return 0 if self._always else self._inline_write_max
+
+    @property
+    def read_flags(self) -> int:
+        """The flags of preadv2(2) for a read that must not wait."""
+        return self._read_flags
+
+    @property
+    def habit(self) -> WriteHabit:
+        """Whether writes to its filesystem are quick enough for the loop."""
+        return self._write_habit
+
+    def flush_failed(self) -> None:
+        """Note that a flush has failed before it came here; it matters if power may be lost."""
+
+    def resized(self) -> None:
+        """Note that a call on the descriptor has changed the size; it matters in the same way."""
 
     def close_may_block(self) -> bool:
         """Whether `close` may have to wait; then call it in a thread.

@@ -10,7 +10,7 @@ import trio
 
 from throttlefs.control.faults import FAULT_EVENT
 from throttlefs.control.scenarios import SCENARIO_EVENT
-from throttlefs.fuse.inode_operations import RunInThread
+from throttlefs.fuse.in_thread import RunInThread
 from throttlefs.fuse.inodes import InodeTable
 from throttlefs.fuse.operations import Operations
 from throttlefs.policy.governor import Governor

@@ -13,9 +13,9 @@ import trio
 from throttlefs.control.device_names import device_name
 from throttlefs.device.faults import Rule
 from throttlefs.fuse.faulty_names import let_faults_happen
+from throttlefs.fuse.in_thread import RunInThread
 from throttlefs.fuse.injector import Injector
 from throttlefs.fuse.inode import Inode
-from throttlefs.fuse.inode_operations import RunInThread
 from throttlefs.fuse.inodes import InodeTable
 from throttlefs.fuse.notify import drop_pages
 from throttlefs.fuse.operations import Operations

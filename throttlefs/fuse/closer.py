@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from throttlefs.backing import BackingFile
 
-from .inode_operations import RunInThread
+from .in_thread import RunInThread
 
 log = logging.getLogger("throttlefs")
 

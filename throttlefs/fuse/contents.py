@@ -28,9 +28,9 @@ from throttlefs.throttle import READ, WRITE
 from .attributes import Attributes
 from .directories import DirectoryOperations
 from .handle import Handle
+from .in_thread import RunInThread
 from .injector import Injector
 from .inode import Inode
-from .inode_operations import RunInThread
 from .inodes import InodeTable
 from .limit_attributes import LimitAttributes
 from .returning import Returning

@@ -27,7 +27,7 @@ from .contents import ContentOperations
 from .faulty_file import suffer
 from .handle import Handle
 from .holes import KernelPages, Place, seek
-from .inode_operations import RunInThread
+from .in_thread import RunInThread
 from .inodes import InodeTable
 from .limit_attributes import LimitAttributes
 
@@ -87,13 +87,7 @@ class DiskOperations(ContentOperations):
             if injector is not None and firing is not None:
                 is_lost = await suffer(firing, injector.parking)
             if not is_lost:
-                await self._in_thread(
-                    _as_caller,
-                    ctx,
-                    syscalls.fallocate,
-                    *(handle.fd, mode, offset, length),
-                    owner=ctx.uid,
-                )
+                await self._allocate(handle, mode, offset, length, ctx)
             if ticket is not None:
                 await handle.finish_write(ticket)
         except BaseException as exc:
@@ -105,6 +99,21 @@ class DiskOperations(ContentOperations):
         handle.note_write(0, monotonic_ns() - began)
         if not mode & syscalls.FALLOC_FL_KEEP_SIZE:
             handle.image.note_end(offset + length)
+
+    async def _allocate(
+        self, handle: Handle, mode: int, offset: int, length: int, ctx: pyfuse3.RequestContext
+    ) -> None:
+        """Call fallocate(2) for the caller. Raises `OSError`."""
+
+        async def change() -> None:
+            place = (handle.fd, mode, offset, length)
+            await self._in_thread(_as_caller, ctx, syscalls.fallocate, *place, owner=ctx.uid)
+
+        inode, volatile = handle.inode, self.volatile
+        if volatile is not None and volatile.covers(inode.key):
+            await volatile.allocating(inode, handle.fd, mode, offset, length, change)
+        else:
+            await change()
 
     async def lseek(self, fh: int, offset: int, whence: int) -> int:
         """The place of the next data or hole from *offset* on (SEEK_DATA, SEEK_HOLE; lseek(2)).
@@ -141,14 +150,14 @@ class DiskOperations(ContentOperations):
     ) -> int:
         """Copy up to *length* bytes from one open file to another; returns how many it copied.
 
-        See copy_file_range(2). Raises `OSError`: EOPNOTSUPP if O_DIRECT is used, so that the
-        program copies by itself.
+        See copy_file_range(2). Raises `OSError`: EOPNOTSUPP if O_DIRECT is used, or if the mount
+        can lose power, so that the kernel copies by reads and writes.
         """
         source, target = self._handles[fh_in], self._handles[fh_out]
         if flags:
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
         is_watched = self.injector is not None and self.injector.may_touch_copy(source, target)
-        if self._cache.direct or is_watched:
+        if self._cache.direct or is_watched or self.volatile is not None:
             raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
         is_limited = not (source.image.unlimited[READ] and target.image.unlimited[WRITE])
         length = min(length, _COPY_PIECE if is_limited else _COPY_MOST)

@@ -21,7 +21,7 @@ from throttlefs.host import syscalls
 from throttlefs.settings.fault_words import Effect, Op
 
 from .handle import Handle
-from .inode_operations import RunInThread
+from .in_thread import RunInThread
 
 Damages = Sequence[tuple[Rule, Sequence[Piece]]]
 
@@ -112,8 +112,15 @@ class _FaultyFile:
 
     async def fsync(self, datasync: bool) -> None:
         """See `BackingFile.fsync`."""
-        if self._firing is None or not await suffer(self._firing, self._parking):
-            await self._file.fsync(datasync)
+        if self._firing is not None:
+            try:
+                is_lost = await suffer(self._firing, self._parking)
+            except OSError:
+                self._file.flush_failed()
+                raise
+            if is_lost:
+                return
+        await self._file.fsync(datasync)
 
     async def _tear(self, firing: Firing, offset: int, data: Data, flags: int | None) -> int:
         """Write a part of *data*, and let the file be as long as with all of it."""
@@ -155,6 +162,7 @@ class _FaultyFile:
     async def _extend(self, size: int) -> None:
         """Make the file at least *size* bytes long. Raises `OSError`."""
         await self._in_thread(_extend, self._file.fd, size, owner=self._uid)
+        self._file.resized()
 
 
 def _extend(fd: int, size: int) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from . import wire
-from .inode_operations import RunInThread
+from .in_thread import RunInThread
 
 _SIZE_MAX: Final = (1 << 63) - 1
 

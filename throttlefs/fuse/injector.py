@@ -15,8 +15,8 @@ from throttlefs.settings.faults import Fault
 
 from .faulty_file import faulty
 from .handle import Handle
+from .in_thread import RunInThread
 from .inode import Inode
-from .inode_operations import RunInThread
 
 # As plain numbers, for operations on the members of an enum take long.
 _READ: Final = int(Op.READ)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Protocol, TypeVar, cast
+from collections.abc import Callable, Sequence
+from typing import TypeVar, cast
 
 import pyfuse3
 
@@ -18,23 +18,12 @@ from throttlefs.host.files import FileKey
 
 from .attributes import Attributes, Entry
 from .devices import Devices
+from .in_thread import RunInThread
 from .inode import Inode
 from .inodes import PATH_FLAGS, InodeTable
 from .limit_attributes import LIMIT_PREFIX, LimitAttributes
 from .setting import change_xattr, set_attributes
-
-
-class RunInThread(Protocol):
-    """Runs a function that may block and returns what it returns."""
-
-    def __call__(
-        self, fn: Callable[..., Any], /, *args: Any, owner: int | None = None
-    ) -> Awaitable[Any]:
-        """Await the result of ``fn(*args)``; its exceptions pass through.
-
-        *owner* is the user who asks, who cannot take all threads; None for the daemon itself.
-        """
-
+from .volatile_files import VolatileFiles
 
 T = TypeVar("T")
 
@@ -84,6 +73,7 @@ class InodeOperations:
         self._in_thread = in_thread
         self._devices = Devices()
         self._devices.learn(inodes.root.key[0], inodes.root.fd)
+        self.volatile: VolatileFiles | None = None  # only if the mount can lose power
 
     def handle_fd(self, fh: int) -> int:
         """The descriptor of the open handle *fh*."""
@@ -230,9 +220,18 @@ class InodeOperations:
         found = self._inodes.get(inode)
         with self._inodes.pinned(found) as fd:
             size_fd = os.dup(self.handle_fd(fh)) if fields.update_size and fh is not None else -1
-            st = await self._in_thread(
-                set_attributes, fd, attr, fields, size_fd, ctx, owner=ctx.uid
-            )
+
+            async def change() -> os.stat_result:
+                st: os.stat_result = await self._in_thread(
+                    set_attributes, fd, attr, fields, size_fd, ctx, owner=ctx.uid
+                )
+                return st
+
+            volatile = self.volatile
+            if fields.update_size and volatile is not None and volatile.covers(found.key):
+                st = await volatile.truncating(found, fd, attr.st_size, change)
+            else:
+                st = await change()
         if fields.update_size:
             self.file_resized(found.key, st.st_size)
         return self._attributes.entry(found.number, st)

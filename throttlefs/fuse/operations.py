@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import functools
 import logging
 import os
 import stat
 from collections.abc import Callable
 from time import monotonic_ns
+from typing import cast
 
 import pyfuse3
 
 from throttlefs.backing import BackingFile, Engine, block_device
-from throttlefs.host import syscalls
 from throttlefs.host.credentials import Credentials
 from throttlefs.host.files import FileKey
 from throttlefs.policy.governor import Governor
@@ -29,11 +30,13 @@ from .flushing import sync
 from .handle import Handle
 from .handshake import Agreement
 from .holes import KernelPages
+from .in_thread import RunInThread
 from .inode import Inode
-from .inode_operations import RunInThread
-from .inodes import PATH_FLAGS, InodeTable
+from .inodes import InodeTable
 from .limit_attributes import LimitAttributes
+from .opening import open_and_stat_here, open_file, unmake
 from .shares import Shares
+from .volatile_file import VolatileFile
 
 log = logging.getLogger("throttlefs")
 
@@ -164,6 +167,8 @@ class Operations(DiskOperations):
             self._shares.take(ctx.uid)
             try:
                 fd = await self._open(found, path, backing_flags, ctx.uid)
+                if flags & os.O_TRUNC and not backing_flags & os.O_TRUNC:
+                    await self._empty(found, path_fd, fd, ctx.uid)
             except BaseException:
                 self._shares.give_back(ctx.uid)
                 raise
@@ -184,7 +189,22 @@ class Operations(DiskOperations):
                 # io_uring would answer EAGAIN instead of waiting for the disk.
                 fcntl.fcntl(fd, fcntl.F_SETFL, flags)
                 return fd
-        return await self._retried(uid, _open_file, path, flags)
+        return await self._retried(uid, open_file, path, flags)
+
+    async def _empty(self, inode: Inode, path_fd: int, fd: int, uid: int) -> None:
+        """Truncate a file that can lose power, as O_TRUNC would have; closes *fd* on failure."""
+        volatile = self.volatile
+        empty = functools.partial(
+            self._in_thread, os.truncate, b"/proc/self/fd/%d" % path_fd, 0, owner=uid
+        )
+        try:
+            if volatile is None or not volatile.covers(inode.key):
+                await empty()
+            else:
+                await volatile.truncating(inode, path_fd, 0, empty)
+        except BaseException:
+            os.close(fd)
+            raise
 
     def _open_now(self, path: bytes, flags: int) -> int:
         try:
@@ -229,7 +249,7 @@ class Operations(DiskOperations):
             return False
         name = os.path.basename(self._source)
         try:
-            found, st = _open_and_stat_here(name, self._source_directory)
+            found, st = open_and_stat_here(name, self._source_directory)
         except OSError as exc:
             return exc.errno == errno.ENOENT
         os.close(found)
@@ -286,7 +306,7 @@ class Operations(DiskOperations):
             self._inodes.forget(inode.number, 1)
             if name:
                 with self._inodes.pinned(parent) as dir_fd:
-                    await self._in_thread(_unmake, name, dir_fd, inode.key, owner=ctx.uid)
+                    await self._in_thread(unmake, name, dir_fd, inode.key, owner=ctx.uid)
             raise
         return file, self._attributes.entry(inode.number, st)
 
@@ -311,6 +331,11 @@ class Operations(DiskOperations):
 
     def _backing_flags(self, flags: int) -> int:
         flags = (flags & ~_NOT_PASSED_ON) | os.O_CLOEXEC | self._cache.open_flags
+        if self.volatile is not None:
+            # What is overwritten is read before, and a truncate saves what it cuts off.
+            flags &= ~os.O_TRUNC
+            if flags & os.O_ACCMODE == os.O_WRONLY:
+                flags = flags & ~os.O_ACCMODE | os.O_RDWR
         return flags | os.O_NOATIME if self._noatime else flags
 
     def _opened(self, inode: Inode, fd: int, flags: int, ctx: pyfuse3.RequestContext) -> OpenFile:
@@ -322,7 +347,10 @@ class Operations(DiskOperations):
             os.close(fd)
             raise
         image = self._governor.image(inode.key, inode.path)
-        image.note_size(block_device.size_of(fd))  # limits that are set later may depend on it
+        size = block_device.size_of(fd)
+        image.note_size(size)  # limits that are set later may depend on it
+        if self.volatile is not None and self.volatile.covers(inode.key):
+            file = cast(BackingFile, self.volatile.opened(inode, file, size))
         statistics = self._statistics.opened(inode.key, inode.path)
         handle = self._handles[fd] = Handle(inode, fd, image, file, statistics, flags, uid)
         inode.handle_fds.append(fd)
@@ -354,6 +382,8 @@ class Operations(DiskOperations):
         self._shares.give_back(handle.uid)
         inode.handle_fds.remove(handle.fd)
         self._statistics.closed(inode.key)
+        if isinstance(handle.file, VolatileFile) and self.volatile is not None:
+            self.volatile.closed(handle.file, may_write=handle.may_write)
         is_local = self._devices.is_local(inode.key[0])
         if not inode.handle_fds:
             self._inodes.hold_by(inode, handle.fd, may_open=is_local)
@@ -364,36 +394,3 @@ class Operations(DiskOperations):
             await self._closer.close(handle.file, is_local, handle.uid)
         if not inode.handle_fds:
             self._governor.release(inode.key)
-
-
-def _open_and_stat_here(name: bytes, dir_fd: int) -> tuple[int, os.stat_result]:
-    """A descriptor (O_PATH) of *name* in *dir_fd* and its status, if it is on that filesystem.
-
-    Raises `OSError`, EXDEV if something is mounted on it.
-    """
-    fd = syscalls.open_on_same_filesystem(name, PATH_FLAGS, dir_fd)
-    try:
-        return fd, os.fstat(fd)
-    except BaseException:
-        os.close(fd)
-        raise
-
-
-def _open_file(path: bytes, flags: int) -> int:
-    """open(2), without O_NOATIME if only the owner of the file may ask for that."""
-    try:
-        return os.open(path, flags)
-    except PermissionError:
-        if not flags & os.O_NOATIME:
-            raise
-    return os.open(path, flags & ~os.O_NOATIME)
-
-
-def _unmake(name: bytes, dir_fd: int, key: FileKey) -> None:
-    """Remove the file *key* that was just made as *name*, unless *name* is another file by now."""
-    try:
-        st = os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
-        if (st.st_dev, st.st_ino) == key:
-            os.unlink(name, dir_fd=dir_fd)
-    except OSError as exc:
-        log.warning("a new file could not be opened, and cannot be removed: %s", exc.strerror)

@@ -15,7 +15,7 @@ import threading
 
 from throttlefs.backing import Data
 
-from .inode_operations import RunInThread
+from .in_thread import RunInThread
 
 log = logging.getLogger("throttlefs")
 

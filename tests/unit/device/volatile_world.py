@@ -53,9 +53,11 @@ class State:
     data: bytes
     zeroed: frozenset[int] = frozenset()
     """The sectors that the change made zeroes, in whole or in part."""
+    size: int = SECTOR
+    """Bytes of a sector."""
 
     def sector(self, at: int) -> bytes:
-        return self.data[at * SECTOR : (at + 1) * SECTOR].ljust(SECTOR, b"\0")
+        return self.data[at * self.size : (at + 1) * self.size].ljust(self.size, b"\0")
 
 
 @dataclass

@@ -46,7 +46,6 @@ class Contents:
         self.sector = sector
         self.extents = Extents()
         self._files: dict[FileKey, FileHistory] = {}
-        self._last_ns: dict[FileKey, int] = {}
         self._draws = random.Random(seed)
         self._budget = Budget()
 
@@ -74,17 +73,13 @@ class Contents:
     def forget(self, key: FileKey) -> None:
         """Forget a file, which is gone for good."""
         found = self._files.pop(key, None)
-        self._last_ns.pop(key, None)
         if found is not None:
             found.forget()
 
-    def touched(self, key: FileKey, now_ns: int) -> None:
-        """Note that a file was written to at *now_ns* (ns, the clock of files)."""
-        self._last_ns[key] = now_ns
-
     def last_ns(self, key: FileKey) -> int | None:
-        """When the file was last written to (ns, the clock of files)."""
-        return self._last_ns.get(key)
+        """When the file was last written to through the mount (ns, the clock of files)."""
+        found = self._files.get(key)
+        return None if found is None else found.last_ns
 
     # -- what is not flushed ---------------------------------------------------------------
 
@@ -138,6 +133,5 @@ class Contents:
     def begin_anew(self) -> None:
         """Forget all files and their log: they are what SRC has."""
         self._files.clear()
-        self._last_ns.clear()
         self.extents = Extents()
         self._budget = Budget()

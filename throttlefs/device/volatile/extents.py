@@ -42,13 +42,19 @@ class Extents:
         self._free.append(place)
         self._with_blocks += 1
 
-    def surplus(self) -> list[int]:
-        """The free extents whose blocks should be freed now; they count as freed from then on."""
+    def take_surplus(self) -> list[int]:
+        """Take the free extents whose blocks should be freed now; give them to `punched` then."""
         if self._with_blocks <= 2 * _KEPT:
             return []
         first = len(self._free) - self._with_blocks
+        taken = self._free[first:-_KEPT]
+        del self._free[first:-_KEPT]
         self._with_blocks = _KEPT
-        return self._free[first:-_KEPT]
+        return taken
+
+    def punched(self, places: list[int]) -> None:
+        """Take back free extents that have no blocks any more."""
+        self._free[:0] = places
 
 
 class Room:

@@ -42,6 +42,8 @@ class FileHistory:
         self.sector = sector
         self.size = size
         """Bytes, as SRC is now."""
+        self.last_ns: int | None = None
+        """When it was last written to (ns, the clock of files); None if that was before."""
         self.changed = 0
         """How many sectors are not flushed."""
         self.chunks: dict[int, Chunk] = {}

@@ -1,0 +1,160 @@
+"""The undo log: an unnamed file with what writes to SRC have overwritten.
+
+Its places are shared out by `throttlefs.device.volatile.extents`; here they are written, copied and
+freed. When a mount ends, the log goes with its descriptor.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import logging
+import os
+import struct
+from collections.abc import Iterable
+from typing import Final
+
+from throttlefs.host import syscalls
+
+from . import blocking
+from .buffers import Data
+from .inline import WriteHabit, filesystem_of
+from .status import status_of
+
+log = logging.getLogger("throttlefs")
+
+COPIED_MOST: Final = 1 << 30
+"""Bytes that a truncate or punch copies at most, if the filesystem cannot clone them."""
+
+_FICLONERANGE: Final = 0x4020940D
+_CLONE_RANGE: Final = struct.Struct("=qQQQ")
+"""``struct file_clone_range``: descriptor, offset and length there, offset here (bytes)."""
+
+_CANNOT_CLONE: Final = (errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOTTY, errno.EPERM)
+
+_BLOCK_MASK: Final = (64 << 10) - 1
+"""No filesystem that clones has larger blocks."""
+
+_COPY: Final = 1 << 20
+"""Bytes that are copied by one call."""
+
+Piece = tuple[int, int, int]
+"""Offset in SRC and length in bytes, and the place in the log."""
+
+
+class UndoLog:
+    """The log of a mount, in *directory*. Raises `OSError` if there can be none."""
+
+    def __init__(self, directory: str) -> None:
+        self.directory = directory
+        self._is_full = False
+        self.fd = self._open()
+        self.habit: WriteHabit = filesystem_of(self.fd, status_of(self.fd)).habit
+        """Whether writes to it are quick enough for the loop."""
+
+    def _open(self) -> int:
+        # Without O_EXCL, which would forbid a name later (open(2)).
+        return os.open(self.directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+
+    def save(self, data: Data, place: int) -> None:
+        """Write *data* to *place*, into the page cache. Raises `OSError`, mostly ENOSPC."""
+        try:
+            written = blocking.write(self.fd, place, data)
+            if written < len(data):  # then the next write gets the error
+                blocking.write(self.fd, place + written, memoryview(data)[written:])
+        except OSError as error:
+            self.failed(error)
+            raise
+        self._is_full = False
+
+    def save_file(self, fd: int, pieces: Iterable[Piece], name: str) -> None:
+        """Clone or copy *pieces* of the file *fd* into the log. Call it in a thread.
+
+        Raises `OSError`: ENOSPC if they can only be copied, and are more than `COPIED_MOST`. *name*
+        is that of the file, for the log of the daemon.
+        """
+        left = self._clone(fd, pieces)
+        size = sum(length for _, length, _ in left)
+        if size > COPIED_MOST:
+            log.error(
+                "%s: %d MiB would have to be copied to %s, so that a power cut can bring them back;"
+                " flush the file before it is truncated or discarded, or give a volatile_dir= on"
+                " its own filesystem, if that can clone (XFS, btrfs)",
+                name,
+                size >> 20,
+                self.directory,
+            )
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        for offset, length, place in left:
+            for done in range(0, length, _COPY):
+                size = min(_COPY, length - done)
+                # The place may have old contents: what is behind the end of the file is zeroes.
+                self.save(blocking.read(fd, offset + done, size).ljust(size, b"\0"), place + done)
+
+    def _clone(self, fd: int, pieces: Iterable[Piece]) -> list[Piece]:
+        """Clone what can be cloned; returns the rest."""
+        left: list[Piece] = []
+        can_clone = True
+        end = os.fstat(fd).st_size
+        for offset, length, place in pieces:
+            whole = max(0, min(length, end - offset)) & ~_BLOCK_MASK
+            if (offset | place) & _BLOCK_MASK:
+                whole = 0
+            if whole and can_clone:
+                try:
+                    request = _CLONE_RANGE.pack(fd, offset, whole, place)
+                    fcntl.ioctl(self.fd, _FICLONERANGE, request)
+                except OSError as error:
+                    if error.errno not in _CANNOT_CLONE:
+                        self.failed(error)
+                        raise
+                    can_clone = False
+            if not (whole and can_clone):
+                whole = 0
+            if whole < length:
+                left.append((offset + whole, length - whole, place + whole))
+        return left
+
+    def free(self, places: Iterable[int], size: int) -> None:
+        """Free the blocks of *size* bytes at each of *places*. Call it in a thread."""
+        mode = syscalls.FALLOC_FL_PUNCH_HOLE | syscalls.FALLOC_FL_KEEP_SIZE
+        try:
+            for place in places:
+                syscalls.fallocate(self.fd, mode, place, size)
+        except OSError as error:  # they are written again some time
+            log.debug("cannot free blocks of the undo log: %s", error.strerror)
+
+    def failed(self, error: OSError) -> None:
+        """Say in the daemon's log that the undo log cannot be written, and what helps; once."""
+        if self._is_full:
+            return
+        self._is_full = True
+        log.error(
+            "the undo log in %s cannot be written: %s; writes fail until there is room, or until"
+            " files are flushed (throttlefs sync); volatile_dir= names another place",
+            self.directory,
+            error.strerror,
+        )
+
+    def size(self) -> int:
+        """How many bytes of its filesystem it takes up."""
+        return os.fstat(self.fd).st_blocks * 512
+
+    def give_name(self, path: bytes) -> None:
+        """Link the file at *path*, an absolute one in its directory. Raises `OSError`."""
+        directory = os.open(os.path.dirname(path), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            # With a directory os.link() is linkat(2), which follows the link in /proc.
+            os.link(b"/proc/self/fd/%d" % self.fd, path, src_dir_fd=directory)
+        finally:
+            os.close(directory)
+
+    def begin_anew(self) -> None:
+        """Go on with an empty log. The old one goes, if it has no name. Raises `OSError`."""
+        new = self._open()
+        old, self.fd = self.fd, new
+        os.close(old)
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self.fd)
