@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass, field
+from typing import Any
 
 from throttlefs.device.volatile.contents import Contents
 from throttlefs.device.volatile.picking import Restore
@@ -20,6 +21,10 @@ class Numbers:
     def __init__(self) -> None:
         self.latest = 0
         self.final = 0
+
+    @property
+    def newest(self) -> int:
+        return self.latest
 
     def tick(self) -> int:
         self.latest += 1
@@ -107,15 +112,23 @@ class Model:
 class World:
     """A file of a few sectors on a disk that may lose what was not flushed."""
 
-    def __init__(self, data: bytes, sectors: int, seed: int) -> None:
-        self.numbers = Numbers()
-        self.contents = Contents(self.numbers, SECTOR, seed)
-        self.history = self.contents.history(KEY, len(data))
+    def __init__(
+        self,
+        data: bytes,
+        sectors: int,
+        seed: int = 0,
+        key: tuple[int, int] = KEY,
+        contents: Contents | None = None,
+    ) -> None:
+        """*contents*: those of the disk that the file is on; without, it is alone."""
+        self.key = key
+        self.contents = contents or Contents(Numbers(), SECTOR, seed)
+        self.numbers: Any = self.contents.journal
+        self.history = self.contents.history(key, len(data))
         self.src = data
         self.log: dict[int, bytes] = {}
         self.model = Model([State(0, data)], [(0, len(data))], sectors=sectors)
         self.flushes: list[int] = []
-        self.final = 0  # up to here fsyncs have made changes final
 
     # -- changes ---------------------------------------------------------------------------
 
@@ -153,8 +166,8 @@ class World:
         self._changed(number)
         if durable:
             if self.history.operations:
-                self._make_final(self.numbers.latest)
-            self.history.flush_range(number, first, end, self.numbers.final)
+                self._make_final(self.numbers.newest)
+            self.history.flush_range(number, first, end, self.numbers.committed(self.key))
             for at in range(first, end):
                 self.model.floors[at] = number
 
@@ -186,14 +199,17 @@ class World:
             # A write takes its number when it begins, the size its own when SRC has it.
             sized = number if zeroed else self.numbers.tick()
             self.history.resize(sized, len(self.src))
-            self.numbers.note(KEY, sized)
+            self.numbers.note(self.key, sized)
             self.model.sizes.append((sized, len(self.src)))
+        if zeroed:
+            self.numbers.note(self.key, number)
         self.model.states.append(State(number, self.src, zeroed))
-        self.contents.tidy(KEY, self.history)
+        self.contents.tidy(self.key, self.history)
 
     def barrier(self) -> None:
         number = self.numbers.tick()
-        self.contents.barrier(KEY, number)
+        self.numbers.note(self.key, number)
+        self.contents.barrier(self.key, number)
         self.model.barriers.append(number)
 
     # -- flushes ---------------------------------------------------------------------------
@@ -219,19 +235,23 @@ class World:
                 self.model.lost_until = max(self.model.lost_until, number)
 
     def _make_final(self, number: int) -> None:
-        self.numbers.commit(KEY, number)
+        self.numbers.commit(self.key, number)
 
     # -- power cuts ------------------------------------------------------------------------
 
     def cut(self, seed: int) -> tuple[bytes, int, Restore | None]:
         """What a cut leaves of the file, the limit that it drew, and how."""
         rng = random.Random(seed)
-        limit = rng.randint(self.numbers.final, self.numbers.latest)
+        limit = rng.randint(self.numbers.committed(self.key), self.numbers.newest)
         restores = self.contents.choose(Limit(limit), rng)
-        if not restores:
-            return self.src, limit, None
-        (restore,) = restores
+        restore = restores[0] if restores else None
+        return self.restored(restore), limit, restore
+
+    def restored(self, restore: Restore | None) -> bytes:
+        """What *restore* makes of the file."""
         data = self.src
+        if restore is None:
+            return data
         if restore.size is not None:
             data = data[: restore.size].ljust(restore.size, b"\0")
         for offset, length, place in restore.pieces:
@@ -241,21 +261,25 @@ class World:
                 piece = b"".join(self.log[place + n * SECTOR] for n in range(count))[:length]
             assert offset + length <= len(data)
             data = data[:offset] + piece + data[offset + length :]
-        return data, limit, restore
+        return data
 
     def check_cut(self, seed: int) -> bytes:
         """Cut the power, and compare what is left with what the model allows; returns it."""
         data, limit, restore = self.cut(seed)
-        assert len(data) == self.model.size_at(limit)
-        for at in range(-(-len(data) // SECTOR)):
-            found = data[at * SECTOR : (at + 1) * SECTOR]
-            allowed = [it[: len(found)] for it in self.model.allowed(at, limit)]
-            assert found in allowed, (at, found, allowed, limit)
+        self.check(data, limit)
         common = min(len(data), len(self.src))
         if data[:common] != self.src[:common]:
             assert restore is not None
             assert restore.lost > 0
         return data
+
+    def check(self, data: bytes, limit: int) -> None:
+        """Compare what a cut has left with what the model allows."""
+        assert len(data) == self.model.size_at(limit)
+        for at in range(-(-len(data) // SECTOR)):
+            found = data[at * SECTOR : (at + 1) * SECTOR]
+            allowed = [it[: len(found)] for it in self.model.allowed(at, limit)]
+            assert found in allowed, (at, found, allowed, limit)
 
     def check_room(self) -> None:
         """The log holds what versions refer to, and nothing else; files without versions none."""
