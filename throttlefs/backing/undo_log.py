@@ -59,13 +59,38 @@ class UndoLog:
     def save(self, data: Data, place: int) -> None:
         """Write *data* to *place*, into the page cache. Raises `OSError`, mostly ENOSPC."""
         try:
-            written = blocking.write(self.fd, place, data)
-            if written < len(data):  # then the next write gets the error
-                blocking.write(self.fd, place + written, memoryview(data)[written:])
+            written = os.pwrite(self.fd, data, place)
+            while written < len(data):  # the next write gets the error
+                written += os.pwrite(self.fd, memoryview(data)[written:], place + written)
         except OSError as error:
             self.failed(error)
             raise
         self._is_full = False
+
+    def copy(self, fd: int, pieces: Iterable[Piece]) -> None:
+        """Copy *pieces* of the file *fd* into the log. Call it in a thread. Raises `OSError`."""
+        for offset, length, place in pieces:
+            done = self._copy_in_kernel(fd, offset, length, place)
+            while done < length:
+                size = min(_COPY, length - done)
+                # The place may have old contents: what is behind the end of the file is zeroes.
+                self.save(blocking.read(fd, offset + done, size).ljust(size, b"\0"), place + done)
+                done += size
+
+    def _copy_in_kernel(self, fd: int, offset: int, length: int, place: int) -> int:
+        """Copy as much as copy_file_range(2) does; returns how many bytes."""
+        done = 0
+        try:
+            while done < length:
+                copied = os.copy_file_range(fd, self.fd, length - done, offset + done, place + done)
+                if not copied:
+                    break  # the file has ended
+                done += copied
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
+                self.failed(error)
+                raise
+        return done
 
     def save_file(self, fd: int, pieces: Iterable[Piece], name: str) -> None:
         """Clone or copy *pieces* of the file *fd* into the log. Call it in a thread.
@@ -85,11 +110,7 @@ class UndoLog:
                 self.directory,
             )
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        for offset, length, place in left:
-            for done in range(0, length, _COPY):
-                size = min(_COPY, length - done)
-                # The place may have old contents: what is behind the end of the file is zeroes.
-                self.save(blocking.read(fd, offset + done, size).ljust(size, b"\0"), place + done)
+        self.copy(fd, left)
 
     def _clone(self, fd: int, pieces: Iterable[Piece]) -> list[Piece]:
         """Clone what can be cloned; returns the rest."""

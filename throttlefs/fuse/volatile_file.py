@@ -5,9 +5,9 @@ It stands where `BackingFile` stands without ``-o volatile``, and has its method
 
 from __future__ import annotations
 
+import errno
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from time import monotonic
 from typing import Final
 
@@ -18,7 +18,7 @@ from throttlefs.device.volatile.history import FileHistory, SavedRun
 from throttlefs.device.volatile.samples import ZEROES
 from throttlefs.host.files import FileKey, clock_of_files
 
-from .change_order import NO_END, ChangeOrder
+from .change_order import NO_END, Change, ChangeOrder
 from .inode import Inode
 from .volatile_log import VolatileLog
 
@@ -56,22 +56,27 @@ class VolatileInode:
             self.is_held = True
             self.log.hold(self.key)
 
-    @asynccontextmanager
-    async def changing(self, offset: int, size: int | None) -> AsyncIterator[None]:
-        """The only change of the bytes from *offset* on, *size* of them; None: to the end."""
-        sector, log = self.history.sector, self.log
-        log.busy.begin()
+    async def begin(self, offset: int, size: int | None) -> Change:
+        """Begin the only change of *size* bytes from *offset* on (None: to the end).
+
+        Hand the result to `end`.
+        """
+        sector, busy = self.history.sector, self.log.busy
+        busy.begin()
         try:
             end = NO_END if size is None else -(-(offset + size) // sector)
             change = await self.order.begin(offset // sector, end)
-            self.hold()
-            try:
-                yield
-            finally:
-                self.order.end(change)
-                self.changed()
-        finally:
-            log.busy.end()
+        except BaseException:
+            busy.end()
+            raise
+        self.hold()
+        return change
+
+    def end(self, change: Change) -> None:
+        """End a change."""
+        self.order.end(change)
+        self.changed()
+        self.log.busy.end()
 
     def changed(self) -> None:
         """Note that a change has ended."""
@@ -128,6 +133,11 @@ class VolatileFile:
         self._is_durable = is_durable
         self._read_flags = file.read_flags
         self._inline_most = min(INLINE_MOST, file.inline_write_max)
+        self._write_now = file.write_now
+        self._habit = file.habit
+        self._log_habit = inode.log.habit
+        self._one_sector = inode.log.one_sector
+        self._zero_sector = inode.log.zero_sector
 
     def write_now(self, offset: int, data: Data, flags: int | None = None) -> int | None:
         """See `BackingFile.write_now`; it saves what it overwrites if that is in the page cache."""
@@ -135,15 +145,17 @@ class VolatileFile:
         if size > self._inline_most or (self._flags_of(None) if flags is None else flags):
             return None
         begin = monotonic()
-        log, habit = self._log, self._file.habit
-        if begin < habit.resume_at or begin < log.habit.resume_at:
+        log_habit = self._log_habit
+        if begin < self._habit.resume_at or begin < log_habit.resume_at:
             return None
         sector = self._sector
-        first, end = offset // sector, (offset + size - 1) // sector + 1
+        reach = offset + size
+        first, end = offset // sector, (reach - 1) // sector + 1
         if self._order.under_way and not self._order.is_free(first, end):
             return None
         history = self._history
-        if offset + size > history.size:
+        extends = reach > history.size
+        if extends:
             self.inode.note_size(os.fstat(self.fd).st_size)
         if end - first == 1:
             place = None
@@ -161,91 +173,113 @@ class VolatileFile:
             self.inode.hold()
         saved_at = monotonic()
         if saved_at - begin > STALL:
-            log.habit.stalled(begin, saved_at)
-        written = self._file.write_now(offset, data, flags)
+            log_habit.stalled(begin, saved_at)
+        written = self._write_now(offset, data, flags)
         if written is not None:
-            if offset + written > history.size:
+            if extends and offset + written > history.size:
                 self.inode.note_size(offset + written)
-            self.inode.changed()
+            history.last_ns = clock_of_files()
+            if history.needs_folding:
+                self.inode.changed()
         return written
 
     def _save_one_now(self, sector: int) -> int | None:
         """Save one sector; its place in the log, or None if it cannot be read at once."""
-        log, history = self._log, self._history
+        history = self._history
         offset = sector * self._sector
         size = history.size - offset
         if size <= 0:
             return ZEROES
-        buffer = log.one_sector
-        got = log.read_now(self.fd, buffer, offset, self._read_flags)
-        if got < 0:
+        buffer = self._one_sector
+        try:
+            got = os.preadv(self.fd, (buffer,), offset, self._read_flags)
+        except BlockingIOError:
+            return None
+        except OSError as error:
+            self._has_no_nowait(error)
             return None
         if got < len(buffer):
             if got < size:
                 return None
             buffer[got:] = bytes(len(buffer) - got)
-        if buffer == log.zero_sector:
+        if buffer == self._zero_sector:
             return ZEROES
-        ((_, _, place),) = runs = history.take_room(sector, 1)
+        place = history.take_sector()
         try:
-            log.save(buffer, place)
+            self._log.save(buffer, place)
         except OSError:
-            history.give_back(runs)
+            history.give_back([(sector, 1, place)])
             raise
         return place
 
+    def _has_no_nowait(self, error: OSError) -> None:
+        """Note that the filesystem does not know RWF_NOWAIT, or raise *error*."""
+        if error.errno != errno.EOPNOTSUPP:
+            raise error
+        self._inline_most = 0
+
     def _save_now(self, runs: list[tuple[int, int]]) -> list[SavedRun] | None:
         """Save sectors; None if not all can be read at once."""
-        log, history = self._log, self._history
         saved: list[SavedRun] = []
         try:
             for first, count in runs:
-                offset = first * self._sector
-                size = min(count * self._sector, history.size - offset)
-                if size <= 0:
-                    saved.append((first, count, ZEROES))
-                    continue
-                data = log.buffer[: count * self._sector]
-                if log.read_now(self.fd, data[:size], offset, self._read_flags) < size:
-                    history.give_back(saved)
+                run = self._save_run_now(first, count)
+                if run is None:
+                    self._history.give_back(saved)
                     return None
-                data[size:] = bytes(len(data) - size)
-                if _is_zero(data):
-                    saved.append((first, count, ZEROES))
-                    continue
-                saved += (room := history.take_room(first, count))
-                done = 0
-                for _, length, place in room:
-                    log.save(data[done : done + length * self._sector], place)
-                    done += length * self._sector
+                saved += run
         except OSError:
-            history.give_back(saved)
+            self._history.give_back(saved)
             raise
         return saved
+
+    def _save_run_now(self, first: int, count: int) -> list[SavedRun] | None:
+        """Save neighbouring sectors; None if not all can be read at once."""
+        offset, whole = first * self._sector, count * self._sector
+        size = min(whole, self._history.size - offset)
+        if size <= 0:
+            return [(first, count, ZEROES)]
+        data = self._log.buffer[:whole]
+        try:
+            if os.preadv(self.fd, (data[:size],), offset, self._read_flags) < size:
+                return None
+        except BlockingIOError:
+            return None
+        except OSError as error:
+            self._has_no_nowait(error)
+            return None
+        if size < whole:
+            data[size:] = bytes(whole - size)
+        return self._log.save_run(self._history, first, data)
 
     async def write(self, offset: int, data: Data, flags: int | None = None) -> int:
         """See `BackingFile.write`. Raises `OSError`: ENOSPC if the log is full, too."""
         how = self._flags_of(flags)
         appends = bool(how & APPEND)
-        async with self.inode.changing(0 if appends else offset, None if appends else len(data)):
+        inode, history, sector = self.inode, self._history, self._sector
+        change = await inode.begin(0 if appends else offset, None if appends else len(data))
+        try:
             if appends:
                 offset = os.fstat(self.fd).st_size
-            history, sector = self._history, self._sector
             reach = offset + len(data)
             first, end = offset // sector, -(-reach // sector)
             if reach > history.size:
-                self.inode.note_size(os.fstat(self.fd).st_size)
+                inode.note_size(os.fstat(self.fd).st_size)
             number = self._tick()
             saved = await self._save(history.to_save(first, end))
             history.write(number, first, end, saved)
             try:
-                written = await self._file.write(offset, data, flags)
+                written = self._write_now(offset, data, flags)
+                if written is None:
+                    written = await self._file.write(offset, data, flags)
             finally:
                 if reach > history.size:
-                    self.inode.note_size(os.fstat(self.fd).st_size)
+                    inode.note_size(os.fstat(self.fd).st_size)
             if self._is_durable or (how if flags is None else flags) & DURABLE:
                 self._made_durable(number, first, end)
             return written
+        finally:
+            inode.end(change)
 
     def _made_durable(self, number: int, first: int, end: int) -> None:
         """Note that a write is durable, and the size that it needs."""
@@ -258,32 +292,31 @@ class VolatileFile:
 
     async def _save(self, runs: list[tuple[int, int]]) -> list[SavedRun]:
         """Save sectors that are about to be overwritten. Raises `OSError`."""
-        log, history, sector = self._log, self._history, self._sector
         saved: list[SavedRun] = []
         try:
             for first, count in runs:
-                offset = first * sector
-                size = min(count * sector, history.size - offset)
-                if size <= 0:
-                    saved.append((first, count, ZEROES))
-                    continue
-                read = self.read_now(offset, size)
-                if read is None:
-                    read = await self.read(offset, size)
-                data = bytes(read)
-                if _is_zero(data):
-                    saved.append((first, count, ZEROES))
-                    continue
-                data = data.ljust(count * sector, b"\0")
-                saved += (room := history.take_room(first, count))
-                done = 0
-                for _, length, place in room:
-                    await log.save_later(data[done : done + length * sector], place)
-                    done += length * sector
+                saved += await self._save_run(first, count)
         except BaseException:
-            history.give_back(saved)
+            self._history.give_back(saved)
             raise
         return saved
+
+    async def _save_run(self, first: int, count: int) -> list[SavedRun]:
+        """Save neighbouring sectors. Raises `OSError`."""
+        offset, whole = first * self._sector, count * self._sector
+        size = min(whole, self._history.size - offset)
+        if size <= 0:
+            return [(first, count, ZEROES)]
+        if size > INLINE_MOST:
+            return await self._log.copy_run(self._history, self.fd, first, count)
+        if self._inline_most:
+            run = self._save_run_now(first, count)
+            if run is not None:
+                return run
+        data = await self.read(offset, size)
+        if len(data) < whole:
+            data = bytes(data).ljust(whole, b"\0")
+        return self._log.save_run(self._history, first, data)
 
     async def fsync(self, datasync: bool) -> None:
         """See `BackingFile.fsync`; what was written before cannot be lost then."""
@@ -297,8 +330,3 @@ class VolatileFile:
     def resized(self) -> None:
         """Note that the file may have got another size by a call on its descriptor."""
         self.inode.note_size(os.fstat(self.fd).st_size)
-
-
-def _is_zero(data: Data) -> bool:
-    """Whether all of *data* is zeroes; the first bytes mostly say that it is not."""
-    return not any(data[:64]) and not bytes(data).strip(b"\0")

@@ -130,7 +130,8 @@ class VolatileFiles:
         log has no room.
         """
         volatile = self._inode(inode, os.fstat(path_fd).st_size)
-        async with volatile.changing(size, None):
+        under_way = await volatile.begin(size, None)
+        try:
             before = os.fstat(path_fd).st_size
             volatile.note_size(before)
             saved = await self._save(volatile, path_fd, size, before)
@@ -139,6 +140,8 @@ class VolatileFiles:
             finally:
                 self._note_truncate(volatile, saved, os.fstat(path_fd).st_size, before)
             volatile.was_emptied = size == 0
+        finally:
+            volatile.end(under_way)
         self._drop_if_unused(volatile)
         return result
 
@@ -153,7 +156,8 @@ class VolatileFiles:
     ) -> None:
         """Have *change* do fallocate(2) on *fd*, after what it makes zeroes was saved."""
         volatile = self._inode(inode, os.fstat(fd).st_size)
-        async with volatile.changing(offset, length):
+        under_way = await volatile.begin(offset, length)
+        try:
             before = os.fstat(fd).st_size
             volatile.note_size(before)
             end = min(offset + length, before)
@@ -169,6 +173,8 @@ class VolatileFiles:
                 self._note_zeroes(volatile, saved, offset, None if end == before else end, after)
             else:
                 volatile.note_size(after)
+        finally:
+            volatile.end(under_way)
 
     def _note_truncate(
         self, volatile: VolatileInode, saved: list[SavedRun], size: int, before: int

@@ -5,19 +5,18 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from typing import Any
 
 from throttlefs import waiting
 from throttlefs.backing import Data, Engine
 from throttlefs.backing.undo_log import UndoLog
 from throttlefs.device.volatile.contents import Contents
 from throttlefs.device.volatile.extents import EXTENT
+from throttlefs.device.volatile.history import FileHistory, SavedRun
+from throttlefs.device.volatile.samples import ZEROES
 from throttlefs.host.files import FileKey
 
 from .in_thread import RunInThread
-
-SAVED_INLINE: Final = 64 << 10
-"""Bytes: what is larger is written to the log by the engine, on another core."""
 
 
 class VolatileLog:
@@ -51,31 +50,37 @@ class VolatileLog:
         self.let_go: Callable[[], Awaitable[None]]
         """Called after files became clean."""
 
-    @staticmethod
-    def read_now(fd: int, buffer: bytearray | memoryview, offset: int, flags: int) -> int:
-        """Read from the page cache; returns how many bytes, -1 if not all is there."""
+    def save_run(self, history: FileHistory, first: int, data: Data) -> list[SavedRun]:
+        """Save *data*, the contents of neighbouring sectors. Raises `OSError`."""
+        sector = history.sector
+        if not any(data[:64]) and not bytes(data).strip(b"\0"):
+            return [(first, len(data) // sector, ZEROES)]
+        runs = history.take_room(first, len(data) // sector)
+        done = 0
         try:
-            return os.preadv(fd, (buffer,), offset, flags)
-        except BlockingIOError:
-            return -1
-        except OSError as error:
-            if error.errno != errno.EOPNOTSUPP:
-                raise
-        return -1
-
-    async def save_later(self, data: Data, place: int) -> None:
-        """Write to the log, by the engine if that takes long. Raises `OSError`."""
-        if len(data) <= SAVED_INLINE:
-            self.save(data, place)
-            return
-        try:
-            done = 0
-            while done < len(data):
-                fd, rest = self.undo_log.fd, data[done:] if done else data
-                done += await self._engine.write(fd, place + done, rest, offload=True)
-        except OSError as error:
-            self.undo_log.failed(error)
+            for _, count, place in runs:
+                self.save(data[done : done + count * sector], place)
+                done += count * sector
+        except OSError:
+            history.give_back(runs)
             raise
+        return runs
+
+    async def copy_run(
+        self, history: FileHistory, fd: int, first: int, count: int
+    ) -> list[SavedRun]:
+        """Copy many sectors of the file *fd*, in a thread. Raises `OSError`."""
+        sector = history.sector
+        if _is_hole(fd, first * sector, count * sector):
+            return [(first, count, ZEROES)]
+        runs = history.take_room(first, count)
+        pieces = [(at * sector, length * sector, place) for at, length, place in runs]
+        try:
+            await self._engine.call(self.undo_log.copy, fd, pieces)
+        except BaseException:
+            history.give_back(runs)
+            raise
+        return runs
 
     async def tidy(self) -> None:
         """After a flush: let go of clean files, and free blocks of the log if there are many."""
@@ -113,3 +118,11 @@ class Busy:
         while self.count:
             self._idle.append(waiting.current())
             await waiting.wait(waiting.when_done)
+
+
+def _is_hole(fd: int, offset: int, size: int) -> bool:
+    """Whether the file has no data there (lseek(2), SEEK_DATA)."""
+    try:
+        return os.lseek(fd, offset, os.SEEK_DATA) >= offset + size
+    except OSError as error:
+        return error.errno == errno.ENXIO

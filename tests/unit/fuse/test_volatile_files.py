@@ -127,7 +127,8 @@ def test_a_write_fails_before_it_has_changed_anything_if_the_log_is_full(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     async def body(made: Rig) -> None:
-        monkeypatch.setattr(undo_log.blocking, "write", full)
+        monkeypatch.setattr(undo_log.os, "pwrite", full)
+        monkeypatch.setattr(undo_log.os, "copy_file_range", full)
         for length in (10, 5000, 300_000):
             with pytest.raises(OSError) as caught:
                 await made.write(0, b"z" * length)

@@ -71,7 +71,7 @@ class Room:
         """Room for *size* bytes: pieces of the log, each with its place and length."""
         pieces = []
         while size:
-            if self._filled + min(size, EXTENT) > EXTENT:
+            if self._filled + min(size, EXTENT) > EXTENT:  # it may be filled in part only
                 self._begin_extent()
             length = min(size, EXTENT)
             pieces.append((self._extent + self._filled, length))
@@ -79,6 +79,16 @@ class Room:
             self.needed[self._extent] += length
             size -= length
         return pieces
+
+    def take_one(self, size: int) -> int:
+        """Room for *size* bytes, of which an extent holds a whole number; its place."""
+        if self._filled == EXTENT:
+            self._begin_extent()
+        extent = self._extent
+        place = extent + self._filled
+        self._filled += size
+        self.needed[extent] += size
+        return place
 
     def drop(self, place: int, size: int) -> None:
         """Note that the *size* bytes at *place*, in one extent, are not needed any more."""

@@ -64,7 +64,7 @@ class FileHistory:
     @property
     def needs_folding(self) -> bool:
         """Whether it holds more than it should until older truncates become final (`fold`)."""
-        return self._samples.keeps_too_many or self.operations.are_too_many()
+        return self._samples.keeps_too_many or self.operations.are_too_many
 
     def middle_change(self) -> int:
         """A number up to which changes must become final, so that half of them can go."""
@@ -80,6 +80,11 @@ class FileHistory:
             runs.append((first, length // self.sector, place))
             first += length // self.sector
         return runs
+
+    def take_sector(self) -> int:
+        """Room for one sector; as `take_room`, which takes longer."""
+        self._saving += self.sector
+        return self.room.take_one(self.sector)
 
     def give_back(self, runs: Iterable[SavedRun]) -> None:
         """Give room back that is not needed after all."""

@@ -33,6 +33,8 @@ class Operations:
         self._end = array("q")
         self.edges: list[tuple[int, int]] = []
         """Truncates and punches that made a part of a sector zeroes: the number, the sector."""
+        self.are_too_many = False
+        """Whether older ones have to become final."""
         self._edge_of: dict[int, int] = {}  # the latest of them, by sector
 
     def __bool__(self) -> bool:
@@ -42,6 +44,7 @@ class Operations:
         """Note that *number* gave the file *size* bytes."""
         self._size_numbers.append(number)
         self._sizes.append(size)
+        self._look_at_bounds()
 
     def zero(self, number: int, first: int, end: int, edges: set[int]) -> None:
         """Note that *number* made sectors from *first* up to *end* zeroes, and *edges* in part."""
@@ -52,10 +55,16 @@ class Operations:
         for edge in sorted(edges):
             self.edges.append((number, edge))
             self._edge_of[edge] = number
+        self._look_at_bounds()
 
     def barrier(self, number: int) -> None:
         """Note that the data as they are now reach the disk before anything after *number*."""
         self._barriers.append(number)
+        self._look_at_bounds()
+
+    def _look_at_bounds(self) -> None:
+        most = max(len(self._sizes), len(self._zeroing_numbers), len(self.edges))
+        self.are_too_many = max(most, len(self._barriers)) > MOST
 
     def size_at(self, number: int) -> int:
         """The size in bytes if the changes up to *number* survive, and none after it."""
@@ -79,11 +88,6 @@ class Operations:
     def zeroings(self) -> list[Zeroing]:
         """All, in the order of time."""
         return [*map(Zeroing, self._zeroing_numbers, self._first, self._end)]
-
-    def are_too_many(self) -> bool:
-        """Whether older ones have to become final."""
-        most = max(len(self._sizes), len(self._zeroing_numbers), len(self.edges))
-        return max(most, len(self._barriers)) > MOST
 
     def middle(self) -> int:
         """The number up to which they must become final, so that half of them can go."""
@@ -111,4 +115,5 @@ class Operations:
         del self._zeroing_numbers[:found], self._first[:found], self._end[:found]
         del self._barriers[: max(0, bisect_right(self._barriers, number) - 1)]
         self.edges = [edge for edge in self.edges if edge[0] > number]
+        self._look_at_bounds()
         return gone
