@@ -119,11 +119,11 @@ class Contents:
     def choose(self, choice: Choice, rng: random.Random) -> list[Restore]:
         """What a power cut leaves of each file, by the draws of *rng*.
 
-        Files of which it leaves everything are not named.
+        Files of which it leaves everything are not named. They are drawn for in the order in which
+        they were first changed: the same seed loses the same whatever their inode numbers are.
         """
         restores = []
-        for key in sorted(self._files):
-            history = self._files[key]
+        for key, history in self._files.items():
             if history.is_dirty:
                 restore = pick(key, history, choice.limit_of(key), rng)
                 if restore is not None:
