@@ -79,6 +79,8 @@ class Journal:
         self._tree: dict[Slot, int] = {}  # how many changes of directories a slot has (posix)
         self._kept: dict[FileKey, int] = {}
         self._freed: list[FileKey] = []
+        self.committed_some: Callable[[], None] = lambda: None
+        """Called after each commit that has made changes durable."""
 
     def __len__(self) -> int:
         """How many changes are not committed, sizes aside."""
@@ -125,17 +127,22 @@ class Journal:
     def _add(self, change: Change) -> int:
         self._changes[change.seq] = change
         if len(self._changes) > self._most_changes:
-            half = next(islice(self._changes, len(self._changes) // 2, None))
-            self._commit_up_to(half)
+            self.commit_all(next(islice(self._changes, len(self._changes) // 2, None)))
         return change.seq
 
     # -- what is durable -------------------------------------------------------------------
 
     def commit(self, key: FileKey, upto: int) -> None:
         """Note that an fsync of the inode *key* has made changes up to *upto* durable."""
+        before = len(self._changes)
         if self._ordered:
             self._commit_up_to(upto)
-            return
+        else:
+            self._commit_own(key, upto)
+        if before and (self._freed or not self._changes):
+            self.committed_some()
+
+    def _commit_own(self, key: FileKey, upto: int) -> None:
         self._committed[key] = max(upto, self._committed.get(key, 0))
         if self._noted.get(key, upto + 1) <= upto:
             del self._noted[key]
@@ -147,9 +154,24 @@ class Journal:
         """The number up to which sizes of the inode *key* are durable."""
         return max(self._floor, self._committed.get(key, 0))
 
-    def commit_all(self) -> None:
-        """Note that all changes so far are durable."""
-        self._commit_up_to(self._newest)
+    def commit_all(self, upto: int | None = None) -> None:
+        """Note that all changes so far, or those up to *upto*, are durable."""
+        self._commit_up_to(self._newest if upto is None else upto)
+        self.committed_some()
+
+    def needs(self, key: FileKey) -> bool:
+        """Whether a cut may give the file a name back."""
+        return key in self._kept
+
+    def mentioned(self) -> set[FileKey]:
+        """The directories in which names may go back, and the files whose attributes may."""
+        found = {one.slot.directory for change in self._changes.values() for one in change.slots}
+        return found | {change.key for change in self._changes.values() if change.key is not None}
+
+    def whereabouts(self) -> dict[FileKey, Slot]:
+        """A slot of each file that has got a name lately, as it is today."""
+        now = {one.slot: one.after for change in self._changes.values() for one in change.slots}
+        return {named.key: slot for slot, named in now.items() if named is not None}
 
     def freed(self) -> list[FileKey]:
         """The files that no cut gives a name back to any more, since the last call.

@@ -12,7 +12,7 @@ amid them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple, Protocol, TypeVar
 
 from .keys import FileKey
@@ -92,11 +92,13 @@ def route(
     places: Mapping[FileKey, Place],
     now: Mapping[Slot, Named | None],
     then: Mapping[Slot, Named | None],
+    others: Iterable[FileKey] = (),
 ) -> Route:
     """The steps that bring the slots from *now* to *then*.
 
     *places* says where directories lie today, those of all slots and all above them. One that has
-    been removed is missing; it is in the hidden directory.
+    been removed is missing; it is in the hidden directory. The paths of *others*, which are
+    directories, too, are told as well.
     """
     slots = [slot for slot in then if then[slot] != now[slot]]
     later: dict[FileKey, Place | None] = dict(places)
@@ -107,10 +109,12 @@ def route(
     before, after = _Tree(root, places), _Tree(root, later)
     paths: dict[FileKey, list[bytes]] = {}
     takes, puts = [], []
+    for directory in {slot.directory: None for slot in slots} | dict.fromkeys(others):
+        ways = before.names(directory), after.names(directory)
+        known = [b"/".join(names) for names in ways if names is not None]
+        paths[directory] = list(dict.fromkeys(known))
     for slot in slots:
         today, final = before.names(slot.directory), after.names(slot.directory)
-        known = [b"/".join(names) for names in (today, final) if names is not None]
-        paths[slot.directory] = list(dict.fromkeys(known))
         lies, comes = now[slot], then[slot]
         if lies is not None and today is not None:
             takes.append((-len(today), Step(TAKE, slot, lies)))

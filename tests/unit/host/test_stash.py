@@ -1,0 +1,118 @@
+"""The hidden directory of a volatile mount: its lock, its files, and how it goes."""
+
+import os
+
+import pytest
+
+from throttlefs.errors import ThrottlefsError
+from throttlefs.host.stash import STASH_NAME, open_stash, stash_name
+
+
+@pytest.fixture
+def source(tmp_path):
+    fd = os.open(tmp_path, os.O_PATH)
+    yield fd
+    os.close(fd)
+
+
+def key_of(path):
+    st = path.lstat()
+    return st.st_dev, st.st_ino
+
+
+def test_a_second_mount_of_src_is_refused_by_name_while_the_lock_is_held(tmp_path, source):
+    stash = open_stash("SRC", source, STASH_NAME, make=True)
+    for make in (True, False):
+        with pytest.raises(ThrottlefsError, match="SRC is mounted already"):
+            open_stash("SRC", source, STASH_NAME, make=make)
+    stash.close()
+    assert os.listdir(tmp_path) == []
+    assert open_stash("SRC", source, STASH_NAME, make=False) is None
+
+
+def test_what_a_killed_mount_has_left_is_taken_away(tmp_path, source):
+    stash = open_stash("SRC", source, STASH_NAME, make=True)
+    (tmp_path / "file").write_bytes(b"x")
+    (tmp_path / "dir").mkdir()
+    (tmp_path / "dir" / "closed").mkdir(mode=0)
+    (tmp_path / "dir").chmod(0)
+    assert stash.keep(source, b"file", key_of(tmp_path / "file"))
+    stash.move_in(source, b"dir", key_of(tmp_path / "dir"))
+    os.close(stash.fd)
+    stash = open_stash("SRC", source, STASH_NAME, make=False)
+    stash.sweep()
+    stash.close()
+    assert os.listdir(tmp_path) == ["file"]
+    assert (tmp_path / "file").stat().st_nlink == 1
+
+
+def test_a_file_comes_back_by_its_link_and_a_directory_by_its_move(tmp_path, source):
+    stash = open_stash("SRC", source, STASH_NAME, make=True)
+    (tmp_path / "file").write_bytes(b"x")
+    (tmp_path / "dir").mkdir()
+    file, directory = key_of(tmp_path / "file"), key_of(tmp_path / "dir")
+    assert stash.keep(source, b"file", file)
+    assert stash.keep(source, b"file", file)  # once more does no harm
+    assert not stash.is_last_name(file)
+    (tmp_path / "file").unlink()
+    for _ in range(2):
+        stash.unclaim(file)
+    assert stash.is_last_name(file)
+    stash.move_in(source, b"dir", directory)
+    assert stash.keys == {file, directory}
+    stash.link_out(source, b"back", file)
+    stash.move_out(source, b"dir2", directory)
+    assert (key_of(tmp_path / "back"), key_of(tmp_path / "dir2")) == (file, directory)
+    assert stash.has(file)
+    assert not stash.has(directory)
+    stash.close()
+
+
+def test_a_file_that_was_replaced_meanwhile_is_not_kept(tmp_path, source):
+    stash = open_stash("SRC", source, STASH_NAME, make=True)
+    (tmp_path / "file").write_bytes(b"x")
+    dev, ino = key_of(tmp_path / "file")
+    assert not stash.keep(source, b"file", (dev, ino + 1))
+    assert stash.keys == set()
+    assert (tmp_path / "file").stat().st_nlink == 1
+    stash.close()
+
+
+def test_a_directory_that_others_may_write_to_is_not_trusted(tmp_path, source):
+    (tmp_path / os.fsdecode(STASH_NAME)).mkdir(mode=0o777)
+    (tmp_path / os.fsdecode(STASH_NAME)).chmod(0o777)
+    with pytest.raises(ThrottlefsError, match="was not made by a mount of yours"):
+        open_stash("SRC", source, STASH_NAME, make=False)
+
+
+def test_one_file_has_its_hidden_directory_beside_it():
+    assert stash_name(b"db.img") == b".db.img.throttlefs-volatile"
+    assert stash_name(b"") == STASH_NAME
+
+
+def test_a_filesystem_with_hard_links_is_known_by_a_try(tmp_path, source):
+    stash = open_stash("SRC", source, STASH_NAME, make=True)
+    stash.check_links()
+    assert os.listdir(stash.fd) == []
+    stash.close()
+
+
+def test_a_file_that_is_claimed_is_not_dropped(tmp_path, source):
+    stash = open_stash("SRC", source, STASH_NAME, make=True)
+    (tmp_path / "file").touch()
+    (tmp_path / "second").hardlink_to(tmp_path / "file")
+    key = key_of(tmp_path / "file")
+    for name in (b"file", b"second"):
+        assert stash.keep(source, name, key)
+        os.unlink(name, dir_fd=source)
+    stash.drop(key)
+    assert stash.has(key)
+    assert not stash.is_last_name(key)
+    stash.unclaim(key)
+    stash.drop(key)
+    assert stash.has(key)
+    stash.unclaim(key)
+    assert stash.is_last_name(key)
+    stash.drop(key)
+    assert not stash.has(key)
+    stash.close()

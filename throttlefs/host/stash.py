@@ -1,0 +1,299 @@
+"""The hidden directory of a volatile mount: files that a power cut may bring back, and its plan.
+
+It lies in SRC, or beside SRC if that is one file, and belongs to one mount alone, which holds a
+lock on it. What a mount that was killed has left in it, the next one takes away.
+
+Each file in it has its inode number as its name. A file there is one more link to it; a directory
+was moved there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import logging
+import os
+import shutil
+import stat
+import threading
+from collections.abc import Iterator
+from typing import Final
+
+from throttlefs.errors import ThrottlefsError
+
+from .files import FileKey
+
+log = logging.getLogger("throttlefs")
+
+STASH_NAME: Final = b".throttlefs-volatile"
+"""The name of the hidden directory in SRC. A file NAME has ``.NAME.throttlefs-volatile``."""
+
+_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_PROBE = b"probe"
+_NO_LINK = (errno.EPERM, errno.EMLINK)
+
+
+def stash_name(file_name: bytes) -> bytes:
+    """The name of the hidden directory; *file_name* is SRC's own if it is one file, else empty."""
+    return b"." + file_name + STASH_NAME if file_name else STASH_NAME
+
+
+def open_stash(source: str, parent_fd: int, name: bytes, *, make: bool) -> Stash | None:
+    """The hidden directory *name* in the directory *parent_fd*, locked; None if there is none.
+
+    With *make* there is one then. *source* is SRC, for messages. Raises `ThrottlefsError` if
+    another mount holds it, or it cannot be used.
+    """
+    while True:
+        try:
+            if make:
+                with contextlib.suppress(FileExistsError):
+                    os.mkdir(name, 0o700, dir_fd=parent_fd)
+            fd = os.open(name, _FLAGS, dir_fd=parent_fd)
+        except FileNotFoundError:
+            if make:
+                continue  # the mount that it belonged to has just ended
+            return None
+        except OSError as exc:
+            if not make and exc.errno != errno.EACCES:
+                log.warning("%s: %s", _path(source, name), exc.strerror)
+                return None
+            raise ThrottlefsError(_why_not_opened(source, name, exc)) from None
+        try:
+            if _lock(fd, source, name) and _is_still_there(fd, parent_fd, name):
+                return Stash(fd, parent_fd, name)
+        except BaseException:
+            os.close(fd)
+            raise
+        os.close(fd)
+
+
+def _path(source: str, name: bytes) -> str:
+    directory = source if name == STASH_NAME else os.path.dirname(source)
+    return os.path.join(directory, os.fsdecode(name))
+
+
+def _why_not_opened(source: str, name: bytes, exc: OSError) -> str:
+    path = _path(source, name)
+    if exc.errno == errno.EACCES and os.path.lexists(path):
+        return (
+            f"SRC {source} is, or was, another user's volatile mount: you may not open {path};"
+            " mount it as that user, or as root"
+        )
+    return f"-o volatile keeps removed files in {path}: {exc.strerror}"
+
+
+def _lock(fd: int, source: str, name: bytes) -> bool:
+    """Lock the directory. Raises `ThrottlefsError` if another mount has, or it is not ours."""
+    st = os.fstat(fd)
+    if st.st_uid != os.geteuid() or st.st_mode & 0o077:
+        raise ThrottlefsError(
+            f"{_path(source, name)} was not made by a mount of yours; see what is in it,"
+            " and move it away"
+        )
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise ThrottlefsError(
+            f"SRC {source} is mounted already, with -o volatile, and can have no second mount;"
+            " use that mount, or unmount it first (throttlefs list names it)"
+        ) from None
+    return True
+
+
+def _is_still_there(fd: int, parent_fd: int, name: bytes) -> bool:
+    try:
+        found = os.stat(name, dir_fd=parent_fd, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return os.path.samestat(found, os.fstat(fd))
+
+
+class Stash:
+    """The hidden directory *name* in the directory *parent_fd*, locked by its descriptor *fd*.
+
+    ``keys`` are the files in it. All calls may wait for the disk, and raise `OSError`.
+    """
+
+    def __init__(self, fd: int, parent_fd: int, name: bytes) -> None:
+        self.fd = fd
+        self.name = name
+        self.keys: set[FileKey] = set()
+        self._parent_fd = parent_fd
+        self._lock = threading.Lock()
+        self._claims: dict[FileKey, int] = {}
+
+    # -- files -----------------------------------------------------------------------------
+
+    @staticmethod
+    def name_of(key: FileKey) -> bytes:
+        """The name that the file *key* has there."""
+        return b"%x" % key[1]
+
+    def has(self, key: FileKey) -> bool:
+        """Whether the file is there, whoever put it there."""
+        try:
+            return self._ino_of(self.name_of(key)) == key[1]
+        except FileNotFoundError:
+            return False
+
+    def keep(self, directory: int, name: bytes, key: FileKey) -> bool:
+        """Link the file *key*, which is *name* in *directory*; False if it has been replaced.
+
+        It is not dropped before `unclaim` is called as often. Raises `OSError`, `PermissionError`
+        among them: fs.protected_hardlinks in proc(5).
+        """
+        with self._lock:
+            if not self._link(directory, name, key):
+                return False
+            self._claims[key] = self._claims.get(key, 0) + 1
+            return True
+
+    def unclaim(self, key: FileKey) -> None:
+        """Take back one claim of `keep`: somebody else says now how long the file stays."""
+        with self._lock:
+            self._claims[key] -= 1
+            if not self._claims[key]:
+                del self._claims[key]
+
+    def _link(self, directory: int, name: bytes, key: FileKey) -> bool:
+        hidden = self.name_of(key)
+        try:
+            os.link(
+                *(name, hidden),
+                src_dir_fd=directory,
+                dst_dir_fd=self.fd,
+                follow_symlinks=False,
+            )
+        except FileExistsError:
+            pass
+        if self._ino_of(hidden) != key[1]:
+            os.unlink(hidden, dir_fd=self.fd)
+            return False
+        self.keys.add(key)
+        return True
+
+    def keep_open(self, fd: int, key: FileKey) -> None:
+        """Link the file *key*, of which *fd* is a descriptor. Raises `OSError`."""
+        try:
+            # With both descriptors; otherwise Python uses link(2), which does not follow.
+            os.link(
+                b"/proc/self/fd/%d" % fd, self.name_of(key), src_dir_fd=self.fd, dst_dir_fd=self.fd
+            )
+        except FileExistsError:
+            pass
+        self.keys.add(key)
+
+    def move_in(self, directory: int, name: bytes, key: FileKey) -> None:
+        """Move the file or directory *key* from *name* in *directory*. Raises `OSError`."""
+        os.rename(name, self.name_of(key), src_dir_fd=directory, dst_dir_fd=self.fd)
+        self.keys.add(key)
+
+    def move_out(self, directory: int, name: bytes, key: FileKey) -> None:
+        """Move the directory *key* to *name* in *directory*. Raises `OSError`."""
+        os.rename(self.name_of(key), name, src_dir_fd=self.fd, dst_dir_fd=directory)
+        self.keys.discard(key)
+
+    def link_out(self, directory: int, name: bytes, key: FileKey) -> None:
+        """Link the file *key* as *name* in *directory*, too. Raises `OSError`."""
+        os.link(
+            *(self.name_of(key), name),
+            src_dir_fd=self.fd,
+            dst_dir_fd=directory,
+            follow_symlinks=False,
+        )
+
+    def open(self, key: FileKey, flags: int) -> int:
+        """A descriptor of the file *key*. Raises `OSError`."""
+        return os.open(self.name_of(key), flags | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self.fd)
+
+    def stat(self, key: FileKey) -> os.stat_result:
+        """The status of the file *key*. Raises `OSError`."""
+        return os.stat(self.name_of(key), dir_fd=self.fd, follow_symlinks=False)
+
+    def is_last_name(self, key: FileKey) -> bool:
+        """Whether the file has no other name, and nobody claims it. Raises `OSError`."""
+        with self._lock:
+            if key in self._claims:
+                return False
+        return os.stat(self.name_of(key), dir_fd=self.fd, follow_symlinks=False).st_nlink == 1
+
+    def drop(self, key: FileKey) -> None:
+        """Remove what is there of the file *key*, unless it is claimed."""
+        with self._lock:
+            if key not in self._claims:
+                self._remove(self.name_of(key))
+                self.keys.discard(key)
+
+    def _ino_of(self, name: bytes) -> int:
+        return os.stat(name, dir_fd=self.fd, follow_symlinks=False).st_ino
+
+    # -- the directory itself --------------------------------------------------------------
+
+    def check_links(self) -> None:
+        """Raise `ThrottlefsError` if the filesystem has no hard links."""
+        try:
+            os.close(os.open(_PROBE, os.O_CREAT | os.O_WRONLY, 0o600, dir_fd=self.fd))
+            os.link(_PROBE, _PROBE + b"2", src_dir_fd=self.fd, dst_dir_fd=self.fd)
+        except OSError as exc:
+            raise ThrottlefsError(
+                f"-o volatile needs hard links, and SRC's filesystem has none: {exc.strerror}"
+            ) from None
+        finally:
+            for name in (_PROBE, _PROBE + b"2"):
+                self._remove(name)
+
+    def sweep(self) -> None:
+        """Remove all that is in it."""
+        for name in self._names():
+            self._remove(name)
+        self.keys.clear()
+        self._claims.clear()
+
+    def close(self, *, keep: bool = False) -> None:
+        """Remove the directory, unless it is to be *kept*, and give up the lock."""
+        try:
+            if not keep:
+                self.sweep()
+                os.rmdir(self.name, dir_fd=self._parent_fd)
+        except OSError as exc:
+            log.warning("the hidden directory of SRC stays: %s", exc.strerror)
+        finally:
+            os.close(self.fd)
+
+    def _names(self) -> Iterator[bytes]:
+        # Not from the descriptor itself: it would be read from where the last listing ended.
+        fd = os.open(b".", _FLAGS, dir_fd=self.fd)
+        try:
+            yield from map(os.fsencode, os.listdir(fd))
+        finally:
+            os.close(fd)
+
+    def _remove(self, name: bytes) -> None:
+        """Remove *name* with all below it, if it is there."""
+        try:
+            os.unlink(name, dir_fd=self.fd)
+        except FileNotFoundError:
+            pass
+        except (IsADirectoryError, PermissionError):
+            if not stat.S_ISDIR(os.stat(name, dir_fd=self.fd, follow_symlinks=False).st_mode):
+                raise
+            self._remove_tree(name)
+
+    def _remove_tree(self, name: bytes) -> None:
+        """Remove a directory, even if its mode keeps its owner out."""
+        _allow(name, self.fd)
+        for _, directories, _, fd in os.fwalk(name, dir_fd=self.fd):
+            for directory in directories:
+                _allow(directory, fd)
+        shutil.rmtree(os.fsdecode(name), dir_fd=self.fd)
+
+
+def _allow(name: bytes, dir_fd: int) -> None:
+    """Let the owner of a directory change it, if that is we."""
+    try:
+        if stat.S_ISDIR(os.stat(name, dir_fd=dir_fd, follow_symlinks=False).st_mode):
+            os.chmod(name, 0o700, dir_fd=dir_fd)
+    except OSError:
+        pass  # removing it will tell
