@@ -8,6 +8,7 @@ what trio's ``current_task``, ``wait_task_rescheduled`` and ``reschedule`` do.
 
 from __future__ import annotations
 
+import errno
 import types
 from collections.abc import Callable, Generator
 from typing import Any, Final, Protocol
@@ -24,8 +25,11 @@ class Withdrawn(BaseException):
     """Raised where a handler waits when nobody wants its result any more.
 
     It is no `Exception`, because it is no error of the request. A handler may clean up, and must
-    let it pass.
+    let it pass. The request gets *number* as its errno.
     """
+
+    def __init__(self, number: int = errno.EINTR) -> None:
+        self.errno = number
 
 
 def when_done(_: RaiseCancelT) -> Abort:

@@ -122,6 +122,37 @@ def test_a_user_mounts_one_file(user_directories: Path) -> None:
         clear_away(slow)
 
 
+def test_a_users_disk_loses_power_and_gets_files_of_others_back(user_directories: Path) -> None:
+    """fs.protected_hardlinks keeps a user from linking them (proc(5)), so they are moved."""
+    directory = user_directories
+
+    def throttlefs(*arguments: object) -> str:
+        result = as_user(directory, *THROTTLEFS, *arguments)
+        assert (result.returncode, result.stderr) == (0, "")
+        return result.stdout
+
+    foreign = directory / "src" / "foreign"
+    foreign.write_bytes(b"root's")
+    foreign.chmod(0o600)
+    (directory / "src" / "read-only").write_bytes(b"old" * 3000)
+    os.chown(directory / "src" / "read-only", 65534, 65534)
+    throttlefs("mount", "src", "mnt", "-o", "volatile")
+    script = "cd mnt; rm -f foreign; printf new >read-only; chmod 400 read-only; mkdir d; rmdir d"
+    result = as_user(directory, "sh", "-ec", script)
+    assert result.stderr == ""
+    assert not foreign.exists()
+    seed = next(
+        seed
+        for seed in range(100)
+        if "unlink foreign" in throttlefs("power-cut", "mnt", "--dry-run", "--seed", seed)
+    )
+    throttlefs("power-cut", "mnt", "--seed", seed)
+    assert foreign.read_bytes() == b"root's"
+    assert (directory / "src" / "read-only").read_bytes() == b"old" * 3000
+    throttlefs("umount", "mnt")
+    assert sorted(os.listdir(directory / "src")) == ["foreign", "read-only"]
+
+
 def test_mount_fuse3_appends_what_only_root_may_have(user_directories: Path) -> None:
     """A user's own mount.fuse3 asks for dev and suid as well; he gets neither, and no error."""
     directory = user_directories

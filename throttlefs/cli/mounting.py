@@ -17,7 +17,7 @@ from throttlefs.settings.limits import LIMIT_HELP
 from throttlefs.settings.volatile import NEEDING_VOLATILE
 
 if TYPE_CHECKING:
-    from throttlefs.daemon.mount import MountRequest
+    from throttlefs.daemon.request import MountRequest
     from throttlefs.host.owner import Owner
     from throttlefs.settings.options import MountOptions
 
@@ -136,12 +136,11 @@ class MountCall:
         if options.volatile:
             options = replace(options, volatile_dir=os.path.abspath(options.volatile_dir))
             check_undo_directory(paths, options.volatile_dir)
-            raise ThrottlefsError("-o volatile is not there yet; leave it out")
         set_up_logging(foreground, log_path, self.verbose)
 
         # Late: pyfuse3 and trio take most of the start-up time, and a typo need not wait for them.
         from throttlefs.daemon.environment import check_environment
-        from throttlefs.daemon.mount import MountRequest
+        from throttlefs.daemon.request import MountRequest
         from throttlefs.host.runtime import runtime_directory
         from throttlefs.policy.loading import read_policy
         from throttlefs.policy.sizes import check_sizes

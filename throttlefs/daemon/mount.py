@@ -8,7 +8,6 @@ import signal
 import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pyfuse3
@@ -27,7 +26,7 @@ from throttlefs.control.service import Control
 from throttlefs.device import Disk
 from throttlefs.errors import ThrottlefsError, unwrapped
 from throttlefs.fuse import privileges
-from throttlefs.fuse.attributes import Presentation, Pyfuse3Attributes, WireAttributes
+from throttlefs.fuse.attributes import Presentation, attributes_of
 from throttlefs.fuse.channel import Channel
 from throttlefs.fuse.deleted import let_go_of_deleted
 from throttlefs.fuse.handshake import Agreement, open_fuse_descriptors, shake_hands
@@ -39,13 +38,11 @@ from throttlefs.fuse.operations import Operations
 from throttlefs.fuse.pyfuse3_server import for_pyfuse3
 from throttlefs.host import fusectl, memory, runtime
 from throttlefs.host.mountinfo import MountEntry, mounted_at
-from throttlefs.host.owner import Owner
-from throttlefs.host.paths import MountPaths
 from throttlefs.policy.governor import Governor
 from throttlefs.policy.loading import read_policy
 from throttlefs.settings.cachemode import CacheMode
 from throttlefs.settings.mountflags import as_strict_as
-from throttlefs.settings.options import MountOptions, ascii_name, escape
+from throttlefs.settings.options import ascii_name, escape
 from throttlefs.stats import Statistics
 from throttlefs.throttle import ON_THE_WAY_NS, Throttle, TimerfdAlarm
 
@@ -54,7 +51,9 @@ from .environment import check_environment, raise_descriptor_limit
 from .failing import FailingDevice
 from .fault_log import FaultLog, opened_fault_log
 from .features import features_of, listed
+from .request import MountRequest
 from .sharing import make_cluster
+from .volatile import Reserve, VolatileDisk, reserved
 
 if TYPE_CHECKING:
     from .metrics_server import MetricsServer
@@ -66,22 +65,6 @@ _MOST_WRITE_BACKS = 1000
 
 _MAX_REQUESTS = 10_000
 """The most requests under way at once; most of them wait for their limit."""
-
-
-@dataclass(frozen=True, slots=True)
-class MountRequest:
-    """The request of ``throttlefs mount``."""
-
-    paths: MountPaths
-    options: MountOptions
-    state: str
-    """The runtime directory, without symlinks: it must not lead through the mount."""
-
-    qmp: str | None = None
-    """The absolute path of one more control socket."""
-
-    owner: Owner | None = None
-    """The process that the mount ends with."""
 
 
 def serve_mount(request: MountRequest, ready: Callable[[], None]) -> int:
@@ -111,6 +94,7 @@ def serve_mount(request: MountRequest, ready: Callable[[], None]) -> int:
         root_name = os.fsencode(os.path.basename(paths.source)) if paths.is_file else b""
         inodes = InodeTable(root_fd, max_descriptors, root_name)
         stack.callback(inodes.close)
+        reserve = stack.enter_context(reserved(paths, root_fd, request.options))
         alarm = TimerfdAlarm()
         stack.callback(alarm.close)
         try:
@@ -122,7 +106,7 @@ def serve_mount(request: MountRequest, ready: Callable[[], None]) -> int:
         fault_log = stack.enter_context(opened_fault_log(request.options.fault_log))
         timeouts = (request.options.attr_timeout, request.options.entry_timeout)
         presentation = Presentation(*timeouts, size)
-        mount = _Mount(request, inodes, governor, engine, presentation, fault_log)
+        mount = _Mount(request, inodes, governor, engine, presentation, fault_log, reserve)
         stack.callback(mount.close_sockets)
         mount.open_sockets()
         # Signals wait until the handlers are there. Otherwise a signal would leave a dead mount
@@ -148,6 +132,7 @@ class _Mount:
         engine: Engine,
         presentation: Presentation,
         fault_log: FaultLog | None,
+        reserve: Reserve | None,
     ) -> None:
         options = request.options
         self._request = request
@@ -165,6 +150,11 @@ class _Mount:
         facts = MountFacts(paths.source, paths.target, options.read_only, cache)
         statistics = Statistics()
         self._failing = FailingDevice(governor, inodes, self._pool.run, fault_log, options)
+        self._volatile: VolatileDisk | None = None
+        if reserve is not None:
+            self._volatile = VolatileDisk(
+                *(reserve, paths, options, inodes, presentation, engine, self._pool.run)
+            )
         self._control = Control(
             facts,
             inodes,
@@ -175,12 +165,14 @@ class _Mount:
             lambda: features_of(self._agreement, request.options.auto_cache),
             self._failing,
             make_cluster(self._throttle, governor.policy.stores()),
-            None,
+            None if self._volatile is None else self._volatile.power,
         )
         self._metrics: MetricsServer | None = None
         self._operations = Operations(
             inodes,
-            (Pyfuse3Attributes if options.server == "pyfuse3" else WireAttributes)(presentation),
+            self._volatile.attributes
+            if self._volatile
+            else attributes_of(options.server, presentation),
             LimitAttributes(inodes, self._control.tuner),
             governor,
             statistics,
@@ -197,7 +189,11 @@ class _Mount:
             discard_costs_bytes=options.discard == "bytes",
             on_init=self._handshake_began,
         )
+        if self._volatile is not None:
+            self._volatile.attach(self._operations)
         self._failing.attach(self._operations, self._control.server.broadcast)
+        if self._volatile is not None:
+            self._volatile.power.guard()
         self._libfuse_fd = -1
         self._agreement = Agreement()
         self._loop: SessionLoop | None = None
@@ -287,6 +283,8 @@ class _Mount:
             runtime.remove_record(self._request.state, self._entry)
         pyfuse3.close(unmount=False)
         self._operations.close()
+        if self._volatile is not None:
+            self._volatile.end()
         self._drain.clear_away()
 
     # -- serving ---------------------------------------------------------------------------
@@ -304,6 +302,8 @@ class _Mount:
             nursery.start_soon(self._announce, ready, nursery)
             await nursery.start(self._drain.handle_signals)
             nursery.start_soon(self._failing.run)
+            if self._volatile is not None:
+                nursery.start_soon(self._volatile.power.run)
             await self._serve_session(nursery)
             self._drain.session_ended()
             await self._control.announce_end(self._drain.draining)
@@ -343,6 +343,8 @@ class _Mount:
                 has_long_setxattr=agreement.has_long_setxattr,
             )
             self._failing.faults.caller_pid = channel.caller_pid
+            if self._volatile is not None:
+                self._volatile.power.serve(loop, fd)
             self._started.set()
             await loop.serve(channel)
         finally:

@@ -78,6 +78,8 @@ class WireAttributes:
         self._device_size = presentation.device_size
         self._entry_valid = _seconds_and_ns(presentation.entry_timeout)
         self._attr_valid = _seconds_and_ns(presentation.attr_timeout)
+        self.generation = 0
+        """What the kernel knew by a number in an earlier one is dead: all access to it gets EIO."""
 
     def entry(self, number: int, st: os.stat_result) -> WireEntry:
         """See `Attributes.entry`."""
@@ -93,7 +95,7 @@ class WireAttributes:
         atime, mtime, ctime = st.st_atime_ns, st.st_mtime_ns, st.st_ctime_ns
         packed = wire.ENTRY_OUT.pack(
             number,
-            0,
+            self.generation,
             entry_s,
             attr_s,
             entry_ns,
@@ -186,3 +188,8 @@ class Pyfuse3Attributes:
         entry.st_ino = pyfuse3.InodeT(_NO_INODE)
         entry.st_mode = pyfuse3.ModeT(0)
         return entry
+
+
+def attributes_of(server: str, presentation: Presentation) -> Attributes:
+    """What makes entries for the option ``server``."""
+    return (Pyfuse3Attributes if server == "pyfuse3" else WireAttributes)(presentation)

@@ -127,6 +127,16 @@ class ContentOperations(DirectoryOperations):
         """The inodes of all open files."""
         return list({handle.inode for handle in self._handles.values()})
 
+    def file_inode(self, fh: int) -> Inode:
+        """The inode of the open file *fh*."""
+        return self._handles[fh].inode
+
+    def kill_handles(self) -> set[int]:
+        """Let all reads and writes of the files that are open now fail with EIO; returns them."""
+        for handle in self._handles.values():
+            handle.kill()
+        return set(self._handles)
+
     def begin_read(
         self, fh: int, off: int, size: int, room: memoryview | None = None
     ) -> Data | Coroutine[Any, Any, Data]:

@@ -100,6 +100,8 @@ class DirectoryOperations(TreeOperations):
     _listings: dict[int, _OpenDirectory]
     _shares: Shares
     _nodiratime: bool
+    hidden_name: bytes | None = None
+    """A name in the root that is not listed."""
 
     async def opendir(
         self, inode: pyfuse3.InodeT, ctx: pyfuse3.RequestContext
@@ -118,6 +120,10 @@ class DirectoryOperations(TreeOperations):
     def directory_inode(self, fh: int) -> Inode:
         """The inode of the open directory *fh*."""
         return self._listings[fh].inode
+
+    def open_directories(self) -> set[int]:
+        """All open directories."""
+        return set(self._listings)
 
     async def _open_directory(self, inode: Inode, uid: int) -> int:
         if self._devices.is_local(inode.key[0]):
@@ -169,6 +175,8 @@ class DirectoryOperations(TreeOperations):
         """False when the reply is full."""
         inodes = self._inodes
         name, next_id = entry
+        if name == self.hidden_name and directory.inode is inodes.root:
+            return True
         if name in (b".", b".."):
             # The kernel counts no lookup for these two, and uses only number and type.
             inode = directory.inode

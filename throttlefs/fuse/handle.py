@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
-from typing import Final
+from typing import Any, Final, NoReturn
 
 from throttlefs.backing import BackingFile
 from throttlefs.device import Spot, Writes
@@ -76,6 +77,11 @@ class Handle:
         self.note_read = statistics.read.served
         self.note_write = statistics.write.served
 
+    def kill(self) -> None:
+        """Let every read and write that comes fail with EIO."""
+        failing: Any = _fail
+        self.try_admit = self.admit = failing
+
     def end_read(self, size: int, got: int, elapsed: int) -> None:
         """Count a read of *size* bytes that got *got*, in *elapsed* ns in the backing."""
         self.note_read(got, elapsed)
@@ -133,3 +139,7 @@ class Handle:
         self.image.abandon(ticket)
         if isinstance(ticket.spot, Spot):
             ticket.spot.writes.end(ticket, durable=False)
+
+
+def _fail(*_: object) -> NoReturn:
+    raise OSError(errno.EIO, os.strerror(errno.EIO))

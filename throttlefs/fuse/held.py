@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
+from collections.abc import Container
 from typing import Final
 
 from throttlefs.host import syscalls
-from throttlefs.host.files import clock_of_files
+from throttlefs.host.files import FileKey, clock_of_files
 
 from .inode import Inode
 
@@ -21,6 +22,8 @@ class HeldDescriptors:
     def __init__(self, most: int) -> None:
         self._most = most
         self._held: OrderedDict[Inode, None] = OrderedDict()  # the least used first
+        self.hidden: Container[FileKey] = ()
+        """Files that are found elsewhere, whatever has become of their names."""
         self._excess_borne = 0  # how many more are held before anybody looks for one to close
 
     def __len__(self) -> int:
@@ -63,7 +66,7 @@ class HeldDescriptors:
             if closed >= count:
                 break
             inode, _none = self._held.popitem(last=False)
-            if inode.pins or inode.recently_used or not _can_reopen(inode):
+            if inode.pins or inode.recently_used or not self._can_reopen(inode):
                 inode.recently_used = False
                 self._held[inode] = None
                 continue
@@ -73,9 +76,13 @@ class HeldDescriptors:
             closed += 1
         return closed
 
+    def _can_reopen(self, inode: Inode) -> bool:
+        """Whether the file would be found again without its descriptor."""
+        return inode.key in self.hidden or _can_reopen(inode)
+
 
 def _can_reopen(inode: Inode) -> bool:
-    """Whether the file would be found again without its descriptor."""
+    """Whether the file would be found again by its name."""
     if inode.handle_fds:
         return True
     parent = inode.parent

@@ -14,6 +14,7 @@ class Inode:
     __slots__ = (
         "faults",
         "fd",
+        "generation",
         "handle_fds",
         "key",
         "left_ns",
@@ -31,6 +32,7 @@ class Inode:
         self.key = key
         self.parent = parent
         self.name = name
+        self.generation = 0  # that of the table when it was last found
         self.fd = -1  # its O_PATH descriptor, -1 while none is open
         self.left_ns = clock_of_files()  # when it was last seen, if fd is -1
         self.lookups = 0  # how often the kernel looked it up, less what it forgot

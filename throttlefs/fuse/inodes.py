@@ -17,6 +17,7 @@ import pyfuse3
 
 from throttlefs.host import syscalls
 from throttlefs.host.files import FileKey, clock_of_files
+from throttlefs.host.stash import Stash
 
 from .held import HeldDescriptors
 from .inode import Inode
@@ -51,6 +52,8 @@ class InodeTable:
         self._held = HeldDescriptors(max_descriptors)
         self._devices: dict[int, int] = {st.st_dev: 0}
         self._next_fallback = _FIRST_FALLBACK_NUMBER
+        self._generation = 0
+        self._hidden: Stash | None = None
 
     def __len__(self) -> int:
         return len(self._by_number)
@@ -68,12 +71,24 @@ class InodeTable:
     def get(self, number: int) -> Inode:
         """The inode of that *number*; the kernel names only inodes that it got from us.
 
-        Raises `OSError` (ESTALE) for any other.
+        Raises `OSError` (ESTALE) for any other, and for one of an earlier generation.
         """
         try:
-            return self._by_number[number]
+            inode = self._by_number[number]
         except KeyError:
             raise _stale() from None
+        if inode.generation != self._generation:
+            raise _stale()
+        return inode
+
+    def begin_generation(self) -> None:
+        """After a power cut the kernel has to look all files up again, except the root."""
+        self._generation += 1
+        self.root.generation = self._generation
+        for inode in self._by_number.values():
+            # Its file may be gone, and its number in SRC another file's.
+            if inode.fd < 0 and not inode.handle_fds and self._by_key.get(inode.key) is inode:
+                del self._by_key[inode.key]
 
     def fd(self, inode: Inode) -> int:
         """A descriptor of *inode*; it is opened again if it was closed to keep the bound.
@@ -108,6 +123,15 @@ class InodeTable:
         (proc(5), /proc/pid/fd).
         """
         return b"/proc/self/fd/%d" % self.fd(inode)
+
+    def look_in(self, hidden: Stash) -> None:
+        """Find files without their names in *hidden*, too, the hidden directory of the mount."""
+        self._hidden = hidden
+        self._held.hidden = hidden.keys
+
+    def find(self, key: FileKey) -> Inode | None:
+        """The inode of the file *key*, if the kernel knows it."""
+        return self._by_key.get(key)
 
     def path_of(self, key: FileKey) -> bytes | None:
         """Where the file *key* was last seen, if the kernel knows it."""
@@ -295,6 +319,7 @@ class InodeTable:
         elif inode is not self.root:
             inode.parent = parent
             inode.name = name
+        inode.generation = self._generation
         return inode
 
     def _new_number(self, key: FileKey) -> int:
@@ -318,6 +343,10 @@ class InodeTable:
 
     def _reopen(self, inode: Inode) -> int:
         """Open *inode* again, and before it its directories, from the first that is open."""
+        if self._hidden is not None and inode.key in self._hidden.keys:
+            fd = self._hidden.open(inode.key, os.O_PATH)
+            self._held.hold(inode, fd)
+            return fd
         closed = []
         for ancestor in inode.ancestry():
             if ancestor.fd >= 0:

@@ -150,9 +150,9 @@ class SessionLoop:
         except Exception as exc:
             self._waiting.pop(work.reply.unique, None)
             work.reply.failed(exc)
-        except waiting.Withdrawn:
+        except waiting.Withdrawn as exc:
             self._waiting.pop(work.reply.unique, None)
-            work.reply.failed(InterruptedError(errno.EINTR, os.strerror(errno.EINTR)))
+            work.reply.failed(OSError(exc.errno, os.strerror(exc.errno)))
         else:
             self._waiting[work.reply.unique] = work
             if work.abort is not waiting.when_done:
@@ -166,12 +166,17 @@ class SessionLoop:
         if interrupts.doomed and work.reply.owner in interrupts.doomed:
             self.withdraw(work)
 
-    def withdraw(self, work: Work) -> None:
+    def withdraw_all(self, number: int) -> None:
+        """Let all requests end with the errno *number* that wait for what they need not."""
+        for work in list(self._waiting.values()):
+            self.withdraw(work, number)
+
+    def withdraw(self, work: Work, number: int = errno.EINTR) -> None:
         """Let *work* end without a result, if it waits for what need not be waited for."""
         if work.abort is None or work.abort(_never) is not trio.lowlevel.Abort.SUCCEEDED:
             return
         work.abort = None
-        self._advance(work, work.coroutine.throw, waiting.Withdrawn())
+        self._advance(work, work.coroutine.throw, waiting.Withdrawn(number))
         if self._asleep:  # there may be room for another request now
             os.eventfd_write(self._bell, 1)
 

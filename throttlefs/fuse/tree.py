@@ -151,10 +151,10 @@ class TreeOperations(InodeOperations):
                 with privileges.acting_for(ctx.uid, ctx.gid):
                     remove(name, dir_fd=dir_fd)
 
-            await self._keep_hold(parent, dir_fd, name, ctx.uid)
+            await self.keep_hold(parent, dir_fd, name, ctx.uid)
             await self._in_thread(work, owner=ctx.uid)
 
-    async def _keep_hold(self, parent: Inode, dir_fd: int, name: bytes, uid: int) -> None:
+    async def keep_hold(self, parent: Inode, dir_fd: int, name: bytes, uid: int) -> None:
         """Prepare for the removal of *name*: see `InodeTable.keep_hold`."""
         try:
             if self._devices.is_local(parent.key[0]):
@@ -184,7 +184,7 @@ class TreeOperations(InodeOperations):
                 exchanged = flags & syscalls.RENAME_EXCHANGE
                 return _named(name_new, new_fd), _named(name_old, old_fd) if exchanged else None
 
-            await self._keep_hold(new, new_fd, name_new, ctx.uid)
+            await self.keep_hold(new, new_fd, name_new, ctx.uid)
             moved, exchanged = await self._in_thread(work, owner=ctx.uid)
         for named, parent, name in ((moved, new, name_new), (exchanged, old, name_old)):
             if named is not None:

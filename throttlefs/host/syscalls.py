@@ -163,6 +163,11 @@ def fallocate(fd: int, mode: int, offset: int, length: int) -> None:
     _check(_fallocate(fd, mode, offset, length))
 
 
+def syncfs(fd: int) -> None:
+    """Make all of the filesystem durable that the open file *fd* is on (syncfs(2))."""
+    _check(_libc.syncfs(fd))
+
+
 def renameat2(old_dir: int, old: bytes, new_dir: int, new: bytes, flags: int) -> None:
     """rename(2) with `RENAME_NOREPLACE` or `RENAME_EXCHANGE`; directories are descriptors."""
     _check(_renameat2(old_dir, old, new_dir, new, flags))

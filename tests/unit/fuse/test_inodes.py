@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from throttlefs.fuse.deleted import deleted_among
 from throttlefs.fuse.inode import Inode
 from throttlefs.fuse.inodes import InodeTable
+from throttlefs.host.stash import STASH_NAME, open_stash
 
 NAMES = [b"a", b"b", b"d/x", b"d/y", b"d/e/z"]
 
@@ -203,3 +204,40 @@ def test_what_was_deleted_below_is_let_go(tmp_path: Path) -> None:
     assert inodes.forget(gone.number, 1) is gone
     assert gone.fd == -1
     inodes.close()
+
+
+def test_in_a_new_generation_everything_has_to_be_looked_up_again(tree: Path) -> None:
+    inodes = table(tree)
+    inode = look_up_one(inodes, inodes.root, b"a")
+    inodes.begin_generation()
+    with pytest.raises(OSError) as caught:
+        inodes.get(inode.number)
+    assert caught.value.errno == errno.ESTALE
+    assert inodes.get(inodes.root.number) is inodes.root
+    assert look_up_one(inodes, inodes.root, b"a") is inode
+    assert inodes.get(inode.number) is inode
+    assert not let_go(inodes, inode.number, 1)
+    assert let_go(inodes, inode.number, 1)
+    inodes.close()
+
+
+def test_a_removed_file_gives_up_its_descriptor_if_it_is_in_the_hidden_directory(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "file").write_bytes(b"found again")
+    inodes = table(tmp_path)
+    stash = open_stash("SRC", inodes.root.fd, STASH_NAME, make=True)
+    assert stash is not None
+    inode = look_up_one(inodes, inodes.root, b"file")
+    inodes.look_in(stash)
+    assert stash.keep(inodes.root.fd, b"file", inode.key)
+    (tmp_path / "file").unlink()
+    inodes._held.evict(1)
+    assert inode.fd < 0
+    assert os.fstat(inodes.fd(inode)).st_ino == inode.key[1]
+    stash.unclaim(inode.key)
+    stash.drop(inode.key)
+    inode.recently_used = False
+    assert inodes._held.evict(1) == 0, "it could not be found any more"
+    inodes.close()
+    stash.close()

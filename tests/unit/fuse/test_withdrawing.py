@@ -145,3 +145,17 @@ def test_requests_of_a_killed_process_are_withdrawn(rig: Rig) -> None:
 
     run(rig, script)
     assert all(isinstance(error, InterruptedError) for error in rig.replies)
+
+
+def test_all_that_wait_can_be_withdrawn_with_an_error(rig: Rig) -> None:
+    async def script(rig: Rig) -> None:
+        rig.handler = lambda request: waits_for_ever(rig, request)
+        for request in (b"one", b"two"):
+            rig.request(request)
+        await until(lambda: rig.loop.waiting == 2)
+        rig.loop.withdraw_all(errno.EIO)
+        assert rig.loop.waiting == 0
+        rig.unmount()
+
+    run(rig, script)
+    assert [error.errno for error in rig.replies] == [errno.EIO] * 2
