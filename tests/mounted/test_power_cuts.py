@@ -1,11 +1,10 @@
-"""Power cuts of a mount: which names, links and attributes are left, and that nothing hangs."""
+"""Power cuts of a mount: what is left of its names and files, and that nothing hangs."""
 
 from __future__ import annotations
 
 import errno
 import mmap
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from pathlib import Path
 import pytest
 
 import throttlefs
+from tests.mounted.power_worker import HIDDEN, Worker, picture
 from tests.support import (
     MountFactory,
     fails,
@@ -23,26 +23,7 @@ from tests.support import (
     run_throttlefs,
     wait_for,
 )
-from throttlefs.host import syscalls
 from throttlefs.host.files import clock_of_files
-from throttlefs.host.stash import STASH_NAME
-
-HIDDEN = os.fsdecode(STASH_NAME)
-
-Picture = dict[str, tuple[object, ...]]
-
-
-def picture(source: Path) -> Picture:
-    """All files below SRC with their inodes, modes, links and attributes, but no contents."""
-    found = {}
-    for path in sorted(source.rglob("*")):
-        name = str(path.relative_to(source))
-        if name.split("/", 1)[0] == HIDDEN:
-            continue
-        st = path.lstat()
-        values = () if path.is_symlink() else tuple(os.listxattr(path))
-        found[name] = (st.st_ino, st.st_mode, st.st_uid, values)
-    return found
 
 
 @pytest.fixture
@@ -70,104 +51,21 @@ def code(call: Callable[..., object], *args: object, **kwargs: object) -> str:
 # -- which states are left -----------------------------------------------------------------
 
 
-class Worker:
-    """Changes names and attributes on a mount at random, and notes how SRC looks after each."""
-
-    def __init__(self, mount: Path, source: Path, rng: random.Random) -> None:
-        self.mount = mount
-        self.source = source
-        self.rng = rng
-        self.pictures = [picture(source)]
-
-    def work(self, steps: int) -> None:
-        for _ in range(steps):
-            try:
-                self._step()
-            except OSError as exc:
-                if exc.errno not in ORDINARY:
-                    raise
-            now = picture(self.source)
-            if now != self.pictures[-1]:
-                self.pictures.append(now)
-
-    def fsync(self) -> None:
-        """An fsync of any file commits all that is earlier."""
-        path = self.mount / "synced"
-        fd = os.open(path, os.O_RDWR | os.O_CREAT)
-        os.fsync(fd)
-        os.close(fd)
-        self.pictures = [picture(self.source)]
-
-    def after_cut(self) -> int:
-        """How many changes were undone; SRC must look as it did at some moment."""
-        now = picture(self.source)
-        assert now in self.pictures
-        undone = len(self.pictures) - 1 - self.pictures.index(now)
-        self.pictures = [now]
-        return undone
-
-    def _step(self) -> None:
-        rng = self.rng
-        one, other = self._path(), self._path()
-        kind = rng.choice(["create"] * 3 + ["mkdir"] * 3 + ["rename"] * 5 + OTHER_STEPS)
-        if kind == "create":
-            one.write_bytes(b"x" * rng.randrange(9000))
-        elif kind == "mkdir":
-            one.mkdir()
-        elif kind == "rename":
-            one.rename(other)
-        elif kind == "exchange":
-            syscalls.renameat2(-100, bytes(one), -100, bytes(other), syscalls.RENAME_EXCHANGE)
-        elif kind == "link":
-            other.hardlink_to(one)
-        elif kind == "symlink":
-            one.symlink_to("anywhere")
-        elif kind == "remove":
-            one.rmdir() if one.is_dir() and not one.is_symlink() else one.unlink()
-        elif kind == "chmod" and not one.is_symlink():
-            one.chmod(rng.choice([0o600, 0o640, 0o755]))
-        elif kind == "setxattr" and not one.is_symlink():
-            os.setxattr(one, rng.choice(["user.a", "user.b"]), b"1")
-        elif kind == "removexattr" and not one.is_symlink():
-            os.removexattr(one, "user.a")
-
-    def _path(self) -> Path:
-        """One of a few names in a directory that is there."""
-        directories = [self.mount]
-        for _ in range(3):
-            below = [path for path in directories[-1].iterdir() if path.is_dir()]
-            if below and self.rng.random() < 0.6:
-                directories.append(self.rng.choice(sorted(below)))
-        return directories[-1] / self.rng.choice("abcd")
-
-
-ORDINARY = (
-    *(errno.EEXIST, errno.ENOENT, errno.ENOTEMPTY, errno.EINVAL),
-    *(errno.EISDIR, errno.ENOTDIR, errno.EPERM, errno.ENODATA, errno.ELOOP),
-)
-"""What random changes of names may fail with."""
-
-OTHER_STEPS = [
-    *("exchange", "exchange", "link", "symlink", "remove", "remove"),
-    *("chmod", "setxattr", "removexattr"),
-]
-
-
-def test_ordered_names_and_attributes_are_those_of_a_moment(source, rng):
-    undone = 0
+def test_what_is_left_is_what_a_disk_could_have(source, rng, request):
+    """Names are those of a moment, contents versions since the last flush; what was flushed is."""
+    undone = lost = 0
     with throttlefs.mounted(source, volatile=True) as disk:
         worker = Worker(disk.path, source, rng)
-        for _ in range(8):
-            worker.work(25)
-            if rng.random() < 0.5:
-                worker.fsync()
-                worker.work(10)
+        for _ in range(1000 if request.config.getoption("--soak") else 8):
+            worker.work(rng.randrange(40))
             report = disk.power_cut(seed=rng.randrange(1 << 30))
             assert report.not_rolled_back == ()
-            undone += worker.after_cut()
+            lost += report.lost_bytes
+            undone += worker.look_after_cut()
             disk.power_on()
             assert picture(disk.path).keys() == picture(source).keys()
     assert undone > 5
+    assert lost
     assert not (source / HIDDEN).exists()
 
 

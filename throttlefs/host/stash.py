@@ -99,6 +99,8 @@ def _lock(fd: int, source: str, name: bytes) -> bool:
             f"SRC {source} is mounted already, with -o volatile, and can have no second mount;"
             " use that mount, or unmount it first (throttlefs list names it)"
         ) from None
+    except OSError as exc:
+        raise ThrottlefsError(f"{_path(source, name)} cannot be locked: {exc.strerror}") from None
     return True
 
 
