@@ -1,22 +1,29 @@
-"""The plan of a power cut: all that is to be done to SRC, in two files of the hidden directory.
+"""The plan of a power cut: all that is to be done to SRC.
 
-It is written before anything is done. Whoever finds it there, be it the next mount, can do it, or
-finish it, with the undo log, whose path it has.
+It is written before anything is done, beside the undo log: SRC may be full. A symlink in the hidden
+directory leads there. Whoever finds that, be it the next mount, can do the plan, or finish it.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
+import logging
 import os
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Final, NamedTuple
+from typing import IO, Any, Final, NamedTuple
 
-_PLAN: Final = b"plan"
+log = logging.getLogger("throttlefs")
+
+_LINK: Final = b"plan"
 _NEW: Final = b"plan.new"
 _DONE: Final = b"plan.done"
-_PIECES: Final = b"pieces"
+
+_PLAN: Final = ".plan"
+_PIECES: Final = ".pieces"
 
 _VERSION: Final = 1
 _AT_ONCE: Final = 3 * 8192
@@ -99,9 +106,10 @@ def unpack_values(packed: Mapping[str, Any]) -> dict[str | bytes, Any]:
 
 
 class PlanFiles:
-    """The files of a plan in the hidden directory *directory*, a descriptor.
+    """The files of plans, and the symlink in the hidden directory *directory*, a descriptor.
 
-    All calls may wait for the disk and raise `OSError`.
+    The path of the undo log is that of the plan, too, with another ending. All calls may wait for
+    the disk and raise `OSError`.
     """
 
     def __init__(self, directory: int) -> None:
@@ -109,77 +117,103 @@ class PlanFiles:
 
     def write(self, plan: CutPlan, pieces: Sequence[Sequence[tuple[int, int, int]]]) -> None:
         """Write *plan*, with the *pieces* of each of its files, so that `begin` can follow."""
+        self._forget(_NEW)
+        os.symlink(plan.log, _NEW, dir_fd=self._directory)
         count = 0
-        with open(self._create(_PIECES), "wb") as file:
+        with open(_create(plan.log + _PIECES), "wb") as file:
             for one, its_pieces in zip(plan.files, pieces, strict=True):
                 one.first, one.count = count, len(its_pieces)
                 count += one.count
                 array("q", (number for piece in its_pieces for number in piece)).tofile(file)
-            self._sync(file)
-        with open(self._create(_NEW), "wb") as file:
+            _sync(file)
+        with open(_create(plan.log + _PLAN), "wb") as file:
             file.write(json.dumps(asdict(plan)).encode())
-            self._sync(file)
+            _sync(file)
 
     def begin(self) -> None:
         """From now on the plan is to be done, whatever happens."""
-        os.rename(_NEW, _PLAN, src_dir_fd=self._directory, dst_dir_fd=self._directory)
+        os.rename(_NEW, _LINK, src_dir_fd=self._directory, dst_dir_fd=self._directory)
         os.fsync(self._directory)
 
     def end(self) -> None:
-        """Note that all has been done; then the undo log can go."""
-        os.rename(_PLAN, _DONE, src_dir_fd=self._directory, dst_dir_fd=self._directory)
+        """Note that all has been done, and remove the undo log and the files of the plan."""
+        self._forget(_DONE)
+        os.rename(_LINK, _DONE, src_dir_fd=self._directory, dst_dir_fd=self._directory)
+        self.remove_rest()
+
+    def remove_rest(self) -> None:
+        """Remove the files of plans that have ended, or have not begun."""
+        for name in (_DONE, _NEW):
+            path = self._read(name)
+            if path is not None:
+                for ending in ("", _PIECES, _PLAN):
+                    _remove(path + ending)
+                self._forget(name)
 
     def to_be_done(self) -> CutPlan | None:
         """The plan that has begun and not ended. Raises `ValueError` if it is damaged."""
-        return self._read(_PLAN)
-
-    def log_left(self) -> str | None:
-        """The undo log of a plan that has ended, or has not begun."""
-        for name in (_DONE, _NEW):
-            try:
-                plan = self._read(name)
-            except ValueError:
-                continue  # it was being written, and its log had no name yet
-            if plan is not None:
-                return plan.log
-        return None
-
-    def pieces(self, file: FileToRestore) -> Iterator[PieceOfFile]:
-        """The pieces of *file*."""
-        fd = os.open(_PIECES, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._directory)
-        with open(fd, "rb") as stream:
-            stream.seek(file.first * 3 * 8)
-            left = file.count * 3
-            while left:
-                numbers = array("q")
-                numbers.fromfile(stream, min(left, _AT_ONCE))
-                left -= len(numbers)
-                for at in range(0, len(numbers), 3):
-                    yield PieceOfFile(*numbers[at : at + 3])
-
-    def _create(self, name: bytes) -> int:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-        return os.open(name, flags, 0o600, dir_fd=self._directory)
-
-    @staticmethod
-    def _sync(file: Any) -> None:
-        file.flush()
-        os.fsync(file.fileno())
-
-    def _read(self, name: bytes) -> CutPlan | None:
-        try:
-            fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._directory)
-        except FileNotFoundError:
+        path = self._read(_LINK)
+        if path is None:
             return None
-        with open(fd, "rb") as stream:
+        with open(open_own(path + _PLAN), "rb") as stream:
             found = json.loads(stream.read())
         try:
             if found["version"] != _VERSION:
-                raise ValueError(f"it is of the version {found['version']}")
+                raise ValueError(f"its plan is of the version {found['version']}")
             plan = CutPlan(**found)
             plan.files = [FileToRestore(**one) for one in found["files"]]
             plan.paths = {int(ino): paths for ino, paths in found["paths"].items()}
             plan.values = {int(ino): values for ino, values in found["values"].items()}
         except (KeyError, TypeError) as exc:
-            raise ValueError(f"it lacks {exc}") from None
+            raise ValueError(f"its plan lacks {exc}") from None
         return plan
+
+    def _read(self, name: bytes) -> str | None:
+        try:
+            return os.fsdecode(os.readlink(name, dir_fd=self._directory))
+        except FileNotFoundError:
+            return None
+
+    def _forget(self, name: bytes) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=self._directory)
+
+
+def pieces_of(plan: CutPlan, file: FileToRestore) -> Iterator[PieceOfFile]:
+    """The pieces of *file*, one of *plan*. Raises `OSError`."""
+    with open(open_own(plan.log + _PIECES), "rb") as stream:
+        stream.seek(file.first * 3 * 8)
+        left = file.count * 3
+        while left:
+            numbers = array("q")
+            numbers.fromfile(stream, min(left, _AT_ONCE))
+            left -= len(numbers)
+            for at in range(0, len(numbers), 3):
+                yield PieceOfFile(*numbers[at : at + 3])
+
+
+def open_own(path: str) -> int:
+    """A descriptor to read the file *path*, which must be of this user. Raises `OSError`."""
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    if os.fstat(fd).st_uid != os.geteuid():
+        os.close(fd)
+        raise PermissionError(errno.EPERM, "another user has put it there", path)
+    return fd
+
+
+def _create(path: str) -> int:
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+
+
+def _sync(file: IO[bytes]) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _remove(path: str) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass
+    except OSError as exc:
+        log.warning("%s stays: %s", path, exc.strerror)

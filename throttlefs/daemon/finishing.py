@@ -16,7 +16,15 @@ from throttlefs.host import syscalls
 from throttlefs.host.files import FileKey
 from throttlefs.host.stash import Stash
 
-from .cut_plan import CutPlan, FileToRestore, PlanFiles, as_name, unpack_values
+from .cut_plan import (
+    CutPlan,
+    FileToRestore,
+    PlanFiles,
+    as_name,
+    open_own,
+    pieces_of,
+    unpack_values,
+)
 
 log = logging.getLogger("throttlefs")
 
@@ -38,9 +46,7 @@ def clear_up(source: str, root_fd: int, stash: Stash) -> None:
             log.warning("a power cut of SRC %s was interrupted: finishing it", source)
             for step in do(plan, root_fd, stash):
                 log.warning("%s", not_done(step))
-        left = files.log_left()
-        if left is not None:
-            remove_log(left)
+        files.remove_rest()
         stash.sweep()
     except (OSError, ValueError, EOFError) as exc:
         why = f"{exc.filename}: {exc.strerror}" if isinstance(exc, OSError) else str(exc)
@@ -55,12 +61,11 @@ def do(plan: CutPlan, root_fd: int, stash: Stash) -> list[Step]:
 
     Raises `OSError`; it can be called again then.
     """
-    files = PlanFiles(stash.fd)
     source = SourceTree(root_fd, stash)
-    log_fd = os.open(plan.log, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    log_fd = open_own(plan.log)
     try:
         for file in plan.files:
-            _restore(file, files, source, log_fd)
+            _restore(plan, file, source, log_fd)
     finally:
         os.close(log_fd)
     dev = source.dev
@@ -79,19 +84,8 @@ def do(plan: CutPlan, root_fd: int, stash: Stash) -> list[Step]:
                 source.set_values((dev, ino), paths[(dev, ino)], unpack_values(packed))
     finally:
         source.close()
-    files.end()
-    remove_log(plan.log)
+    PlanFiles(stash.fd).end()
     return failed
-
-
-def remove_log(path: str) -> None:
-    """Remove an undo log that has a name."""
-    try:
-        os.unlink(path)
-    except FileNotFoundError:
-        pass
-    except OSError as exc:
-        log.warning("%s stays: %s", path, exc.strerror)
 
 
 def not_done(step: Step) -> str:
@@ -99,13 +93,13 @@ def not_done(step: Step) -> str:
     return f"a file could not get its name {os.fsdecode(step.slot.name)} back: SRC was changed"
 
 
-def _restore(file: FileToRestore, files: PlanFiles, source: SourceTree, log_fd: int) -> None:
+def _restore(plan: CutPlan, file: FileToRestore, source: SourceTree, log_fd: int) -> None:
     """Bring the contents of one file back, without a change of its times. Raises `OSError`."""
     fd = source.open_file(file)
     if fd < 0:
         return  # it was removed in SRC, or replaced
     try:
-        for piece in files.pieces(file):
+        for piece in pieces_of(plan, file):
             if piece.place < 0:
                 _zero(fd, piece.offset, piece.length)
             else:

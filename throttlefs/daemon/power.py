@@ -30,7 +30,7 @@ from throttlefs.host.stash import Stash
 
 from .cut_plan import CutPlan, PlanFiles
 from .cutting import Cut
-from .finishing import do, not_done, remove_log
+from .finishing import do, not_done
 
 log = logging.getLogger("throttlefs")
 
@@ -152,7 +152,7 @@ class Power:
             await self._in_thread(self._undo_log.give_name, os.fsencode(plan.log))
             await self._in_thread(plan_files.begin)
         except OSError as exc:
-            remove_log(plan.log)
+            await self._in_thread(plan_files.remove_rest)
             raise ThrottlefsError(
                 f"the power is off, but nothing was rolled back: the plan of the cut cannot be"
                 f" written ({exc.strerror}); switch it on again with: throttlefs power-on"
