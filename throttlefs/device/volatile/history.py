@@ -117,7 +117,7 @@ class FileHistory:
             if max(last) <= epoch:
                 _add_run(runs, base + low, high - low)
                 continue
-            is_sampled = self._samples.takes(chunk)
+            is_sampled = self._samples.takes(chunk, high - low)
             if min(last) > epoch and not self.operations.has_edges:
                 if is_sampled:
                     _add_run(runs, base + low, high - low)

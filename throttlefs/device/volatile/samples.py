@@ -18,6 +18,12 @@ SAMPLES: Final = 3
 REWRITES_SAVED: Final = 16
 """So many rewrites of a chunk are all saved; of n, later on, the same number by chance."""
 
+WIDE: Final = 32
+"""Sectors: a write to so many of a chunk is saved more rarely, for it costs more."""
+
+WIDE_SAVED: Final = 0.25
+"""Of n wide rewrites of a chunk the last one is saved with this chance, divided by n."""
+
 KEPT_AT_MOST: Final = 256
 """When a sector has so many samples that must be kept, older truncates have to become final."""
 
@@ -46,11 +52,13 @@ class Sampler:
         self._draws = draws
         self._budget = budget
 
-    def takes(self, chunk: Chunk) -> bool:
-        """Whether one more write to a chunk becomes a sample."""
+    def takes(self, chunk: Chunk, sectors: int = 1) -> bool:
+        """Whether what one more write to *sectors* of a chunk overwrites becomes a sample."""
         chunk.rewrites = count = chunk.rewrites + 1
         if self._budget.left <= 0:
             return False
+        if sectors >= WIDE:
+            return self._draws.random() * count < WIDE_SAVED
         return count <= REWRITES_SAVED or self._draws.random() * count < REWRITES_SAVED
 
     def add(self, chunk: Chunk, at: int, sample: Sample) -> None:
