@@ -17,7 +17,7 @@ from throttlefs.host.mountinfo import mounted_at
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--soak", action="store_true", help="run the tests of tests/trust in their long form"
+        "--soak", action="store_true", help="run tests in their long form, as scripts/soak does"
     )
 
 

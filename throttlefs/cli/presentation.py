@@ -246,6 +246,8 @@ def print_cut(report: Mapping[str, Any]) -> None:
     files, names = report["files"], report["names"]
     lost = f"{format_size(report['lost-bytes'])} of {_counted(len(files), 'file')}"
     undone = _counted(report["undone-changes"], "change")
+    if not report["lost-bytes"] and not report["undone-changes"]:
+        lost, undone = "nothing", "nothing"
     if report["dry-run"]:
         print(f"a power cut with seed {report['seed']} would lose {lost} and undo {undone}")
     else:

@@ -13,7 +13,7 @@ import trio
 from tests.unit.cli.conftest import Mistake
 from tests.unit.fake_power import FakePower
 from throttlefs.cli.main import cli
-from throttlefs.cli.presentation import power_text
+from throttlefs.cli.presentation import power_text, print_cut
 from throttlefs.control import locate
 from throttlefs.control.commands import CommandTable, MountFacts
 from throttlefs.control.power import PowerCommands
@@ -76,6 +76,22 @@ def test_a_dry_run_says_so(power: FakePower, capsys: pytest.CaptureFixture[str])
         "a power cut with seed 99 would lose 12 KiB of 2 files and undo 3 changes\n"
     )
     assert power.asked == [("cut", None, True)]
+
+
+def test_nothing_may_be_lost(capsys: pytest.CaptureFixture[str]) -> None:
+    nothing = {
+        "lost-bytes": 0,
+        "undone-changes": 0,
+        "files": [],
+        "names": [],
+        "not-rolled-back": [],
+    }
+    print_cut({"seed": 1, "dry-run": False, **nothing})
+    print_cut({"seed": 2, "dry-run": True, **nothing})
+    assert capsys.readouterr().out.splitlines() == [
+        "power is off, seed 1: lost nothing, undid nothing",
+        "a power cut with seed 2 would lose nothing and undo nothing",
+    ]
 
 
 def test_json_has_the_report_of_the_daemon(
