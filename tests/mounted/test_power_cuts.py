@@ -20,6 +20,7 @@ from tests.support import (
     MountFactory,
     fails,
     needs_feature,
+    needs_root,
     run_throttlefs,
     wait_for,
 )
@@ -513,6 +514,34 @@ def test_no_names_go_back_if_somebody_changed_their_directories_in_src(source, w
         named = {"in it": ["a", "b", "b/his", "b/mine"], "above it": ["a", "his", "his/mine"]}
         assert list(picture(source)) == named[where]
         assert list(picture(disk.path)) == named[where]
+
+
+@needs_root("mount a directory at another place")
+def test_names_on_another_mount_below_src_are_final(source, tmp_path):
+    """A bind mount is of the same filesystem, but nothing can be linked or moved across it."""
+    (tmp_path / "elsewhere" / "empty").mkdir(parents=True)
+    (tmp_path / "elsewhere" / "file").write_bytes(b"x")
+    (source / "bound").mkdir()
+    subprocess.run(["mount", "--bind", tmp_path / "elsewhere", source / "bound"], check=True)
+    try:
+        with throttlefs.mounted(source, volatile=True) as disk:
+            bound = disk.path / "bound"
+            (bound / "file").unlink()
+            (bound / "empty").rmdir()
+            (bound / "new").write_bytes(b"new")
+            (bound / "new").rename(bound / "newer")
+            (disk.path / "here").touch()
+            seed = next(
+                seed
+                for seed in range(100)
+                if disk.power_cut(seed=seed, dry_run=True).undone_changes == 3
+            )
+            disk.power_cut(seed=seed)
+            disk.power_on()
+            assert sorted(os.listdir(disk.path)) == ["bound"]
+            assert os.listdir(bound) == ["newer"]
+    finally:
+        subprocess.run(["umount", source / "bound"], check=True)
 
 
 def test_the_hidden_directory_of_somebody_else_is_not_touched(source, tmp_path):

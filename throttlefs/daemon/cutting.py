@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import stat
@@ -18,7 +19,7 @@ from throttlefs.fuse.in_thread import RunInThread
 from throttlefs.fuse.inodes import InodeTable
 from throttlefs.fuse.names_in_use import NamesInUse
 from throttlefs.host.files import FileKey
-from throttlefs.host.stash import Stash
+from throttlefs.host.stash import CANNOT_LINK, ELSEWHERE, Stash
 
 from .cut_plan import CutPlan, FileToRestore, as_text, pack_values
 from .finishing import SourceTree
@@ -102,8 +103,10 @@ class Cut:
             if not self._is_changed(key):
                 try:
                     self._stash.keep_open(fd, key)
-                except (PermissionError, FileNotFoundError):
-                    pass  # another user's: it can be found by its path; or it has no name at all
+                except OSError as exc:
+                    # It can be found by its path, or it has no name at all.
+                    if exc.errno not in (*CANNOT_LINK, ELSEWHERE, errno.ENOENT):
+                        raise
 
     def _look_at_slots(self, link: bool) -> None:
         tree = SourceTree(self._root_fd, self._stash)
@@ -144,8 +147,9 @@ class Cut:
         if link and not named.is_directory and not self._is_changed(key):
             try:
                 self._stash.keep(directory, name, key)
-            except PermissionError:
-                pass  # it is moved when its turn comes
+            except OSError as exc:
+                if exc.errno not in (*CANNOT_LINK, ELSEWHERE):  # else it is moved in its turn
+                    raise
 
     def _note(self, key: FileKey, st: os.stat_result) -> None:
         if key not in self._stats:

@@ -14,7 +14,7 @@ from throttlefs.device.volatile.steps import Route, Step, walk
 from throttlefs.errors import ThrottlefsError
 from throttlefs.host import syscalls
 from throttlefs.host.files import FileKey
-from throttlefs.host.stash import Stash
+from throttlefs.host.stash import CANNOT_LINK, ELSEWHERE, Stash
 
 from .cut_plan import (
     CutPlan,
@@ -241,7 +241,14 @@ class SourceTree:
         return st.st_dev, st.st_ino
 
     def take(self, folder: int, name: bytes, named: Named) -> None:
-        """See `Hands.take`."""
+        """See `Hands.take`; what is on another mount below SRC stays where it is."""
+        try:
+            self._take(folder, name, named)
+        except OSError as exc:
+            if exc.errno != ELSEWHERE:
+                raise
+
+    def _take(self, folder: int, name: bytes, named: Named) -> None:
         stash = self._stash
         if named.is_directory:
             stash.move_in(folder, name, named.key)
@@ -249,8 +256,10 @@ class SourceTree:
         if not stash.has(named.key):
             try:
                 stash.keep(folder, name, named.key)
-            except PermissionError:
-                stash.move_in(folder, name, named.key)  # only its owner may link it
+            except OSError as exc:
+                if exc.errno not in CANNOT_LINK:
+                    raise
+                stash.move_in(folder, name, named.key)
                 return
         os.unlink(name, dir_fd=folder)
 
@@ -264,7 +273,9 @@ class SourceTree:
             return True
         try:
             stash.link_out(folder, name, named.key)
-        except PermissionError:
+        except OSError as exc:
+            if exc.errno not in CANNOT_LINK:
+                raise
             stash.move_out(folder, name, named.key)
         return True
 

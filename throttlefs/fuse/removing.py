@@ -11,7 +11,7 @@ import pyfuse3
 
 from throttlefs.device.volatile.journal import Journal
 from throttlefs.device.volatile.names import Named
-from throttlefs.host.stash import Stash
+from throttlefs.host.stash import CANNOT_LINK, ELSEWHERE, Stash
 
 from . import privileges
 
@@ -37,7 +37,7 @@ class RemovedFiles:
         self._dev = dev
 
     def look(self, directory: int, name: bytes) -> Removal | None:
-        """The file *name* in *directory*; None if there is none, or it is of another device."""
+        """The file *name* in *directory*; None if there is none, or it is on another device."""
         try:
             st = os.stat(name, dir_fd=directory, follow_symlinks=False)
         except OSError:
@@ -48,7 +48,10 @@ class RemovedFiles:
         return Removal(named, stat.S_ISREG(st.st_mode))
 
     def keep(self, directory: int, name: bytes) -> Removal | None:
-        """As `look`; a file, not a directory, has a link in the hidden directory then."""
+        """As `look`; a file, not a directory, has a link in the hidden directory then.
+
+        None also if it is on another mount: then its removal is final.
+        """
         while True:
             found = self.look(directory, name)
             if found is None or found.named.is_directory:
@@ -60,7 +63,9 @@ class RemovedFiles:
             except FileNotFoundError:
                 continue
             except OSError as exc:
-                if exc.errno not in (errno.EPERM, errno.EMLINK):
+                if exc.errno == ELSEWHERE:
+                    return None
+                if exc.errno not in CANNOT_LINK:
                     raise
                 return found._replace(must_move=True)
 

@@ -10,8 +10,7 @@ import errno
 import logging
 import os
 import stat
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pyfuse3
@@ -21,7 +20,7 @@ from throttlefs.device.volatile.journal import Journal
 from throttlefs.device.volatile.names import Named, Slot, SlotChange
 from throttlefs.host import syscalls
 from throttlefs.host.files import FileKey
-from throttlefs.host.stash import Stash
+from throttlefs.host.stash import ELSEWHERE, Stash
 
 from .in_thread import RunInThread
 from .inode import Inode
@@ -134,7 +133,7 @@ class VolatileNames:
         self, parent_number: pyfuse3.InodeT, name: bytes, ctx: pyfuse3.RequestContext
     ) -> None:
         parent = self._parent(parent_number, name)
-        with self._removing(parent) as directory:
+        with self._inodes.pinned(parent) as directory:
             found = await self._in_thread(self._removed.keep, directory, name, owner=ctx)
             await self._remove("unlink", parent, directory, found, (parent_number, name, ctx))
 
@@ -142,7 +141,7 @@ class VolatileNames:
         self, parent_number: pyfuse3.InodeT, name: bytes, ctx: pyfuse3.RequestContext
     ) -> None:
         parent = self._parent(parent_number, name)
-        with self._removing(parent) as directory:
+        with self._inodes.pinned(parent) as directory:
             found = await self._in_thread(self._removed.look, directory, name, owner=ctx)
             if found is not None and found.named.is_directory:
                 found = found._replace(must_move=True)
@@ -158,7 +157,13 @@ class VolatileNames:
     ) -> None:
         _, name, ctx = args
         if found is not None and found.must_move:
-            await self._move(parent, directory, name, found.named, ctx)
+            try:
+                await self._move(parent, directory, name, found.named, ctx)
+            except OSError as exc:
+                if exc.errno != ELSEWHERE:
+                    raise
+                await self._handlers[verb](*args)
+                return
         else:
             try:
                 await self._handlers[verb](*args)
@@ -199,7 +204,7 @@ class VolatileNames:
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
         removed, in_thread = self._removed, self._in_thread
         words = ("rename", _text(old, old_name), _text(new, new_name))
-        with self._removing(old) as old_fd, self._removing(new) as new_fd:
+        with self._inodes.pinned(old) as old_fd, self._inodes.pinned(new) as new_fd:
             source = await in_thread(removed.look, old_fd, old_name, owner=ctx)
             target = await in_thread(removed.look, new_fd, new_name, owner=ctx)
             moved = False
@@ -337,11 +342,6 @@ class VolatileNames:
         if self._is_hidden(number, name):
             raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
         return self._inodes.get(number)
-
-    @contextmanager
-    def _removing(self, parent: Inode) -> Iterator[int]:
-        with self._inodes.pinned(parent) as directory:
-            yield directory
 
     async def _in_thread(
         self, call: Callable[..., Any], *args: Any, owner: pyfuse3.RequestContext | None = None

@@ -31,7 +31,12 @@ STASH_NAME: Final = b".throttlefs-volatile"
 
 _FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _PROBE = b"probe"
-_NO_LINK = (errno.EPERM, errno.EMLINK)
+
+CANNOT_LINK: Final = (errno.EPERM, errno.EMLINK)
+"""Errors of files that cannot be linked into the hidden directory, but may be moved there."""
+
+ELSEWHERE: Final = errno.EXDEV
+"""The error of files on another mount below SRC, though perhaps on the same filesystem."""
 
 
 def stash_name(file_name: bytes) -> bytes:
