@@ -419,7 +419,7 @@ def renamed(names: list[str], count: int) -> bool:
 def test_a_cut_that_is_killed_is_finished_by_the_next_mount(
     source, make_mount: MountFactory, options, tmp_path
 ):
-    count = 600
+    count = 300
     for number in range(count):
         (source / f"old{number:04}").touch()
     mounted = make_mount("volatile")
@@ -459,7 +459,7 @@ def test_one_file_as_src_has_its_hidden_directory_beside_it(tmp_path, make_mount
     mounted = make_mount("volatile", source=image, target=point)
     assert (tmp_path / f".disk.img{HIDDEN}").is_dir()
     contents = set()
-    for seed in range(12):
+    for seed in range(6):
         with open(point, "r+b", buffering=0) as file:
             file.write(b"new" * 1000)
         assert run_throttlefs("power-cut", point, "--seed", seed).returncode == 0

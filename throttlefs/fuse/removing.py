@@ -69,6 +69,22 @@ class RemovedFiles:
                     raise
                 return found._replace(must_move=True)
 
+    def before_rename(
+        self, old: int, old_name: bytes, new: int, new_name: bytes, replaces: bool
+    ) -> tuple[Removal | None, Removal | None]:
+        """Both files of a rename; *replaces*: unless it exchanges them, or there must be but one.
+
+        What it replaces has a link in the hidden directory then, or is to be moved there.
+        """
+        source, target = self.look(old, old_name), self.look(new, new_name)
+        if source is None or target is None or not replaces or source.named == target.named:
+            return source, target
+        if source.named.is_directory != target.named.is_directory:
+            return source, target  # that is an error
+        if target.named.is_directory:
+            return source, target._replace(must_move=True)
+        return source, self.keep(new, new_name)
+
     def move(self, directory: int, name: bytes, named: Named, ctx: pyfuse3.RequestContext) -> None:
         """Move a file, or an empty directory, into the hidden directory. Raises `OSError`.
 

@@ -205,14 +205,12 @@ class VolatileNames:
         removed, in_thread = self._removed, self._in_thread
         words = ("rename", _text(old, old_name), _text(new, new_name))
         with self._inodes.pinned(old) as old_fd, self._inodes.pinned(new) as new_fd:
-            source = await in_thread(removed.look, old_fd, old_name, owner=ctx)
-            target = await in_thread(removed.look, new_fd, new_name, owner=ctx)
+            names = (old_fd, old_name, new_fd, new_name)
+            source, target = await in_thread(removed.before_rename, *names, not flags, owner=ctx)
             moved = False
-            if target is not None and not flags and _replaces(source, target):
-                target = await in_thread(removed.keep, new_fd, new_name, owner=ctx)
-                if target is not None and (target.named.is_directory or target.must_move):
-                    await self._move(new, new_fd, new_name, target.named, ctx)
-                    moved = True
+            if target is not None and target.must_move:
+                await self._move(new, new_fd, new_name, target.named, ctx)
+                moved = True
             try:
                 await self._handlers["rename"](
                     old_number, old_name, new_number, new_name, flags, ctx
@@ -344,10 +342,12 @@ class VolatileNames:
         return self._inodes.get(number)
 
     async def _in_thread(
-        self, call: Callable[..., Any], *args: Any, owner: pyfuse3.RequestContext | None = None
+        self,
+        call: Callable[..., Any],
+        *args: Any,
+        owner: pyfuse3.RequestContext | None = None,
     ) -> Any:
-        uid = None if owner is None else owner.uid
-        return await self._run(call, *args, owner=uid)
+        return await self._run(call, *args, owner=None if owner is None else owner.uid)
 
     def _changed(
         self, words: tuple[str, ...], changes: list[SlotChange], *directories: Inode
@@ -363,13 +363,6 @@ class VolatileNames:
             return
         self._in_use.changed([inode], [])
         self._journal.set_attributes((verb, _shown(inode.path)), inode.key, before)
-
-
-def _replaces(source: Removal | None, target: Removal) -> bool:
-    """Whether a rename of *source* to the name of *target* would remove that."""
-    if source is None or source.named == target.named:
-        return False
-    return source.named.is_directory == target.named.is_directory
 
 
 def _text(parent: Inode, name: bytes) -> str:
