@@ -52,12 +52,13 @@ def code(call: Callable[..., object], *args: object, **kwargs: object) -> str:
 # -- which states are left -----------------------------------------------------------------
 
 
+@pytest.mark.timeout(900)
 def test_what_is_left_is_what_a_disk_could_have(source, rng, request):
     """Names are those of a moment, contents versions since the last flush; what was flushed is."""
     undone = lost = 0
     with throttlefs.mounted(source, volatile=True) as disk:
         worker = Worker(disk.path, source, rng)
-        for _ in range(1000 if request.config.getoption("--soak") else 8):
+        for _ in range(1200 if request.config.getoption("--soak") else 8):
             worker.work(rng.randrange(40))
             report = disk.power_cut(seed=rng.randrange(1 << 30))
             assert report.not_rolled_back == ()
