@@ -274,6 +274,11 @@ class BackingFile:
         return 0 if self._always else self._inline_write_max
 
     @property
+    def is_local(self) -> bool:
+        """Whether no call on it waits for a server, such as fstat(2)."""
+        return not self._filesystem.may_block
+
+    @property
     def read_flags(self) -> int:
         """The flags of preadv2(2) for a read that must not wait."""
         return self._read_flags
@@ -286,8 +291,8 @@ class BackingFile:
     def flush_failed(self) -> None:
         """Note that a flush has failed before it came here; it matters if power may be lost."""
 
-    def resized(self) -> None:
-        """Note that a call on the descriptor has changed the size; it matters in the same way."""
+    def resized(self, size: int) -> None:
+        """Note that a call on the descriptor made it *size* bytes; it matters in the same way."""
 
     def close_may_block(self) -> bool:
         """Whether `close` may have to wait; then call it in a thread.

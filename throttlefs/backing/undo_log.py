@@ -18,8 +18,7 @@ from throttlefs.host import syscalls
 
 from . import blocking
 from .buffers import Data
-from .inline import WriteHabit, filesystem_of
-from .status import status_of
+from .log_writer import LogWriter, write_all
 
 log = logging.getLogger("throttlefs")
 
@@ -43,38 +42,62 @@ Piece = tuple[int, int, int]
 
 
 class UndoLog:
-    """The log of a mount, in *directory*. Raises `OSError` if there can be none."""
+    """The log of a mount, in *directory*. Raises `OSError` if there can be none.
+
+    Small images go to memory first, and a thread writes them to the file: that may have to wait for
+    the disk. The thread of the loop saves; any thread may call the methods that may block.
+    """
 
     def __init__(self, directory: str) -> None:
         self.directory = directory
-        self._is_full = False
         self.fd = self._open()
-        self.habit: WriteHabit = filesystem_of(self.fd, status_of(self.fd)).habit
-        """Whether writes to it are quick enough for the loop."""
+        self._writer = LogWriter(self.failed, self._written)
+        self._is_full = False
 
     def _open(self) -> int:
         # Without O_EXCL, which would forbid a name later (open(2)).
         return os.open(self.directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
 
-    def save(self, data: Data, place: int) -> None:
-        """Write *data* to *place*, into the page cache. Raises `OSError`, mostly ENOSPC."""
+    def room(self, size: int) -> memoryview | None:
+        """Memory for *size* bytes, at most `IMAGE_MOST`, for `put`; None: there is none now.
+
+        Raises `OSError` if the log cannot be written, mostly ENOSPC.
+        """
+        return self._writer.room(self.fd, size)
+
+    def put(self, size: int, place: int) -> None:
+        """Save the first *size* bytes of the latest `room` at *place*."""
+        self._writer.put(size, place)
+
+    def wait_for_room(self) -> None:
+        """Wait until `room` gives some. Call it in a thread."""
+        self._writer.wait_for_room()
+
+    def hand_over(self) -> bool:
+        """Have all that was put written to the file; False if too much waits already."""
+        return self._writer.hand_over()
+
+    def drain(self) -> None:
+        """Wait until what was handed over is in the file. Call it in a thread. Raises `OSError`."""
+        self._writer.drain()
+
+    def _written(self) -> None:
+        self._is_full = False
+
+    def _save(self, data: Data, place: int) -> None:
         try:
-            written = os.pwrite(self.fd, data, place)
-            while written < len(data):  # the next write gets the error
-                written += os.pwrite(self.fd, memoryview(data)[written:], place + written)
+            write_all(self.fd, data, place)
         except OSError as error:
             self.failed(error)
             raise
-        self._is_full = False
 
-    def copy(self, fd: int, pieces: Iterable[Piece]) -> None:
-        """Copy *pieces* of the file *fd* into the log. Call it in a thread. Raises `OSError`."""
+    def _copy(self, fd: int, pieces: Iterable[Piece]) -> None:
         for offset, length, place in pieces:
             done = self._copy_in_kernel(fd, offset, length, place)
             while done < length:
                 size = min(_COPY, length - done)
                 # The place may have old contents: what is behind the end of the file is zeroes.
-                self.save(blocking.read(fd, offset + done, size).ljust(size, b"\0"), place + done)
+                self._save(blocking.read(fd, offset + done, size).ljust(size, b"\0"), place + done)
                 done += size
 
     def _copy_in_kernel(self, fd: int, offset: int, length: int, place: int) -> int:
@@ -95,9 +118,10 @@ class UndoLog:
     def save_file(self, fd: int, pieces: Iterable[Piece], name: str) -> None:
         """Clone or copy *pieces* of the file *fd* into the log. Call it in a thread.
 
-        Raises `OSError`: ENOSPC if they can only be copied, and are more than `COPIED_MOST`. *name*
-        is that of the file, for the log of the daemon.
+        What was put must have been handed over. *name* is that of the file, for the daemon's log.
+        Raises `OSError`: ENOSPC if they can only be copied, and are more than `COPIED_MOST`.
         """
+        self.drain()  # a place may have had other contents, which are yet to be written
         left = self._clone(fd, pieces)
         size = sum(length for _, length, _ in left)
         if size > COPIED_MOST:
@@ -110,7 +134,7 @@ class UndoLog:
                 self.directory,
             )
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        self.copy(fd, left)
+        self._copy(fd, left)
 
     def _clone(self, fd: int, pieces: Iterable[Piece]) -> list[Piece]:
         """Clone what can be cloned; returns the rest."""
@@ -162,7 +186,13 @@ class UndoLog:
         return os.fstat(self.fd).st_blocks * 512
 
     def give_name(self, path: bytes) -> None:
-        """Link the file at *path*, an absolute one in its directory. Raises `OSError`."""
+        """Link the file at *path*, an absolute one in its directory, when all is in it.
+
+        Call it in a thread, while nothing is put. Raises `OSError`.
+        """
+        while not self.hand_over():
+            self.wait_for_room()
+        self.drain()
         directory = os.open(os.path.dirname(path), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             # With a directory os.link() is linkat(2), which follows the link in /proc.
@@ -172,10 +202,12 @@ class UndoLog:
 
     def begin_anew(self) -> None:
         """Go on with an empty log. The old one goes, if it has no name. Raises `OSError`."""
+        self._writer.forget()
         new = self._open()
         old, self.fd = self.fd, new
         os.close(old)
 
     def close(self) -> None:
         """Close the file."""
+        self._writer.close()
         os.close(self.fd)

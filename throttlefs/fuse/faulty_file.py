@@ -161,18 +161,18 @@ class _FaultyFile:
 
     async def _extend(self, size: int) -> None:
         """Make the file at least *size* bytes long. Raises `OSError`."""
-        await self._in_thread(_extend, self._file.fd, size, owner=self._uid)
-        self._file.resized()
+        size = await self._in_thread(_extend, self._file.fd, size, owner=self._uid)
+        self._file.resized(size)
 
 
-def _extend(fd: int, size: int) -> None:
+def _extend(fd: int, size: int) -> int:
     """Make the file *fd* at least *size* bytes long; never shorter, whoever else writes to it.
 
-    A block device is as long as it is.
+    A block device is as long as it is. Returns the size that it has then.
     """
     st = os.fstat(fd)
     if not stat.S_ISREG(st.st_mode) or st.st_size >= size:
-        return
+        return st.st_size
     try:
         syscalls.fallocate(fd, 0, size - 1, 1)
     except OSError as exc:
@@ -180,6 +180,7 @@ def _extend(fd: int, size: int) -> None:
             raise
         if os.fstat(fd).st_size < size:
             os.ftruncate(fd, size)
+    return os.fstat(fd).st_size
 
 
 def _error(name: str) -> OSError:

@@ -9,10 +9,9 @@ import errno
 import os
 from collections.abc import Awaitable, Callable
 from time import monotonic
-from typing import Final
 
 from throttlefs.backing import BackingFile, Data
-from throttlefs.backing.inline import STALL
+from throttlefs.backing.log_writer import IMAGE_MOST
 from throttlefs.backing.write_flags import APPEND, DURABLE
 from throttlefs.device.volatile.history import FileHistory, SavedRun
 from throttlefs.device.volatile.samples import ZEROES
@@ -21,9 +20,6 @@ from throttlefs.host.files import FileKey, clock_of_files
 from .change_order import NO_END, Change, ChangeOrder
 from .inode import Inode
 from .volatile_log import VolatileLog
-
-INLINE_MOST: Final = 128 << 10
-"""Bytes: a larger write reads and saves what it overwrites by the engine, on another core."""
 
 
 class VolatileInode:
@@ -132,11 +128,10 @@ class VolatileFile:
         self._flags_of = file.flags_of
         self._is_durable = is_durable
         self._read_flags = file.read_flags
-        self._inline_most = min(INLINE_MOST, file.inline_write_max)
+        self._inline_most = file.inline_write_max
+        self._sectors_most = IMAGE_MOST // self._sector
         self._write_now = file.write_now
         self._habit = file.habit
-        self._log_habit = inode.log.habit
-        self._one_sector = inode.log.one_sector
         self._zero_sector = inode.log.zero_sector
 
     def write_now(self, offset: int, data: Data, flags: int | None = None) -> int | None:
@@ -144,9 +139,7 @@ class VolatileFile:
         size = len(data)
         if size > self._inline_most or (self._flags_of(None) if flags is None else flags):
             return None
-        begin = monotonic()
-        log_habit = self._log_habit
-        if begin < self._habit.resume_at or begin < log_habit.resume_at:
+        if monotonic() < self._habit.resume_at:
             return None
         sector = self._sector
         reach = offset + size
@@ -171,9 +164,6 @@ class VolatileFile:
             history.write(self._tick(), first, end, saved)
         if not self.inode.is_held:
             self.inode.hold()
-        saved_at = monotonic()
-        if saved_at - begin > STALL:
-            log_habit.stalled(begin, saved_at)
         written = self._write_now(offset, data, flags)
         if written is not None:
             if extends and offset + written > history.size:
@@ -190,7 +180,10 @@ class VolatileFile:
         size = history.size - offset
         if size <= 0:
             return ZEROES
-        buffer = self._one_sector
+        whole = self._sector
+        buffer = self._log.room(whole)
+        if buffer is None:
+            return None
         try:
             got = os.preadv(self.fd, (buffer,), offset, self._read_flags)
         except BlockingIOError:
@@ -198,18 +191,14 @@ class VolatileFile:
         except OSError as error:
             self._has_no_nowait(error)
             return None
-        if got < len(buffer):
+        if got < whole:
             if got < size:
                 return None
-            buffer[got:] = bytes(len(buffer) - got)
-        if buffer == self._zero_sector:
+            buffer[got:] = bytes(whole - got)
+        if not buffer[0] and bytes(buffer) == self._zero_sector:
             return ZEROES
         place = history.take_sector()
-        try:
-            self._log.save(buffer, place)
-        except OSError:
-            history.give_back([(sector, 1, place)])
-            raise
+        self._log.put(whole, place)
         return place
 
     def _has_no_nowait(self, error: OSError) -> None:
@@ -239,7 +228,9 @@ class VolatileFile:
         size = min(whole, self._history.size - offset)
         if size <= 0:
             return [(first, count, ZEROES)]
-        data = self._log.buffer[:whole]
+        data = self._log.room(whole)
+        if data is None:
+            return None
         try:
             if os.preadv(self.fd, (data[:size],), offset, self._read_flags) < size:
                 return None
@@ -260,11 +251,11 @@ class VolatileFile:
         change = await inode.begin(0 if appends else offset, None if appends else len(data))
         try:
             if appends:
-                offset = os.fstat(self.fd).st_size
+                offset = await self._size()
             reach = offset + len(data)
             first, end = offset // sector, -(-reach // sector)
             if reach > history.size:
-                inode.note_size(os.fstat(self.fd).st_size)
+                inode.note_size(await self._size())
             number = self._tick()
             saved = await self._save(history.to_save(first, end))
             history.write(number, first, end, saved)
@@ -274,12 +265,18 @@ class VolatileFile:
                     written = await self._file.write(offset, data, flags)
             finally:
                 if reach > history.size:
-                    inode.note_size(os.fstat(self.fd).st_size)
+                    inode.note_size(await self._size())
             if self._is_durable or (how if flags is None else flags) & DURABLE:
                 self._made_durable(number, first, end)
             return written
         finally:
             inode.end(change)
+
+    async def _size(self) -> int:
+        """How many bytes the file has in SRC."""
+        if self._file.is_local:
+            return os.fstat(self.fd).st_size
+        return (await self._log.call(os.fstat, self.fd)).st_size
 
     def _made_durable(self, number: int, first: int, end: int) -> None:
         """Note that a write is durable, and the size that it needs."""
@@ -295,28 +292,33 @@ class VolatileFile:
         saved: list[SavedRun] = []
         try:
             for first, count in runs:
-                saved += await self._save_run(first, count)
+                for at in range(first, first + count, self._sectors_most):
+                    length = min(self._sectors_most, first + count - at)
+                    saved += await self._save_run(at, length)
         except BaseException:
             self._history.give_back(saved)
             raise
         return saved
 
     async def _save_run(self, first: int, count: int) -> list[SavedRun]:
-        """Save neighbouring sectors. Raises `OSError`."""
+        """Save neighbouring sectors, at most `IMAGE_MOST`. Raises `OSError`."""
+        log, history = self._log, self._history
         offset, whole = first * self._sector, count * self._sector
-        size = min(whole, self._history.size - offset)
+        size = min(whole, history.size - offset)
         if size <= 0:
             return [(first, count, ZEROES)]
-        if size > INLINE_MOST:
-            return await self._log.copy_run(self._history, self.fd, first, count)
         if self._inline_most:
             run = self._save_run_now(first, count)
             if run is not None:
                 return run
-        data = await self.read(offset, size)
-        if len(data) < whole:
-            data = bytes(data).ljust(whole, b"\0")
-        return self._log.save_run(self._history, first, data)
+        read = await self.read(offset, size)
+        while (data := log.room(whole)) is None:
+            await log.wait_for_room()
+        got = len(read)
+        data[:got] = read
+        if got < whole:
+            data[got:] = bytes(whole - got)
+        return log.save_run(history, first, data)
 
     async def fsync(self, datasync: bool) -> None:
         """See `BackingFile.fsync`; what was written before cannot be lost then."""
@@ -327,6 +329,6 @@ class VolatileFile:
         """Note that a flush of the file has failed before it came here."""
         self.inode.fail_flush()
 
-    def resized(self) -> None:
-        """Note that the file may have got another size by a call on its descriptor."""
-        self.inode.note_size(os.fstat(self.fd).st_size)
+    def resized(self, size: int) -> None:
+        """Note that a call on the descriptor made the file *size* bytes long."""
+        self.inode.note_size(size)

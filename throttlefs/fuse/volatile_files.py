@@ -129,16 +129,16 @@ class VolatileFiles:
         *path_fd* is a descriptor (O_PATH). Raises what *change* does, and `OSError`: ENOSPC if the
         log has no room.
         """
-        volatile = self._inode(inode, os.fstat(path_fd).st_size)
+        volatile = self._inode(inode, await self._size(path_fd))
         under_way = await volatile.begin(size, None)
         try:
-            before = os.fstat(path_fd).st_size
+            before = await self._size(path_fd)
             volatile.note_size(before)
             saved = await self._save(volatile, path_fd, size, before)
             try:
                 result = await change()
             finally:
-                self._note_truncate(volatile, saved, os.fstat(path_fd).st_size, before)
+                self._note_truncate(volatile, saved, await self._size(path_fd), before)
             volatile.was_emptied = size == 0
         finally:
             volatile.end(under_way)
@@ -155,10 +155,10 @@ class VolatileFiles:
         change: Callable[[], Awaitable[None]],
     ) -> None:
         """Have *change* do fallocate(2) on *fd*, after what it makes zeroes was saved."""
-        volatile = self._inode(inode, os.fstat(fd).st_size)
+        volatile = self._inode(inode, await self._size(fd))
         under_way = await volatile.begin(offset, length)
         try:
-            before = os.fstat(fd).st_size
+            before = await self._size(fd)
             volatile.note_size(before)
             end = min(offset + length, before)
             makes_zeroes = bool(mode & _ZEROES) and offset < end
@@ -168,13 +168,17 @@ class VolatileFiles:
             except BaseException:
                 volatile.history.give_back(saved)
                 raise
-            after = os.fstat(fd).st_size
+            after = await self._size(fd)
             if makes_zeroes:
                 self._note_zeroes(volatile, saved, offset, None if end == before else end, after)
             else:
                 volatile.note_size(after)
         finally:
             volatile.end(under_way)
+
+    async def _size(self, fd: int) -> int:
+        st: os.stat_result = await self._in_thread(os.fstat, fd)
+        return st.st_size
 
     def _note_truncate(
         self, volatile: VolatileInode, saved: list[SavedRun], size: int, before: int
@@ -216,6 +220,7 @@ class VolatileFiles:
             pieces = [(first * sector, count * sector, place) for first, count, place in saved]
             if pieces:
                 name = os.fsdecode(volatile.inode.path)
+                await self._log.hand_over()
                 await self._in_thread(_save_pieces, self.undo_log, fd, pieces, name)
         except BaseException:
             history.give_back(saved)

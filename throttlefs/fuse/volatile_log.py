@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import errno
-import os
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from throttlefs import waiting
-from throttlefs.backing import Data, Engine
+from throttlefs.backing import Engine
 from throttlefs.backing.undo_log import UndoLog
 from throttlefs.device.volatile.contents import Contents
 from throttlefs.device.volatile.extents import EXTENT
@@ -37,12 +35,10 @@ class VolatileLog:
         self.contents = contents
         self.undo_log = undo_log
         self.stays_dirty = stays_dirty
-        self.habit = undo_log.habit
-        self.save = undo_log.save
-        self.buffer = memoryview(bytearray(EXTENT))
-        self.one_sector = bytearray(contents.sector)
+        self.room = undo_log.room
+        self.put = undo_log.put
         self.zero_sector = bytes(contents.sector)
-        self._engine = engine
+        self.call = engine.call
         self._in_thread = in_thread
         self.busy = Busy()
         self.hold: Callable[[FileKey], None] = lambda _: None
@@ -50,37 +46,25 @@ class VolatileLog:
         self.let_go: Callable[[], Awaitable[None]]
         """Called after files became clean."""
 
-    def save_run(self, history: FileHistory, first: int, data: Data) -> list[SavedRun]:
-        """Save *data*, the contents of neighbouring sectors. Raises `OSError`."""
+    def save_run(self, history: FileHistory, first: int, data: memoryview) -> list[SavedRun]:
+        """Save *data*, the contents of neighbouring sectors, which lie in `UndoLog.room`."""
         sector = history.sector
+        count = len(data) // sector
         if not any(data[:64]) and not bytes(data).strip(b"\0"):
-            return [(first, len(data) // sector, ZEROES)]
-        runs = history.take_room(first, len(data) // sector)
-        done = 0
-        try:
-            for _, count, place in runs:
-                self.save(data[done : done + count * sector], place)
-                done += count * sector
-        except OSError:
-            history.give_back(runs)
-            raise
-        return runs
-
-    async def copy_run(
-        self, history: FileHistory, fd: int, first: int, count: int
-    ) -> list[SavedRun]:
-        """Copy many sectors of the file *fd*, in a thread. Raises `OSError`."""
-        sector = history.sector
-        if _is_hole(fd, first * sector, count * sector):
             return [(first, count, ZEROES)]
         runs = history.take_room(first, count)
-        pieces = [(at * sector, length * sector, place) for at, length, place in runs]
-        try:
-            await self._engine.call(self.undo_log.copy, fd, pieces)
-        except BaseException:
-            history.give_back(runs)
-            raise
+        for _, length, place in runs:
+            self.put(length * sector, place)
         return runs
+
+    async def wait_for_room(self) -> None:
+        """Wait until `UndoLog.room` gives some. Raises nothing."""
+        await self.call(self.undo_log.wait_for_room)
+
+    async def hand_over(self) -> None:
+        """Have all that was put written to the file, so that `UndoLog.drain` can wait for it."""
+        while not self.undo_log.hand_over():
+            await self.wait_for_room()
 
     async def tidy(self) -> None:
         """After a flush: let go of clean files, and free blocks of the log if there are many."""
@@ -118,11 +102,3 @@ class Busy:
         while self.count:
             self._idle.append(waiting.current())
             await waiting.wait(waiting.when_done)
-
-
-def _is_hole(fd: int, offset: int, size: int) -> bool:
-    """Whether the file has no data there (lseek(2), SEEK_DATA)."""
-    try:
-        return os.lseek(fd, offset, os.SEEK_DATA) >= offset + size
-    except OSError as error:
-        return error.errno == errno.ENXIO

@@ -144,6 +144,8 @@ class Rig:
         rng = random.Random(seed)
         limit = rng.randint(self.numbers.final, self.numbers.latest)
         restores = self.contents.choose(Limit(limit), rng)
+        assert self.log.hand_over()
+        self.log.drain()
         return restored(self.data, restores, self.log.fd), limit
 
     def check_cut(self, seed: int) -> None:
