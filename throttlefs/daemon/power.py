@@ -121,14 +121,14 @@ class Power:
 
         Raises `ThrottlefsError`.
         """
-        if self._is_off:
-            raise ThrottlefsError(
-                f"the power of {self._target} is off already;"
-                f" switch it on with: throttlefs power-on {self._target}"
-            )
         if seed is None:
             seed = secrets.randbelow(1 << 63)
         async with self._busy:
+            if self._is_off:
+                raise ThrottlefsError(
+                    f"the power of {self._target} is off already;"
+                    f" switch it on with: throttlefs power-on {self._target}"
+                )
             if dry_run:
                 cut = self._draw(seed)
                 await self._prepare(cut, link=False)
@@ -227,29 +227,30 @@ class Power:
 
     async def power_on(self) -> None:
         """Serve again. Raises `ThrottlefsError`."""
-        if not self._is_off or self._gate is None:
-            raise ThrottlefsError(
-                f"the power of {self._target} is on;"
-                f" cut it with: throttlefs power-cut {self._target}"
-            )
         async with self._busy:
+            if not self._is_off or self._gate is None:
+                raise ThrottlefsError(
+                    f"the power of {self._target} is on;"
+                    f" cut it with: throttlefs power-cut {self._target}"
+                )
             if self._unfinished is not None:
                 await self._finish()
             self._gate.open()
 
     async def sync(self) -> None:
         """Make everything durable that was answered before. Raises `ThrottlefsError`."""
-        if self._is_off:
-            raise ThrottlefsError(
-                f"the power of {self._target} is off;"
-                f" switch it on with: throttlefs power-on {self._target}"
-            )
-        upto = self._journal.newest
-        try:
-            await self._files.flush_all(self._flush)
-        except OSError as exc:
-            raise ThrottlefsError(f"SRC cannot be flushed: {exc.strerror}") from None
-        self._journal.commit_all(upto)
+        async with self._busy:  # a cut must not take back what is flushed meanwhile
+            if self._is_off:
+                raise ThrottlefsError(
+                    f"the power of {self._target} is off;"
+                    f" switch it on with: throttlefs power-on {self._target}"
+                )
+            upto = self._journal.newest
+            try:
+                await self._files.flush_all(self._flush)
+            except OSError as exc:
+                raise ThrottlefsError(f"SRC cannot be flushed: {exc.strerror}") from None
+            self._journal.commit_all(upto)
 
     async def _flush(self) -> None:
         await self._in_thread(syscalls.syncfs, self._stash.fd)
