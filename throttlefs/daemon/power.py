@@ -178,7 +178,10 @@ class Power:
         try:
             await cut.prepare(self._in_thread, link=link)
         except OSError as exc:
-            raise ThrottlefsError(f"SRC cannot be rolled back: {exc.strerror}") from None
+            then = "; switch the power on again with: throttlefs power-on " + self._target
+            raise ThrottlefsError(
+                f"SRC cannot be rolled back: {exc.strerror}{then if link else ''}"
+            ) from None
 
     def _log_name(self) -> str:
         name = f".throttlefs-undo-{os.getpid()}-{secrets.token_hex(8)}"
