@@ -19,6 +19,9 @@ from .buffers import Data
 IMAGE_MOST: Final = (1 << 20) + (64 << 10)
 """Bytes of the largest image: a request of the kernel, and a sector at each end."""
 
+_BOUNDARY: Final = (1 << 20) - 1
+"""Images are not joined across multiples of 1 MiB, so that one side can be dropped alone."""
+
 _BATCH: Final = 2 << 20
 """Bytes that are written together."""
 
@@ -94,7 +97,7 @@ class LogWriter:
         """See `UndoLog.put`."""
         batch = self._batch
         runs = batch.runs
-        if runs and runs[-1][0] + runs[-1][2] == place:
+        if runs and runs[-1][0] + runs[-1][2] == place and place & _BOUNDARY:
             runs[-1][2] += size
         else:
             runs.append([place, batch.used, size])
@@ -138,6 +141,17 @@ class LogWriter:
                 if self._error is not None:
                     raise OSError(self._error.errno, os.strerror(self._error.errno or errno.EIO))
                 self._changed.wait()
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether the latest batch could not be written."""
+        return self._error is not None
+
+    def drop(self, is_useless: Callable[[int], bool]) -> None:
+        """Drop what is not written yet and lies at places that are useless by now."""
+        with self._changed:
+            for batch in (*self._waiting, self._batch):
+                batch.runs = [run for run in batch.runs if not is_useless(run[0])]
 
     def forget(self) -> None:
         """Drop everything that is not written yet, and wait for what is being written."""

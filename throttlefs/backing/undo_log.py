@@ -11,7 +11,7 @@ import fcntl
 import logging
 import os
 import struct
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from throttlefs.host import syscalls
@@ -76,6 +76,15 @@ class UndoLog:
     def hand_over(self) -> bool:
         """Have all that was put written to the file; False if too much waits already."""
         return self._writer.hand_over()
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether it cannot be written now."""
+        return self._writer.has_failed
+
+    def drop(self, is_useless: Callable[[int], bool]) -> None:
+        """Drop what was put at places that are useless by now, and is not in the file yet."""
+        self._writer.drop(is_useless)
 
     def drain(self) -> None:
         """Wait until what was handed over is in the file. Call it in a thread. Raises `OSError`."""

@@ -9,7 +9,7 @@ from throttlefs import waiting
 from throttlefs.backing import Engine
 from throttlefs.backing.undo_log import UndoLog
 from throttlefs.device.volatile.contents import Contents
-from throttlefs.device.volatile.extents import EXTENT
+from throttlefs.device.volatile.extents import EXTENT, extent_of
 from throttlefs.device.volatile.history import FileHistory, SavedRun
 from throttlefs.device.volatile.samples import ZEROES
 from throttlefs.host.files import FileKey
@@ -69,11 +69,15 @@ class VolatileLog:
     async def tidy(self) -> None:
         """After a flush: let go of clean files, and free blocks of the log if there are many."""
         await self.let_go()
-        extents = self.contents.extents
-        places = extents.take_surplus()
+        extents, undo_log = self.contents.extents, self.undo_log
+        has_failed = undo_log.has_failed
+        if has_failed:
+            free = extents.free()
+            undo_log.drop(lambda place: extent_of(place) in free)
+        places = extents.take_surplus(all_of_it=has_failed)
         if places:
             try:
-                await self._in_thread(self.undo_log.free, places, EXTENT)
+                await self._in_thread(undo_log.free, places, EXTENT)
             finally:
                 extents.punched(places)
 

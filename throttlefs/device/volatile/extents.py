@@ -13,6 +13,12 @@ EXTENT: Final = 1 << 20
 
 _SHIFT: Final = 20
 
+
+def extent_of(place: int) -> int:
+    """The extent that a place of the log is in."""
+    return place >> _SHIFT << _SHIFT
+
+
 _KEPT: Final = 64
 """So many free extents keep their blocks, for those that are used next."""
 
@@ -42,15 +48,23 @@ class Extents:
         self._free.append(place)
         self._with_blocks += 1
 
-    def take_surplus(self) -> list[int]:
-        """Take the free extents whose blocks should be freed now; give them to `punched` then."""
-        if self._with_blocks <= 2 * _KEPT:
+    def take_surplus(self, *, all_of_it: bool = False) -> list[int]:
+        """Take the free extents whose blocks should be freed now; give them to `punched` then.
+
+        With *all_of_it* no free extent keeps its blocks.
+        """
+        if not all_of_it and self._with_blocks <= 2 * _KEPT:
             return []
-        first = len(self._free) - self._with_blocks
-        taken = self._free[first:-_KEPT]
-        del self._free[first:-_KEPT]
-        self._with_blocks = _KEPT
+        kept = 0 if all_of_it else _KEPT
+        first, end = len(self._free) - self._with_blocks, len(self._free) - kept
+        taken = self._free[first:end]
+        del self._free[first:end]
+        self._with_blocks = kept
         return taken
+
+    def free(self) -> set[int]:
+        """The places of all free extents."""
+        return set(self._free)
 
     def punched(self, places: list[int]) -> None:
         """Take back free extents that have no blocks any more."""
@@ -92,7 +106,7 @@ class Room:
 
     def drop(self, place: int, size: int) -> None:
         """Note that the *size* bytes at *place*, in one extent, are not needed any more."""
-        extent = place >> _SHIFT << _SHIFT
+        extent = extent_of(place)
         left = self.needed[extent] - size
         self.needed[extent] = left
         if not left and extent != self._extent:
