@@ -107,7 +107,7 @@ def _common(*names: str, default: Sequence[str] = ()) -> Callable[[Function], Fu
         click.option(
             "--quick",
             is_flag=True,
-            help="One round, by runs so short that all takes about 5 minutes (speed: 10).",
+            help="One round, by runs so short that all takes about 5 minutes (speed: 11).",
         ),
         click.option(
             "--only",
@@ -173,7 +173,7 @@ def speed_command(image_size: int, **common: Any) -> None:
     """
     sections = partial(speed.sections, image_mib=image_size)
     settings = {"image_mib": image_size}
-    _run(Benchmark("speed", sections, plots.speed, 2, 3, 630, settings), Choices(**common))
+    _run(Benchmark("speed", sections, plots.speed, 2, 3, 660, settings), Choices(**common))
 
 
 @main.command("profiles")

@@ -9,6 +9,7 @@ from benchmarks.speed.images import Images
 from benchmarks.speed.memory import Memory
 from benchmarks.speed.names import Names
 from benchmarks.speed.stalls import Stalls
+from benchmarks.speed.volatile import Volatile
 from benchmarks.speed.workloads import Workloads
 
 
@@ -20,6 +21,7 @@ def sections(peers: Sequence[str], seconds: float, rounds: int, image_mib: int) 
         Workloads(peers, seconds, rounds, image_mib),
         Images(peers, seconds, rounds),
         Stalls(peers, seconds, few),
+        Volatile(peers, seconds, few, image_mib),
         Files(peers, few),
         Memory(peers, few),
         Names(peers, seconds, rounds),
