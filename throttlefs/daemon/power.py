@@ -158,6 +158,7 @@ class Power:
                 f" written ({exc.strerror}); switch it on again with: throttlefs power-on"
                 f" {self._target}"
             ) from None
+        del pieces  # of 10 GiB they are large
         self._unfinished = plan
         failed = await self._finish()
         report["not-rolled-back"] = [*report["not-rolled-back"], *failed]
