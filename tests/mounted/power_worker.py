@@ -154,7 +154,7 @@ class Worker:
         if kind == "link":
             other.hardlink_to(one)
         elif kind == "chmod":
-            one.chmod(rng.choice([0o600, 0o640, 0o755]))
+            one.chmod(rng.choice([0o700, 0o750, 0o755]))
         elif kind == "setxattr":
             os.setxattr(one, rng.choice(["user.a", "user.b"]), b"1")
         elif kind == "removexattr":

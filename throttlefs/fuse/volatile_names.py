@@ -34,6 +34,9 @@ log = logging.getLogger("throttlefs")
 
 Handler = Callable[..., Coroutine[Any, Any, Any]]
 
+_CANNOT_MOVE = (ELSEWHERE, errno.EACCES, errno.EPERM)
+"""Errors of what cannot be moved into the hidden directory; its removal, if allowed, is final."""
+
 _ACL_PREFIX = b"system.posix_acl_"
 _MAKE = {"create": "create", "mknod": "create", "mkdir": "mkdir", "symlink": "symlink"}
 
@@ -160,7 +163,7 @@ class VolatileNames:
             try:
                 await self._move(parent, directory, name, found.named, ctx)
             except OSError as exc:
-                if exc.errno != ELSEWHERE:
+                if exc.errno not in _CANNOT_MOVE:
                     raise
                 await self._handlers[verb](*args)
                 return
@@ -209,8 +212,13 @@ class VolatileNames:
             source, target = await in_thread(removed.before_rename, *names, not flags, owner=ctx)
             moved = False
             if target is not None and target.must_move:
-                await self._move(new, new_fd, new_name, target.named, ctx)
-                moved = True
+                try:
+                    await self._move(new, new_fd, new_name, target.named, ctx)
+                    moved = True
+                except OSError as exc:
+                    if exc.errno not in _CANNOT_MOVE:
+                        raise
+                    target = None
             try:
                 await self._handlers["rename"](
                     old_number, old_name, new_number, new_name, flags, ctx

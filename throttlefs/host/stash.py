@@ -194,12 +194,12 @@ class Stash:
 
     def move_in(self, directory: int, name: bytes, key: FileKey) -> None:
         """Move the file or directory *key* from *name* in *directory*. Raises `OSError`."""
-        os.rename(name, self.name_of(key), src_dir_fd=directory, dst_dir_fd=self.fd)
+        _move(name, directory, self.name_of(key), self.fd)
         self.keys.add(key)
 
     def move_out(self, directory: int, name: bytes, key: FileKey) -> None:
         """Move the directory *key* to *name* in *directory*. Raises `OSError`."""
-        os.rename(self.name_of(key), name, src_dir_fd=self.fd, dst_dir_fd=directory)
+        _move(self.name_of(key), self.fd, name, directory)
         self.keys.discard(key)
 
     def link_out(self, directory: int, name: bytes, key: FileKey) -> None:
@@ -295,6 +295,28 @@ class Stash:
             for directory in directories:
                 _allow(directory, fd)
         shutil.rmtree(os.fsdecode(name), dir_fd=self.fd)
+
+
+def _move(old: bytes, old_directory: int, new: bytes, new_directory: int) -> None:
+    """rename(2), even of a directory that its owner may not write to, if that is we."""
+    try:
+        os.rename(old, new, src_dir_fd=old_directory, dst_dir_fd=new_directory)
+        return
+    except PermissionError:
+        fd = os.open(old, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=old_directory)
+        st = os.fstat(fd)
+        if not stat.S_ISDIR(st.st_mode) or st.st_mode & stat.S_IRWXU == stat.S_IRWXU:
+            os.close(fd)
+            raise
+    path = b"/proc/self/fd/%d" % fd
+    try:
+        os.chmod(path, stat.S_IMODE(st.st_mode) | stat.S_IRWXU)
+        try:
+            os.rename(old, new, src_dir_fd=old_directory, dst_dir_fd=new_directory)
+        finally:
+            os.chmod(path, stat.S_IMODE(st.st_mode))
+    finally:
+        os.close(fd)
 
 
 def _allow(name: bytes, dir_fd: int) -> None:

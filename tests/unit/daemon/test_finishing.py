@@ -95,9 +95,10 @@ class Source:
     def write(self, path: str, new: bytes) -> None:
         """Replace contents that a cut brings back."""
         self.dirty[self.path / path] = (self.path / path).read_bytes()
-        self.pictures = [self.picture()]
-        self.journal.commit_all()
         (self.path / path).write_bytes(new)
+        (self.path / path).chmod(0o440)  # only its owner may write to it again, if he changes that
+        self.journal.commit_all()
+        self.pictures = [self.picture()]
 
     def picture(self) -> dict[str, object]:
         found = {}
@@ -165,7 +166,6 @@ def a_day(source: Source) -> None:
     source.make("top", b"old" * 10)
     source.make("other", b"kept")
     source.make("empty", None)
-    (source.path / "top").chmod(0o440)
     source.write("top", b"new and longer" * 10)
     source.move("deep/er", "er")
     source.move("deep", "er/deep")  # each now lies in the other
