@@ -15,10 +15,10 @@ Who is gone, or cannot be seen, is no proof: his requests go on. Linux may let a
 io_uring go before its requests are answered; only since 6.15 it says what such a one died of.
 
 An owner is a process. The kernel names the *thread* that asked, which may have ended since, and
-whose id may be given to another. So the process is looked up as soon as the thread begins to wait,
-and again after `SCAN_NS` if it still asks. It counts for the requests that were made after the
-thread began and not much later than it was seen: it takes the kernel longer to give out all other
-ids.
+whose id may be given to another. So the process is looked up as soon as the thread begins to wait:
+whose thread it is at once, and then what that process does. That is done again after `SCAN_NS` if
+the thread still asks. It counts for the requests that were made after the thread began and not much
+later than it was seen: it takes the kernel longer to give out all other ids.
 """
 
 from __future__ import annotations
@@ -252,6 +252,11 @@ class Owners:
                 owner = _Owner(thread.group, leader.started, thread.started, look.asked)
                 self._owners[look.thread] = owner
             owner.seen = look.asked
+        elif owner is None and leader is not None and leader.group == look.group:
+            # It ended before it was seen. It was of this process when the look was asked for.
+            if leader.started <= look.asked:
+                owner = _Owner(look.group, leader.started, leader.started, look.asked)
+                self._owners[look.thread] = owner
         elif owner is not None and (leader is None or leader.started != owner.group_started):
             del self._owners[look.thread]
             self.doomed.pop(look.thread, None)

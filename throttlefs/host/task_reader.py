@@ -22,7 +22,7 @@ from typing import Final, NamedTuple
 from .departed import Departed
 from .namespaces import proc_shows_own_ids
 from .syscalls import keep_only
-from .tasks import Task, read_task
+from .tasks import Task, process_of, read_task
 
 _MOST_THREADS: Final = 8
 
@@ -32,7 +32,8 @@ _STUCK_AFTER_S: Final = 0.3
 class Look(NamedTuple):
     """A question: what do *thread* and its process do?
 
-    *group* is its process if that is known, else 0. *asked* is the instant of the question.
+    *group* is its process if that is known, else 0. *asked* is the instant of the question, in ns
+    since boot.
     """
 
     thread: int
@@ -99,7 +100,12 @@ class TaskReader:
         self._threads += 1
 
     def ask(self, look: Look) -> None:
-        """Have *look* answered some time."""
+        """Have *look* answered some time.
+
+        Whose thread it is, is found out at once: the thread may be gone when its turn comes.
+        """
+        if not look.group:
+            look = look._replace(group=process_of(look.thread))
         now = time.monotonic()
         if self._asked_count == self._answered_count:
             self._progress = now

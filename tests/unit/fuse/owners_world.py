@@ -89,6 +89,11 @@ class World:
                 )
         return None
 
+    def asked(self, look: Look) -> Look:
+        """*look*, with the process that its thread belongs to now."""
+        thread = None if look.group else self.task(look.thread)
+        return look if thread is None else look._replace(group=thread.group)
+
     def see(self, look: Look) -> Sight:
         thread = self.task(look.thread)
         group = look.group if thread is None else thread.group
@@ -103,7 +108,7 @@ class World:
 
     def act(self) -> None:
         self.withdraw(self.owners.sweep(self.now))
-        looks = self.owners.looks(self.now)
+        looks = [self.asked(look) for look in self.owners.looks(self.now)]
         self.looks += len(looks)
         self.under_way += looks
         assert len(self.under_way) <= MOST_LOOKS

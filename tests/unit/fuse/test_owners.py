@@ -94,6 +94,21 @@ def test_when_nothing_waits_nothing_is_looked_for() -> None:
     assert unique not in world.waiting
 
 
+def test_a_thread_that_ends_before_it_is_seen_leaves_its_requests_to_its_process() -> None:
+    """The machine is busy: the kill comes before the answer to the first look."""
+    world = World()
+    process, other = world.process(10), world.process(20)
+    process.threads[11] = world.now
+    unique = world.ask(process, 11, asynchronous=True)
+    world.ask(other, asynchronous=True)
+    world.act()
+    process.dying = True
+    del process.threads[11]
+    world.run(LONG_NS + SCAN_NS + 10 * MS)
+    assert unique not in world.waiting
+    assert [request.process for request in world.waiting.values()] == [other]
+
+
 def test_a_thread_that_has_ended_leaves_its_requests_to_its_process() -> None:
     world = World()
     process = world.process(10)

@@ -19,7 +19,7 @@ from tests.unit.host.recorded import Recorded
 from throttlefs.host.departed import Departed
 from throttlefs.host.dying import process_is_dying, waiting_thread_is_dying
 from throttlefs.host.task_reader import Look, Sight, TaskReader, take_look
-from throttlefs.host.tasks import Task, parse_task, read_task
+from throttlefs.host.tasks import Task, parse_task, process_of, read_task
 
 
 def says_exit() -> bool:
@@ -208,7 +208,10 @@ def test_a_reader_answers_from_a_thread_with_no_descriptors_of_ours() -> None:
             reader.ask(look)
         answers = []
         wait_for(lambda: answers.extend(reader.answers()) or len(answers) == 20)  # type: ignore[func-returns-value]
-        assert [sight.look for sight in answers] == looks
+        # Whose thread it is was found out when it was asked.
+        assert [sight.look for sight in answers] == [
+            look._replace(group=os.getpid()) for look in looks
+        ]
         assert all(sight.leader is not None for sight in answers)
         (thread,) = (thread for thread in threading.enumerate() if thread.name == "owners")
         table = f"/proc/self/task/{thread.native_id}/fd"
@@ -222,9 +225,49 @@ def test_a_reader_answers_from_a_thread_with_no_descriptors_of_ours() -> None:
     assert not thread.is_alive()
 
 
+def test_a_thread_that_ends_before_its_turn_is_of_a_known_process() -> None:
+    ends = threading.Event()
+    thread = threading.Thread(target=ends.wait, args=(60,))
+    thread.start()
+    number = thread.native_id
+    assert number is not None
+    assert process_of(number) == process_of(os.getpid()) == os.getpid()
+    reader = TaskReader()
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(reader, "start", lambda: None)
+            reader.ask(Look(number, 0, 5))
+        ends.set()
+        thread.join()
+        wait_for(lambda: process_of(number) == 0)
+        reader.start()
+        answers: list[Sight] = []
+        wait_for(lambda: answers.extend(reader.answers()) or bool(answers))  # type: ignore[func-returns-value]
+        ((look, shown, leader),) = answers
+        assert (look, shown) == (Look(number, os.getpid(), 5), None)
+        assert leader is not None
+        assert leader.number == os.getpid()
+    finally:
+        ends.set()
+        reader.close()
+
+
+def test_the_process_of_one_thread_of_many_is_its_first_thread() -> None:
+    ends = threading.Event()
+    threads = [threading.Thread(target=ends.wait, args=(60,)) for _ in range(50)]
+    try:
+        for thread in threads:
+            thread.start()
+        assert {process_of(thread.native_id or 0) for thread in threads} == {os.getpid()}
+    finally:
+        ends.set()
+        for thread in threads:
+            thread.join()
+
+
 def test_a_reader_that_is_stuck_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     go_on = threading.Event()
-    stuck = Look(1, 0, 0)
+    stuck = Look(1, 1, 0)
 
     def look(one: Look, _: object) -> object:
         if one is stuck:
@@ -238,7 +281,7 @@ def test_a_reader_that_is_stuck_is_replaced(monkeypatch: pytest.MonkeyPatch) -> 
         answers: list[object] = []
 
         def asks_again() -> bool:
-            reader.ask(Look(2, 0, 0))
+            reader.ask(Look(2, 2, 0))
             answers.extend(reader.answers())
             return bool(answers)
 
