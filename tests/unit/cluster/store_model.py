@@ -16,16 +16,20 @@ CLOCK_ERROR = 150_000
 SILENCE = 500_000
 IDLE_SILENCE = 4_000_000
 UNHEARD = 5_000_000
-GRANTED = 0.99
+MOST = 0.99
 HANDED_OUT = 0.9
 SHORT = 0.95
 OVER = 1.02
 HINT_AGAIN = 20_000
 BURST_ENDS = 1.5
 
-BYTES = ((0, 1), (0, 2))
-UNITS = ((3, 4), (3, 5))
 ALL = range(6)
+FIRST = (0, 0, 2, 1, 1, 3)
+SECOND = (2, None, None, 3, None, None)
+"""The streams that each limit counts: of bytes and requests read, bytes and requests written."""
+
+SPENT_OF = (0, 2, 1, 3)
+"""Where `Record.used` has each stream."""
 
 
 @dataclass
@@ -40,10 +44,8 @@ class Record:
     name: str
     on_lost: str
     hinted: int = 0
-    lasts: int = LEASE
     promised: float = 0.0
     granted: list[float] = field(default_factory=lambda: [0.0] * 6)
-    charged: list[float] = field(default_factory=lambda: [0.0] * 6)
 
     def held(self, limit: int) -> float:
         return max(self.using[limit], self.granted[limit])
@@ -52,6 +54,10 @@ class Record:
     def active(self) -> bool:
         asks = any(value > 0 for i, value in enumerate(self.demand) if i % 5 != 4)
         return asks or any(self.held(limit) > 0 for limit in ALL)
+
+    @property
+    def lasts(self) -> int:
+        return LEASE if self.active else IDLE_LEASE
 
 
 @dataclass
@@ -68,13 +74,14 @@ class Common:
 
 @dataclass(eq=False)
 class _Flow:
-    id: str
+    """One direction of a host that asks for something."""
+
+    host: str
     direction: int
     growing: tuple[float, float]
     steady: tuple[float, float]
     full_at: float
-    number: int
-    full: bool = False
+    full: bool
     open: bool = True
 
 
@@ -95,101 +102,119 @@ def capacities(limits: list[tuple[float, float, float]], level: list[float]) -> 
     return found
 
 
-def fill(hosts: dict[str, Record], cap: list[float]) -> tuple[dict[str, list[float]], int]:
-    """The max-min share of each host, and how many are active; *hosts* in order of their ids."""
-    flows: list[_Flow] = []
-    for host_id, host in hosts.items():
+class Filling:
+    """The max-min share of each host: how full the limits get, and who stays where."""
+
+    def __init__(self, hosts: dict[str, Record], cap: list[float]) -> None:
+        self.cap = cap
+        self.want = {host_id: [0.0] * 4 for host_id in hosts}
+        self.fixed = [0.0] * 4
+        self.f = 0.0
+        self.flows: list[_Flow] = []
         for direction in (0, 1):
-            d = host.demand[direction * 5 : direction * 5 + 5]
-            flow = _Flow(host_id, direction, (d[0], d[1]), (d[2], d[3]), d[4], len(flows))
-            flow.full = flow.full_at <= 0
-            if any(amount > 0 for amount in d[:4]):
-                flows.append(flow)
-    by_full = sorted(
-        (flow for flow in flows if any(amount > 0 for amount in flow.steady)),
-        key=lambda flow: (flow.full_at, flow.number),
-    )
-    want = {host_id: [0.0] * 6 for host_id in hosts}
-    done = [False] * 6
-    fixed = [0.0] * 6
-    f, next_full = 0.0, 0
+            for host_id, host in hosts.items():
+                d = host.demand[direction * 5 : direction * 5 + 5]
+                if any(amount > 0 for amount in d[:4]):
+                    full = d[2] + d[3] <= 0 or d[4] <= 0
+                    flow = _Flow(host_id, direction, (d[0], d[1]), (d[2], d[3]), d[4], full)
+                    self.flows.append(flow)
+        self.steps = sorted({flow.full_at for flow in self.flows if not flow.full})
+        self._run()
 
-    def at_fill(flow: _Flow, kind: int) -> float:
-        steady = flow.steady[kind]
-        if not flow.full:
-            steady = steady * f / flow.full_at
-        return flow.growing[kind] * f + steady
-
-    def stay(flow: _Flow, amounts: tuple[float, float]) -> None:
-        flow.open = False
-        for i in (0, 1):
-            for kind, limits in enumerate((BYTES[flow.direction], UNITS[flow.direction])):
-                want[flow.id][limits[i]] += amounts[kind]
-                fixed[limits[i]] += amounts[kind]
-
-    while True:
-        while next_full < len(by_full) and by_full[next_full].full_at <= f:
-            by_full[next_full].full = True
-            next_full += 1
-        base, slope = [0.0] * 6, [0.0] * 6
-        for flow in flows:
-            if not flow.open:
-                continue
-            for kind, limits in enumerate((BYTES[flow.direction], UNITS[flow.direction])):
-                rises, stands = flow.growing[kind], 0.0
-                if flow.full:
-                    stands = flow.steady[kind]
-                elif flow.steady[kind] > 0:
-                    rises += flow.steady[kind] / flow.full_at
-                for d in limits:
-                    base[d] += stands
-                    slope[d] += rises
-        while True:
-            reached, limit = math.inf, None
-            for d in ALL:
-                if cap[d] > 0 and not done[d] and slope[d] > 0:
-                    full = max(f, (cap[d] - fixed[d] - base[d]) / slope[d])
-                    if full < reached:
-                        reached, limit = full, d
-            if next_full >= len(by_full) or by_full[next_full].full_at > reached:
-                if limit is not None:
-                    f = reached
+    def _run(self) -> None:
+        done: set[int] = set()
+        while any(flow.open for flow in self.flows):
+            self._add_up()
+            limit, reached = self._next_limit(done)
+            while self.steps and self.steps[0] <= reached:
+                ends = self.steps.pop(0)
+                self.f = max(self.f, ends)
+                self._take_step(ends)
+                limit, reached = self._next_limit(done)
+            if limit is None:
                 break
-            flow = by_full[next_full]
-            next_full += 1
-            f = flow.full_at
-            flow.full = True
-            if flow.open:
-                for kind, limits in enumerate((BYTES[flow.direction], UNITS[flow.direction])):
-                    for d in limits:
-                        base[d] += flow.steady[kind]
-                        slope[d] -= flow.steady[kind] / flow.full_at
-                        if slope[d] < 1e-9:
-                            slope[d] = 0.0
-        if limit is None:
-            break
-        done[limit] = True
-        kind = 0 if limit <= 2 else 1
-        for flow in flows:
-            if not flow.open:
-                continue
-            limits = (BYTES, UNITS)[kind][flow.direction]
-            needs = flow.growing[kind] > 0 or (not flow.full and flow.steady[kind] > 0)
-            if needs and limit in limits:
-                stay(flow, (at_fill(flow, 0), at_fill(flow, 1)))
-    for flow in flows:
-        if flow.open:
-            stay(flow, flow.steady)
+            self.f = reached
+            done.add(limit)
+            for flow in self.flows:
+                kind = limit // 3
+                is_limited = flow.direction * 2 + kind in (FIRST[limit], SECOND[limit])
+                rises = flow.growing[kind] > 0 or (not flow.full and flow.steady[kind] > 0)
+                if is_limited and rises:
+                    self._stay(flow, self.f)
+        for flow in self.flows:
+            self._stay(flow, 0.0)
 
+    def _add_up(self) -> None:
+        self.rise, self.stand, self.rising = [0.0] * 4, [0.0] * 4, [0] * 4
+        for flow in self.flows:
+            for kind in (0, 1) if flow.open else ():
+                s, rises = flow.direction * 2 + kind, flow.growing[kind]
+                if flow.full:
+                    self.stand[s] += flow.steady[kind]
+                else:
+                    rises += flow.steady[kind] / flow.full_at
+                if rises > 0:
+                    self.rising[s] += 1
+                    self.rise[s] += rises
+
+    def _next_limit(self, done: set[int]) -> tuple[int | None, float]:
+        limit, reached = None, math.inf
+        for d in ALL:
+            slope = self.of(self.rise, d)
+            if self.cap[d] > 0 and d not in done and slope > 0:
+                taken = self.of(self.fixed, d) + self.of(self.stand, d)
+                instant = max(self.f, (self.cap[d] - taken) / slope)
+                if instant < reached:
+                    limit, reached = d, instant
+        return limit, reached
+
+    def _take_step(self, ends: float) -> None:
+        flows = [flow for flow in self.flows if not flow.full and flow.full_at == ends]
+        for flow in reversed(flows):
+            flow.full = True
+            for kind, steady in enumerate(flow.steady if flow.open else ()):
+                s = flow.direction * 2 + kind
+                if steady > 0:
+                    self.stand[s] += steady
+                    if flow.growing[kind] == 0:
+                        self.rising[s] -= 1
+                    left = max(0.0, self.rise[s] - steady / ends)
+                    self.rise[s] = left if self.rising[s] else 0.0
+
+    def _stay(self, flow: _Flow, part: float) -> None:
+        if not flow.open:
+            return
+        flow.open = False
+        of_steady = 1.0 if flow.full else part / flow.full_at
+        for kind in (0, 1):
+            s = flow.direction * 2 + kind
+            amount = flow.growing[kind] * part + flow.steady[kind] * of_steady
+            self.want[flow.host][s] = amount
+            self.fixed[s] += amount
+
+    @staticmethod
+    def of(streams: list[float], limit: int) -> float:
+        """What the streams that *limit* counts have together."""
+        second = SECOND[limit]
+        return streams[FIRST[limit]] + (0.0 if second is None else streams[second])
+
+
+def fill(hosts: dict[str, Record], cap: list[float]) -> tuple[dict[str, list[float]], int]:
+    """What each host is to have of each limit, and how many are active."""
+    filling = Filling(hosts, cap)
     active = [host_id for host_id, host in hosts.items() if host.active]
     weights = 0.0
     for host_id in active:
         weights += hosts[host_id].weight
+    more = [0.0] * 6
     for d in ALL:
-        rest = cap[d] - fixed[d]
-        if cap[d] > 0 and rest > 0:
-            for host_id in active:
-                want[host_id][d] += HANDED_OUT * rest * hosts[host_id].weight / weights
+        rest = cap[d] - filling.of(filling.fixed, d)
+        if cap[d] > 0 and rest > 0 and weights > 0:
+            more[d] = HANDED_OUT * rest / weights
+    want = {}
+    for host_id, host in hosts.items():
+        streams, weight = filling.want[host_id], host.weight if host.active else 0.0
+        want[host_id] = [filling.of(streams, d) + more[d] * weight for d in ALL]
     return want, len(active)
 
 
@@ -226,7 +251,7 @@ class StoreModel:
         if argv[0] == "leave":
             self.hosts.pop(host_id, None)
             capacity = capacities(parse_limits(common.limits), common.level)
-            want, _ = fill(self._sorted(), [GRANTED * c for c in capacity])
+            want, _ = fill(self._sorted(""), [MOST * c for c in capacity])
             self._hint("", want, capacity)
             return ["ok", str(now)]
         self.common = common
@@ -263,7 +288,7 @@ class StoreModel:
             common.version, common.limits = max(version, 1), words
         limits = parse_limits(common.limits)
         used = [float(word) for word in argv[28:32]]
-        self._count_bursts(common, limits, before, used, idle_time / 1000000)
+        self._count_bursts(common, limits, host_id, used, idle_time / 1000000)
         caller = Record(
             sequence,
             now,
@@ -277,11 +302,9 @@ class StoreModel:
             before.hinted if before else 0,
         )
         self.hosts[host_id] = caller
-        if not caller.active:
-            caller.lasts = IDLE_LEASE
-        hosts = self._sorted()
+        hosts = self._sorted(host_id)
         capacity = capacities(limits, common.level)
-        cap = [GRANTED * value for value in capacity]
+        cap = [MOST * value for value in capacity]
         want, active = fill(hosts, cap)
         if common.lost > 0 and is_over(common.lost, LEASE):
             common.lost = 0
@@ -293,7 +316,7 @@ class StoreModel:
                 if other != host_id:
                     others += host.held(d)
             grant = min(want[host_id][d], cap[d] - others)
-            reserve = (1 - GRANTED) * capacity[d] / 2
+            reserve = (1 - MOST) * capacity[d] / 2
             if grant < reserve and caller.using[d] < reserve:
                 grant = max(grant, min(want[host_id][d], (capacity[d] - others) / 2))
             if common.lost > 0:
@@ -304,7 +327,7 @@ class StoreModel:
             weights += host.weight
             if other != host_id:
                 taken += max(host.fallback, host.promised)
-        promise = max(0.0, min(GRANTED * caller.weight / weights, GRANTED - taken))
+        promise = max(0.0, min(MOST * caller.weight / weights, MOST - taken))
         if common.lost > 0 or common.forgot > 0:
             promise = min(promise, caller.fallback)
         caller.promised = promise
@@ -328,36 +351,39 @@ class StoreModel:
             *map(_text, caller.granted),
         ]
 
-    def _sorted(self) -> dict[str, Record]:
-        return dict(sorted(self.hosts.items()))
+    def _sorted(self, caller: str) -> dict[str, Record]:
+        """The hosts by their ids, the caller last."""
+        ids = sorted(self.hosts, key=lambda host_id: (host_id == caller, host_id))
+        return {host_id: self.hosts[host_id] for host_id in ids}
 
     def _count_bursts(
         self,
         common: Common,
         limits: list[tuple[float, float, float]],
-        before: Record | None,
+        host_id: str,
         used: list[float],
         passed: float,
     ) -> None:
+        before = self.hosts.get(host_id)
         for d, (rate, burst, _) in enumerate(limits):
-            if burst <= rate:
-                common.level[d] = 0.0
-                continue
-            total = 0.0
-            for host in self._sorted().values():
-                total += host.held(d)
-                host.charged[d] += host.held(d) * passed
-            common.level[d] = max(0.0, common.level[d] + (total - rate) * passed)
-            if before is not None:
-                part = 0 if d <= 2 else 2
-                spent = 0.0
-                for direction in (0, 1):
-                    if d in (BYTES if d <= 2 else UNITS)[direction]:
-                        spent = spent + used[part + direction] - before.used[part + direction]
-                common.level[d] = max(0.0, common.level[d] + spent - before.charged[d])
+            level = 0.0
+            if burst > rate:
+                total = before.held(d) if before else 0.0
+                for other, host in self._sorted(host_id).items():
+                    total += host.held(d) if other != host_id else 0.0
+                level = max(0.0, common.level[d] + (total - rate) * passed)
+                if before:
+                    went = 0.0
+                    for stream in (FIRST[d], SECOND[d]):
+                        if stream is not None:
+                            number = SPENT_OF[stream]
+                            went = went + used[number] - before.used[number]
+                    held_for = max(0, self.now - before.at) / 1000000
+                    level = max(0.0, level + went - before.held(d) * held_for)
+            common.level[d] = level
 
     def _hint(self, caller: str, want: dict[str, list[float]], capacity: list[float]) -> bool:
-        hosts = self._sorted()
+        hosts = self._sorted(caller)
         total = [0.0] * 6
         short = [False] * 6
         for host_id, host in hosts.items():
@@ -373,7 +399,7 @@ class StoreModel:
             take = any(
                 capacity[d] > 0
                 and host.granted[d] < SHORT * share[d]
-                and total[d] < GRANTED * capacity[d] - 0.005 * capacity[d]
+                and total[d] < MOST * capacity[d] - 0.005 * capacity[d]
                 for d in ALL
             )
             if host_id == caller:

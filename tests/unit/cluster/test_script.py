@@ -27,16 +27,36 @@ from throttlefs.throttle import NOTHING, Flow
 SCRIPT = client_script()
 
 TIME = 'local time = redis.call("TIME")'
-RUN_ID = 'string.match(redis.call("INFO", "server"), "run_id:(%x+)") or ""'
+RUN_ID = 'ends and string.match(info, "^%x+", ends + 1) or ""'
 TENANT = Limits(bps=500_000_000)
 
 
+VALUES = 'redis.call("HVALS", key)'
+SORTED = """
+local function sorted_values()
+  local fields, values = redis.call("HKEYS", KEYS[1]), {}
+  table.sort(fields)
+  for i, field in ipairs(fields) do values[i] = redis.call("HGET", KEYS[1], field) end
+  return values
+end
+"""
+
+
 def with_given_time() -> str:
-    """The script, but time and the server's id are its last arguments."""
-    assert SCRIPT.count(TIME) == SCRIPT.count(RUN_ID) == 1
-    return SCRIPT.replace(TIME, "local time = { ARGV[#ARGV - 2], ARGV[#ARGV - 1] }").replace(
-        RUN_ID, "ARGV[#ARGV]"
-    )
+    """The script, but time and the server's id are its last arguments.
+
+    It takes the hosts in the order of their ids, as the model does: a server has them in any.
+    """
+    changes = {
+        TIME: "local time = { ARGV[#ARGV - 2], ARGV[#ARGV - 1] }",
+        RUN_ID: "ARGV[#ARGV]",
+        VALUES: "sorted_values()",
+    }
+    changed = SORTED + SCRIPT
+    for before, after in changes.items():
+        assert changed.count(before) == 1
+        changed = changed.replace(before, after)
+    return changed
 
 
 LIMITS = (

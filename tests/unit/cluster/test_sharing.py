@@ -121,6 +121,20 @@ def test_a_member_that_wants_little_gets_it_and_the_others_share_the_rest():
     assert sum(rates) > 485
 
 
+def test_demands_of_different_slopes():
+    """Twice and eight times the weight of one, of which the first could use 200 at most."""
+    world = world_of(3)
+    a, b, c = world.hosts
+    clients = [
+        a.client("x", weight=200, limits=Limits(bps=200_000_000)),
+        b.client("y", weight=100),
+        c.client("z", weight=800),
+    ]
+    world.run(3)
+    assert by_client(world, clients, 1) == pytest.approx([90, 45, 360], rel=0.02)
+    assert world.highest <= 1
+
+
 def test_fractions_of_a_request_a_second_are_shared():
     world = world_of(2, Limits(iops=5))
     a, b = world.hosts
