@@ -47,4 +47,4 @@ class GroupShare:
 
     def is_held_up(self) -> bool:
         """Whether something waits for more than is held."""
-        return self._group.is_held_up()
+        return self._group.is_held_up(self._throttle.clock())

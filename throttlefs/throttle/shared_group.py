@@ -179,11 +179,11 @@ class SharedGroup(Group):
             return False
         return self.meter.owed_until() <= now
 
-    def is_held_up(self) -> bool:
-        """Whether something waits for more than is held."""
+    def is_held_up(self, now: int) -> bool:
+        """Whether something waits at *now* (ns) for more than is held."""
         return any(
             self.waiting[direction]
-            and (self.meter.is_over(direction) or self.meter.is_used_up(direction))
+            and (self.meter.is_over(direction) or self.meter.is_used_up(direction, now))
             for direction in DIRECTIONS
         )
 
@@ -207,7 +207,7 @@ class SharedGroup(Group):
     def _flow(self, direction: int, took: int, now: int) -> Flow:
         growing, steady, full_at = [0.0, 0.0], [0.0, 0.0], 0.0
         over = self.meter.is_over(direction)
-        used_up = over or self.meter.is_used_up(direction)
+        used_up = over or self.meter.is_used_up(direction, now)
         seconds = max(took, _SHORTEST_NS) / 1e9
         for member, tallies in self._tallies.items():
             tally = tallies[direction]

@@ -23,6 +23,9 @@ Rates = tuple[float, ...]
 NOTHING: Final[Rates] = (0.0,) * len(RATES)
 
 _INDEX: Final = {name: index for index, name in enumerate(RATES)}
+_LONG_NS: Final = 10_000_000
+"""Who has to wait for longer than this needs more than is held."""
+
 _FROZEN: Final = 1
 """Micro-units a second: what is owed stays owed while a rate is 0."""
 
@@ -131,9 +134,15 @@ class SharedMeter(Meter):
         """Whether the lease lets nothing of *direction* pass now."""
         return bool(self.buckets[direction]) and self.leases[direction].paid == 1
 
-    def is_used_up(self, direction: int) -> bool:
-        """Whether requests of *direction* use all that is held of one of its limits."""
-        return any(not bucket.has_slack for bucket in self.buckets[direction])
+    def is_used_up(self, direction: int, now: int) -> bool:
+        """Whether requests of *direction* use all that is held of one of its limits at *now* (ns).
+
+        The last request says so, or what it still owes: it may have been the first for long.
+        """
+        return any(
+            not bucket.has_slack or bucket.due_at(now) > now + _LONG_NS
+            for bucket in self.buckets[direction]
+        )
 
     def due_at(self, direction: int, now: int) -> int:
         """The instant (ns) from which a request may pass; see `Meter.due_at`."""

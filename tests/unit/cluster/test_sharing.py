@@ -64,6 +64,21 @@ def test_two_hosts_have_half_each_within_ten_milliseconds():
     assert by_client(world, [first, second], 0.8) == pytest.approx([247.5, 247.5], rel=0.01)
 
 
+def test_a_host_that_comes_back_has_its_half_as_soon():
+    """After idleness its buckets had time to spare, which says nothing of what waits now."""
+    world = world_of(2)
+    a, b = world.hosts
+    a.client("x")
+    for _ in range(3):
+        client = b.client("y")
+        took = until(world, lambda: all(abs(holds(host) - 247.5) < 12 for host in (a, b)))
+        assert took <= 0.010
+        world.run(0.5)
+        client.stopped = True
+        assert until(world, lambda: abs(holds(a) - 495) < 25) <= 0.100
+        world.run(0.5)
+
+
 def test_weights_of_members_count_on_whatever_host_they_are():
     world = world_of(4)
     a, b, c, d = world.hosts

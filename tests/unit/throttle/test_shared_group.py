@@ -149,7 +149,7 @@ def test_members_that_are_held_up_ask_by_weight():
     assert read.growing[1] == pytest.approx(300 * 100)
     assert write.growing[0] == pytest.approx(100 * 100 * MIB)
     assert read.steady == write.steady == (0, 0)
-    assert shared.group.is_held_up()
+    assert shared.group.is_held_up(shared.simulator.now)
 
 
 def test_members_with_limits_of_their_own_ask_for_little_more_than_they_use():
@@ -164,7 +164,17 @@ def test_members_with_limits_of_their_own_ask_for_little_more_than_they_use():
     assert read.steady[0] == pytest.approx(1.2 * MIB, rel=0.05)
     assert read.full_at == pytest.approx(1.2 / 100 / 100, rel=0.05)
     assert write.is_idle
-    assert not shared.group.is_held_up()
+    assert not shared.group.is_held_up(shared.simulator.now)
+
+
+def test_what_waits_behind_the_first_after_idleness_is_held_up_if_that_takes_long():
+    shared = Shared()
+    shared.hold(bps=MIB)
+    shared.simulator.run(1)
+    shared.simulator.client(shared.leaf(), READ, 64 * KIB, depth=4)
+    shared.simulator.run(0.001)
+    assert shared.group.is_held_up(shared.simulator.now)
+    assert shared.group.measure(shared.simulator.now)[READ].growing[0] > 0
 
 
 def test_who_waits_behind_a_closed_lease_asks_before_anything_went():
