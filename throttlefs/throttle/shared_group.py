@@ -6,7 +6,7 @@ shared pays for the counting here.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -60,11 +60,11 @@ NO_DEMAND: Final[Demand] = (Flow(), Flow())
 class _Tally:
     """What one member did in one direction in this window; ``size`` is a usual one, in bytes."""
 
-    __slots__ = ("bytes", "last_bytes", "last_units", "requests", "size", "units", "waited")
+    __slots__ = ("bytes", "last_bytes", "last_units", "more", "requests", "size", "waited")
 
     def __init__(self) -> None:
         self.bytes = self.requests = self.waited = self.size = 0
-        self.units = 0.0
+        self.more = 0.0  # what large requests count beyond one each, by iops_size
         self.last_bytes = self.last_units = 0.0  # rates of the window before
 
     @property
@@ -72,22 +72,34 @@ class _Tally:
         """Whether most of its requests had to wait for their turn."""
         return 0 < self.requests <= 2 * self.waited
 
+    @property
+    def units(self) -> float:
+        """The requests, as they count by iops_size."""
+        return self.requests + self.more
+
     def next_window(self, took_ns: int) -> None:
         self.last_bytes = self.bytes * 1e9 / took_ns
         self.last_units = self.units * 1e9 / took_ns
         self.bytes = self.requests = self.waited = 0
-        self.units = 0.0
+        self.more = 0.0
 
 
 class SharedGroup(Group):
     """A group that holds a part of limits which several hosts share.
 
     ``on_demand`` is called with the direction when something begins to wait that the lease does not
-    let pass, and ``on_change`` when other limits are set. ``used`` counts all that went: bytes
-    read, bytes written, requests read and written (of ``iops_size``, if there is one).
+    let pass, and ``on_change`` when other limits are set.
     """
 
-    __slots__ = ("_tallies", "_window_since", "meter", "on_change", "on_demand", "used")
+    __slots__ = (
+        "_iops_size",
+        "_tallies",
+        "_used_before",
+        "_window_since",
+        "meter",
+        "on_change",
+        "on_demand",
+    )
 
     meter: SharedMeter
 
@@ -97,13 +109,15 @@ class SharedGroup(Group):
         self.buckets = self.meter.buckets
         self.on_demand: Callable[[int], None] = _do_nothing
         self.on_change: Callable[[], None] = _do_nothing
-        self.used = [0.0, 0.0, 0.0, 0.0]
+        self._used_before = [0.0, 0.0, 0.0, 0.0]  # what no tally counts any more
         self._tallies: dict[Node, tuple[_Tally, _Tally]] = {}
         self._window_since = 0
+        self._iops_size = NEVER  # bytes; no request is as large where there is no iops_size
 
     def change_limits(self, limits: Limits, now: int) -> None:
         """Share other *limits* from now on."""
         super().change_limits(limits, now)
+        self._iops_size = limits.iops_size or NEVER
         self.on_change()
 
     def own_due_at(self, direction: int, now: int) -> int:
@@ -115,7 +129,7 @@ class SharedGroup(Group):
     def remove(self, node: Node) -> None:
         """Let *node* go."""
         super().remove(node)
-        self._tallies.pop(node, None)
+        self._close(self._tallies.pop(node, ()))
 
     def enlist(self, member: Node, direction: int, instant: int) -> None:
         """*member* has something waiting: look at it at *instant* (ns) or before."""
@@ -135,14 +149,14 @@ class SharedGroup(Group):
         self, member: Node, direction: int, nbytes: int, now: int, service: int = 0
     ) -> None:
         """Count a request of *member* that goes at *now*, with its *service* (fs) by a device."""
-        tally = self._tally(member, direction)
-        units = self._units(nbytes)
+        # For each request: so it counts by hand, and what can wait is reckoned in `used`.
+        tallies = self._tallies.get(member)
+        tally = self._tally(member, direction) if tallies is None else tallies[direction]
         tally.bytes += nbytes
-        tally.units += units
         tally.requests += 1
-        self.used[direction] += nbytes
-        self.used[2 + direction] += units
-        super().account(member, direction, nbytes, now, service)
+        if nbytes > self._iops_size:
+            tally.more += nbytes / self._iops_size - 1
+        Group.account(self, member, direction, nbytes, now, service)
 
     def refund(self, member: Node, direction: int, nbytes: int, done: int | None, now: int) -> None:
         """Count only *done* bytes of a request of *member* that was counted as *nbytes*.
@@ -152,9 +166,7 @@ class SharedGroup(Group):
         tally = self._tally(member, direction)
         units = self._units(nbytes) - (0 if done is None else self._units(done))
         tally.bytes -= nbytes - (done or 0)
-        tally.units -= units
-        self.used[direction] -= nbytes - (done or 0)
-        self.used[2 + direction] -= units
+        tally.more -= units
         super().refund(member, direction, nbytes, done, now)
 
     def _tally(self, member: Node, direction: int) -> _Tally:
@@ -166,6 +178,18 @@ class SharedGroup(Group):
     def _units(self, nbytes: int) -> float:
         size = self.meter.limits.iops_size
         return nbytes / size if size and nbytes > size else 1
+
+    @property
+    def used(self) -> list[float]:
+        """All that went: bytes read, bytes written, requests read and written, by iops_size."""
+        used = list(self._used_before)
+        for tallies in self._tallies.values():
+            _add(tallies, used)
+        return used
+
+    def _close(self, tallies: Sequence[_Tally]) -> None:
+        """Keep what *tallies* have counted so far."""
+        _add(tallies, self._used_before)
 
     # What they ask for.
 
@@ -198,6 +222,7 @@ class SharedGroup(Group):
         if took >= _WINDOW_NS:
             self._window_since = now
             for member, tallies in list(self._tallies.items()):
+                self._close(tallies)
                 for tally in tallies:
                     tally.next_window(took)
                 if not (any(member.waiting) or any(tally.last_units for tally in tallies)):
@@ -252,6 +277,12 @@ class SharedGroup(Group):
             )
             cost = max(_time(bps, nbytes), _time(iops, units))
         return cost
+
+
+def _add(tallies: Sequence[_Tally], used: list[float]) -> None:
+    for direction, tally in enumerate(tallies):
+        used[direction] += tally.bytes
+        used[2 + direction] += tally.units
 
 
 def _time(rate: object, amount: float) -> float:

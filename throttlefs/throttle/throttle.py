@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import AbstractContextManager
+from functools import partial
 from heapq import heappop, heappush
 
 from throttlefs.settings.device import NO_DEVICE, Device
@@ -22,10 +23,8 @@ from .shared_group import SharedGroup
 from .shared_meter import Rates
 from .station import Model
 
-
-def boottime_ns() -> int:
-    """CLOCK_BOOTTIME, in ns: monotonic, and it counts on while the machine sleeps."""
-    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+boottime_ns = partial(time.clock_gettime_ns, time.CLOCK_BOOTTIME)
+"""CLOCK_BOOTTIME, in ns: monotonic, and it counts on while the machine sleeps."""
 
 
 class Throttle:
