@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import click
 from rich.console import Console
 
-from benchmarks import accuracy, compare, fio, machine, plots, profiles, report, speed
+from benchmarks import accuracy, compare, fio, machine, plots, profiles, report, scale, speed
 from benchmarks.bench import Bench
 from benchmarks.errors import BenchmarkError, InterruptedRunError
 from benchmarks.peers import CHECKOUT, PEERS, Peer, peer_named
@@ -197,6 +197,17 @@ def profiles_command(names: tuple[str, ...], **common: Any) -> None:
     sections = partial(profiles.sections, profiles=names)
     settings = {"profiles": list(names)}
     _run(Benchmark("profiles", sections, plots.profiles, 5, 1, 300, settings), Choices(**common))
+
+
+@main.command("scale")
+@_common()
+def scale_command(**common: Any) -> None:
+    """Ask for the same requests from more images, deeper queues, groups and mounts.
+
+    Sections: images, depths, groups, mounts. 5 seconds a run, one round; a quick run has fewer.
+    """
+    sections = partial(scale.sections, quick=common["quick"])
+    _run(Benchmark("scale", sections, plots.scale, 5, 1, 120), Choices(**common))
 
 
 def _peers(choices: Choices) -> dict[str, Peer]:

@@ -140,6 +140,30 @@ def speed(results: Sequence[Result], path: Path) -> None:
     pyplot.close(figure)
 
 
+def scale(results: Sequence[Result], path: Path) -> None:
+    """Draw what a request costs, by size, one column a kind of load."""
+    measured = of(results)
+    kinds = list(dict.fromkeys(result.section for result in measured))
+    if not kinds:
+        raise BenchmarkError("--plot: nothing was measured, nothing is drawn")
+    pyplot = _pyplot()
+    figure, axes = pyplot.subplots(
+        1, len(kinds), figsize=(3.6 * len(kinds), 4), squeeze=False, layout="constrained"
+    )
+    for kind, panel in zip(kinds, axes[0], strict=True):
+        own = [result for result in measured if result.section == kind]
+        for peer in dict.fromkeys(result.peer for result in own):
+            of_peer = of(own, peer)
+            sizes = [result.case for result in of_peer]
+            panel.plot(sizes, [result["cpu_us"] for result in of_peer], marker="o", label=peer)
+        panel.set_ylim(bottom=0)
+        panel.set_xlabel(kind)
+        panel.legend(fontsize=8)
+    axes[0][0].set_ylabel("CPU of the daemons, us a request")
+    _save(figure, path)
+    pyplot.close(figure)
+
+
 def profiles(results: Sequence[Result], path: Path) -> None:
     """Draw latency by quantile and reads a second by depth, one column a profile.
 

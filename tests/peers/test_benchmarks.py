@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
 from benchmarks.cli import main
 from benchmarks.mounts import mounted_below
 from benchmarks.profiles import depths, quantiles
+from benchmarks.scale import growth
+from benchmarks.scale.loads import GROUPS, IMAGES, MOUNTS, TOTAL
 from benchmarks.speed import names
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -102,3 +105,20 @@ def test_a_mount_is_held_against_its_profile(
         rates = figures[f"usb2-stick/{depth}"]
         assert 0 < rates["measured"] < 1.05 * rates["expected"]
     assert picture.stat().st_size > 5000
+
+
+def test_the_same_requests_are_asked_for_by_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(growth, "SETTLING", 0.2)
+    for kind, sizes in ((IMAGES, (200,)), (GROUPS, (10,)), (MOUNTS, (2,))):
+        monkeypatch.setattr(f"benchmarks.scale.{kind.name.upper()}", replace(kind, sizes=sizes))
+    only = [word for case in ("images", "groups", "mounts") for word in ("--only", f"{case}/*")]
+    printed, document = measure(tmp_path, "scale", *only, "--seconds", "1")
+    figures = {result["section"]: result["figures"] for result in document["results"]}
+    assert set(figures) == {"images", "groups", "mounts"}
+    assert [figures[name]["images"] for name in ("images", "groups", "mounts")] == [200, 100, 2]
+    for row in figures.values():
+        assert 0 < row["per_second"] < 1.2 * TOTAL
+        assert min(row["cpu_us"], row["memory"], row["late_p99"]) > 0
+    assert "CPU us/request" in printed

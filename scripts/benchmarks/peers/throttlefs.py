@@ -87,6 +87,20 @@ class Throttlefs(Peer):
         return version if self.installation is OWN else f"{self.name} {version}"
 
     @contextmanager
+    def serve_config(
+        self, processes: Processes, scratch: Scratch, config: str, name: str
+    ) -> Iterator[Served]:
+        """Serve the directory of images at a mount point *name*, held to a configuration file."""
+        point = scratch.root / name
+        point.mkdir(exist_ok=True)
+        log, file = (scratch.root / f"{name}.{kind}" for kind in ("log", "toml"))
+        file.write_text(config)
+        command = [*self.installation.command, "mount", str(scratch.images), str(point), "-f"]
+        command += ["--config", str(file)]
+        with daemon(self, processes, command, [point], log, 20) as (child, minors):
+            yield Served(files=[], directory=point, pid=child.pid, connections=minors)
+
+    @contextmanager
     def serve(self, processes: Processes, scratch: Scratch, setup: Setup) -> Iterator[Served]:
         point = scratch.root / "mnt"
         point.mkdir(exist_ok=True)
