@@ -112,6 +112,11 @@ class DirectionStatistics:
         self.waiting_most = max(self.waiting_most, waiting_most)
 
     @property
+    def is_unused(self) -> bool:
+        """Whether no request succeeded or failed."""
+        return not self._services and not self.errors
+
+    @property
     def service(self) -> list[int]:
         """How long requests took, by `bucket_of`."""
         return list(self._services) or [0] * BUCKET_COUNT

@@ -9,10 +9,12 @@ from throttlefs.settings.cachemode import CacheMode
 from .buffers import Data
 from .engine import Engine, EngineChoice, EngineUnavailableError, create_engine
 from .file import BackingFile
+from .inline import STALL, StallHabit
 from .pool import BlockingPool
 from .write_flags import write_flags
 
 __all__ = [
+    "STALL",
     "BackingFile",
     "BlockingPool",
     "CacheMode",
@@ -20,6 +22,7 @@ __all__ = [
     "Engine",
     "EngineChoice",
     "EngineUnavailableError",
+    "StallHabit",
     "create_engine",
     "write_flags",
 ]

@@ -7,8 +7,6 @@ import stat
 from collections.abc import Callable
 from contextlib import ExitStack
 
-from .status import file_size, status_of
-
 
 def device_size(source_fd: int, stack: ExitStack) -> Callable[[], int] | None:
     """A function that returns the size in bytes of the block device *source_fd* (O_PATH).
@@ -21,15 +19,6 @@ def device_size(source_fd: int, stack: ExitStack) -> Callable[[], int] | None:
     device = os.open(b"/proc/self/fd/%d" % source_fd, os.O_RDONLY | os.O_CLOEXEC)
     stack.callback(os.close, device)
     return lambda: os.lseek(device, 0, os.SEEK_END)
-
-
-def size_of(fd: int) -> int:
-    """The size in bytes of the file or block device that is open as *fd*, as far as it is known.
-
-    It asks no server, so it does not block. Raises `OSError`.
-    """
-    is_device = stat.S_ISBLK(status_of(fd).mode)
-    return os.lseek(fd, 0, os.SEEK_END) if is_device else file_size(fd)
 
 
 def is_device_of_size(path_fd: int, size: int) -> bool:

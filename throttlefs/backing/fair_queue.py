@@ -112,6 +112,12 @@ class FairQueue(Generic[Call]):
         if not calls.running and not calls.waiting:
             del self._owners[owner]
 
+    def any_stuck(self, now: float) -> bool:
+        """Whether a call has been running for long."""
+        for began, _ in self._running.values():  # the first is the oldest
+            return began <= now - self._stuck_after
+        return False
+
     def _stuck(self, now: float) -> int:
         count, before = 0, now - self._stuck_after
         for began, _ in self._running.values():

@@ -101,6 +101,9 @@ class BackingFile:
         self._engine = engine
         self._ignores_fsync = cache.ignores_fsync
         status = status_of(fd)
+        self._is_device = stat.S_ISBLK(status.mode)
+        self.opened_size = os.lseek(fd, 0, os.SEEK_END) if self._is_device else status.size
+        """Bytes when it was opened, as far as the kernel knew without asking a server."""
         flags = fcntl.fcntl(fd, fcntl.F_GETFL)
         if cache.durable_writes and not flags & os.O_DSYNC:
             raise ValueError(f"cache mode {cache.value} needs a file opened with O_DSYNC")
@@ -125,7 +128,6 @@ class BackingFile:
             self._usable_flags = APPEND  # no write has to be durable, or none can be
         elif flags & os.O_DSYNC:
             self._usable_flags = APPEND | os.RWF_SYNC
-        self._is_device = stat.S_ISBLK(status.mode)
         # A file in memory never blocks, and it does not know RWF_NOWAIT.
         self._read_flags = 0 if filesystem.in_memory else os.RWF_NOWAIT
         self._misses = 0  # latest reads in a row that were not in the page cache
@@ -294,15 +296,17 @@ class BackingFile:
     def resized(self, size: int) -> None:
         """Note that a call on the descriptor made it *size* bytes; it matters in the same way."""
 
-    def close_may_block(self) -> bool:
+    def close_may_block(self, *, written: bool = True) -> bool:
         """Whether `close` may have to wait; then call it in a thread.
 
         It may have to tell a server. After writes, ext4, XFS and btrfs free blocks that they
         allocated ahead, and write a file back that was truncated to nothing and written again. The
         last close of an unlinked file frees its blocks.
+
+        *written*: whether anything may have been written, or the file was truncated.
         """
         filesystem = self._filesystem
-        if filesystem.may_block or (self._may_write and not filesystem.in_memory):
+        if filesystem.may_block or (written and self._may_write and not filesystem.in_memory):
             return True
         return os.fstat(self.fd).st_nlink == 0
 

@@ -33,7 +33,41 @@ When it is unmounted, another filesystem may get its number. The examination tak
 """
 
 
-class WriteHabit:
+class StallHabit:
+    """Learns from stalls of the loop when its calls of one kind go to threads for a while.
+
+    *credit* s of stalls are allowed beside `STALL_SHARE` of the time. Then calls pause, for
+    *pause_min* s or as long as the last stall asks for, and each time again twice as long, up to
+    *pause_max*.
+    """
+
+    __slots__ = ("_credit", "_debt", "_debt_at", "_pause", "_pause_max", "_pause_min", "resume_at")
+
+    def __init__(self, credit: float, pause_min: float, pause_max: float) -> None:
+        self._credit = credit
+        self._pause_min = pause_min
+        self._pause_max = pause_max
+        self.resume_at = 0.0
+        """s (time.monotonic): until then calls go to threads."""
+        self._debt = 0.0  # s of stalls not yet forgiven, ...
+        self._debt_at = 0.0  # ... as of then
+        self._pause = pause_min
+
+    def stalled(self, begin: float, end: float) -> None:
+        """Note that a call held the loop up from *begin* to *end* (s), for more than `STALL`."""
+        forgiven = (begin - self._debt_at) * STALL_SHARE
+        self._debt = max(0.0, self._debt - forgiven) + end - begin
+        self._debt_at = end
+        if self._debt <= self._credit:
+            return
+        if end - self.resume_at > self._pause_max:
+            self._pause = self._pause_min  # the last pause is long over
+        self._debt = 0.0
+        self.resume_at = end + max(self._pause, (end - begin) / STALL_SHARE)
+        self._pause = min(2 * self._pause, self._pause_max)
+
+
+class WriteHabit(StallHabit):
     """Says whether writes to the page cache of one filesystem are quick enough for the loop.
 
     Most take 2 to 30 us, less than it costs to hand them to the engine (10 to 20 us of the loop's
@@ -46,27 +80,10 @@ class WriteHabit:
     writes go to the engine for a while.
     """
 
-    __slots__ = ("_debt", "_debt_at", "_pause", "resume_at")
+    __slots__ = ()
 
     def __init__(self) -> None:
-        self.resume_at = 0.0
-        """s (time.monotonic): until then writes go to the engine."""
-        self._debt = 0.0  # s of stalls not yet forgiven, ...
-        self._debt_at = 0.0  # ... as of then
-        self._pause = PAUSE_MIN
-
-    def stalled(self, begin: float, end: float) -> None:
-        """Note that a write held the loop up from *begin* to *end* (s), for more than `STALL`."""
-        forgiven = (begin - self._debt_at) * STALL_SHARE
-        self._debt = max(0.0, self._debt - forgiven) + end - begin
-        self._debt_at = end
-        if self._debt <= STALL_CREDIT:
-            return
-        if end - self.resume_at > PAUSE_MAX:
-            self._pause = PAUSE_MIN  # the last pause is long over
-        self._debt = 0.0
-        self.resume_at = end + max(self._pause, (end - begin) / STALL_SHARE)
-        self._pause = min(2 * self._pause, PAUSE_MAX)
+        super().__init__(STALL_CREDIT, PAUSE_MIN, PAUSE_MAX)
 
 
 _SPARES_ROOM = frozenset({"ext2", "ext3", "ext4", "f2fs", "jfs", "reiserfs", "tmpfs", "ubifs"})

@@ -130,6 +130,10 @@ class BlockingPool:
         """Whether a thread runs a call."""
         return self._queue.running > 0
 
+    def has_stuck_call(self) -> bool:
+        """Whether a call has been under way for so long that it counts as stuck."""
+        return self._queue.any_stuck(time.monotonic())
+
     def fileno(self) -> int:
         """A descriptor that becomes readable when calls of a session loop's handlers are done."""
         return self._event_fd

@@ -21,7 +21,7 @@ _STATX_DIOALIGN = 0x2000
 
 
 class Status(NamedTuple):
-    """The parts of a file's status that never change while it is open."""
+    """What is to be known of an open file."""
 
     mode: int
     device: int
@@ -29,6 +29,8 @@ class Status(NamedTuple):
     inode: int
     rdev: int
     """``st_rdev``."""
+    size: int = 0
+    """In bytes, 0 for a block device; unlike the others it may change."""
 
 
 class _Statx(ctypes.Structure):
@@ -59,19 +61,13 @@ _statx = getattr(ctypes.CDLL(None, use_errno=True), "statx", None)
 
 def status_of(fd: int) -> Status:
     """The status of the open file *fd*. Raises `OSError`."""
-    found = _ask(fd, _STATX_TYPE | _STATX_INO)
+    found = _ask(fd, _STATX_TYPE | _STATX_INO | _STATX_SIZE)
     if found is None:
         status = os.fstat(fd)
-        return Status(status.st_mode, status.st_dev, status.st_ino, status.st_rdev)
+        return Status(status.st_mode, status.st_dev, status.st_ino, status.st_rdev, status.st_size)
     device = os.makedev(found.dev_major, found.dev_minor)
     rdev = os.makedev(found.rdev_major, found.rdev_minor)
-    return Status(found.mode, device, found.inode, rdev)
-
-
-def file_size(fd: int) -> int:
-    """The size in bytes of the open file *fd*, 0 for a block device. Raises `OSError`."""
-    found = _ask(fd, _STATX_SIZE)
-    return os.fstat(fd).st_size if found is None else int(found.size)
+    return Status(found.mode, device, found.inode, rdev, found.size)
 
 
 def direct_io_alignment(fd: int) -> tuple[int, int] | None:

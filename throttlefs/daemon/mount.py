@@ -188,6 +188,7 @@ class _Mount:
             max_inflight=options.max_inflight,
             discard_costs_bytes=options.discard == "bytes",
             on_init=self._handshake_began,
+            threads_are_stuck=self._pool.has_stuck_call,
         )
         if self._volatile is not None:
             self._volatile.attach(self._operations)

@@ -290,8 +290,11 @@ class Channel:
             return
         operation, handler = known
         buffer = self.receive_buffer
-        message = bytes(buffer.head[:size]) + bytes(buffer.body[: max(size - wire.HEAD_SIZE, 0)])
-        buffer.touched = max(buffer.touched, size - wire.HEAD_SIZE)
+        message = bytes(buffer.head[:size])
+        rest = size - wire.HEAD_SIZE
+        if rest > 0:
+            message += buffer.body[:rest]
+            buffer.touched = max(buffer.touched, rest)
         try:
             request = Request(message, self._has_long_setxattr)
             coroutine = handler(*operation.arguments(request))

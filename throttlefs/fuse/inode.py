@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from throttlefs.device.faults import Candidates
 from throttlefs.host.files import FileKey, clock_of_files
@@ -24,6 +24,7 @@ class Inode:
         "parent",
         "pins",
         "recently_used",
+        "was_resized",
         "writers",
     )
 
@@ -40,6 +41,7 @@ class Inode:
         self.handle_fds: list[int] = []  # descriptors of open handles; any can serve as fd
         self.recently_used = False
         self.writers = 0  # how many handles may write
+        self.was_resized = False  # whether a size was ever set through the mount
         self.faults: Candidates | None = None  # the rules for it, when they were last looked up
 
     @property
@@ -64,3 +66,22 @@ class Inode:
             seen.add(inode)
             yield inode
             inode = inode.parent
+
+
+class Pin:
+    """Keeps a descriptor of *inode* open in its block, which gets what *pin* returns.
+
+    It does what `contextlib.contextmanager` would, in a third of the time.
+    """
+
+    __slots__ = ("_inode", "_pin")
+
+    def __init__(self, pin: Callable[[Inode], int], inode: Inode) -> None:
+        self._pin = pin
+        self._inode = inode
+
+    def __enter__(self) -> int:
+        return self._pin(self._inode)
+
+    def __exit__(self, *_: object) -> None:
+        self._inode.pins -= 1

@@ -20,7 +20,7 @@ from throttlefs.host.files import FileKey, clock_of_files
 from throttlefs.host.stash import Stash
 
 from .held import HeldDescriptors
-from .inode import Inode
+from .inode import Inode, Pin
 
 PATH_FLAGS = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _BY_HANDLE = os.O_PATH | os.O_CLOEXEC  # through /proc/self/fd, whose links must be followed
@@ -102,19 +102,19 @@ class InodeTable:
             return inode.handle_fds[0]
         return self._reopen(inode)
 
-    @contextmanager
-    def pinned(self, inode: Inode) -> Iterator[int]:
+    def pinned(self, inode: Inode) -> Pin:
         """A descriptor of *inode* that stays open while a thread works with it."""
+        return Pin(self.pin, inode)
+
+    def pin(self, inode: Inode) -> int:
+        """Begin what `pinned` does; ``inode.pins -= 1`` ends it. Raises `OSError`."""
         if inode.fd < 0 and inode.handle_fds:
             # The descriptor of a handle is closed with the handle, so it must not be lent.
             proc_path = b"/proc/self/fd/%d" % inode.handle_fds[0]
             self._held.hold(inode, os.open(proc_path, os.O_PATH | os.O_CLOEXEC))
         fd = self.fd(inode)
         inode.pins += 1
-        try:
-            yield fd
-        finally:
-            inode.pins -= 1
+        return fd
 
     def proc_path(self, inode: Inode) -> bytes:
         """A path that leads to the file itself, for calls that take no descriptor.
@@ -265,17 +265,20 @@ class InodeTable:
             inode.fd = -1
         return taken
 
-    def keep_hold(self, fd: int, st: os.stat_result) -> None:
+    def keep_hold(self, fd: int, st: os.stat_result) -> bool:
         """Note that a name of the file that *fd* (O_PATH) was opened for is about to be removed.
 
         Without a descriptor the file could not be found again. Nor could the daemon see, when the
         kernel forgets it, that it is gone for good. Takes *fd*.
+
+        Returns whether the kernel knows the file, and nobody has it open through the mount.
         """
         inode = self._by_key.get((st.st_dev, st.st_ino))
         if inode is None or inode.fd >= 0:
             os.close(fd)
         else:
             self._held.hold(inode, fd)
+        return inode is not None and not inode.handle_fds
 
     def renamed(self, key: FileKey, parent: Inode, name: bytes) -> None:
         """Note the new place of the file *key*."""

@@ -14,7 +14,7 @@ from typing import cast
 
 import pyfuse3
 
-from throttlefs.backing import BackingFile, Engine, block_device
+from throttlefs.backing import BackingFile, Engine
 from throttlefs.host.credentials import Credentials
 from throttlefs.host.files import FileKey
 from throttlefs.policy.governor import Governor
@@ -24,7 +24,7 @@ from throttlefs.stats import Statistics
 from . import privileges, wire
 from .arguments import OpenFile
 from .attributes import Attributes, Entry
-from .closer import Closer
+from .closer import closes_quickly
 from .disk_operations import DiskOperations
 from .flushing import sync
 from .handle import Handle
@@ -35,6 +35,7 @@ from .inode import Inode
 from .inodes import InodeTable
 from .limit_attributes import LimitAttributes
 from .opening import open_and_stat_here, open_file, unmake
+from .quick_names import Change
 from .shares import Shares
 from .volatile_file import VolatileFile
 
@@ -67,6 +68,7 @@ class Operations(DiskOperations):
         source: str,
         covers_source: bool,
         on_init: Callable[[], None],
+        threads_are_stuck: Callable[[], bool] = lambda: False,
     ) -> None:
         super().__init__(
             inodes,
@@ -95,7 +97,7 @@ class Operations(DiskOperations):
             self._source_directory = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         self._said_replaced = False
         self._on_init = on_init
-        self._closer = Closer(in_thread)
+        self._quick.is_stuck = threads_are_stuck
 
     def init(self) -> None:
         """Note that FUSE_INIT has arrived: the kernel is about to send requests."""
@@ -292,9 +294,8 @@ class Operations(DiskOperations):
         self._shares.take(ctx.uid)
         try:
             with self._inodes.pinned(parent) as dir_fd:
-                fd, st = await self._retried(
-                    ctx.uid, self._create_file, dir_fd, name or b".", mode, flags, ctx
-                )
+                make = functools.partial(self._create_file, dir_fd, name or b".", mode, flags, ctx)
+                fd, st = await self._change_with_room(parent, Change.MAKE, ctx, make)
         except BaseException:
             self._shares.give_back(ctx.uid)
             raise
@@ -321,7 +322,7 @@ class Operations(DiskOperations):
         how = flags & (os.O_CREAT | os.O_EXCL | os.O_TMPFILE)
         backing_flags = self._backing_flags(flags & ~os.O_TMPFILE) | os.O_NOFOLLOW | how
         mode = privileges.mode_of_new(stat.S_IMODE(mode), ctx, dir_fd)
-        with privileges.acting_for(ctx.uid, ctx.gid, keep_modes=True):
+        with privileges.acting_for(ctx.uid, ctx.gid, keep_modes=bool(mode & privileges.SET_ID)):
             fd = os.open(name, backing_flags, mode, dir_fd=dir_fd)
         try:
             return fd, os.fstat(fd)
@@ -346,15 +347,16 @@ class Operations(DiskOperations):
             self._shares.give_back(uid)
             os.close(fd)
             raise
-        image = self._governor.image(inode.key, inode.path)
-        size = block_device.size_of(fd)
-        image.note_size(size)  # limits that are set later may depend on it
+        path = inode.path
+        image = self._governor.image(inode.key, path)
+        image.note_size(file.opened_size)  # limits that are set later may depend on it
         if self.volatile is not None and self.volatile.covers(inode.key):
-            file = cast(BackingFile, self.volatile.opened(inode, file, size))
-        statistics = self._statistics.opened(inode.key, inode.path)
+            file = cast(BackingFile, self.volatile.opened(inode, file, file.opened_size))
+        statistics = self._statistics.opened(inode.key, path)
         handle = self._handles[fd] = Handle(inode, fd, image, file, statistics, flags, uid)
         inode.handle_fds.append(fd)
         inode.writers += handle.may_write
+        inode.was_resized |= bool(flags & os.O_TRUNC)
         open_flags = self._open_flags
         inode.faults = None  # it may have been renamed in SRC
         if self._devices.learn(inode.key[0], fd):
@@ -367,7 +369,8 @@ class Operations(DiskOperations):
         if self.injector is not None:
             handle = self.injector.flushing(handle)
         began = monotonic_ns()
-        await sync(handle, datasync)
+        with self._quick.syncing(handle.inode.key[0]):
+            await sync(handle, datasync)
         handle.statistics.flushed(monotonic_ns() - began)
 
     async def flush(self, fh: pyfuse3.FileHandleT) -> None:
@@ -387,10 +390,11 @@ class Operations(DiskOperations):
         is_local = self._devices.is_local(inode.key[0])
         if not inode.handle_fds:
             self._inodes.hold_by(inode, handle.fd, may_open=is_local)
-        if is_local and not inode.writers and not handle.file.close_may_block():
+        closes_at_once = is_local and closes_quickly(handle, self._quick)
+        inode.writers -= handle.may_write
+        if closes_at_once:
             handle.file.close()
         else:
-            inode.writers -= handle.may_write
-            await self._closer.close(handle.file, is_local, handle.uid)
+            await self._closer.close(handle.file.close, is_local, handle.uid)
         if not inode.handle_fds:
             self._governor.release(inode.key)

@@ -21,10 +21,18 @@ import stat
 
 import pyfuse3
 
-from throttlefs.host.credentials import acting_for, in_group, lay_down, modes_kept
+from throttlefs.host.credentials import (
+    acting_for,
+    acts_as_itself,
+    in_group,
+    lay_down,
+    modes_kept,
+)
 
 __all__ = [
+    "SET_ID",
     "acting_for",
+    "acts_as_itself",
     "in_group",
     "lay_down",
     "may_keep_setgid",
@@ -32,16 +40,19 @@ __all__ = [
     "modes_kept",
 ]
 
+SET_ID = stat.S_ISUID | stat.S_ISGID
+"""Only a mode with one of these needs CAP_FSETID."""
+
 _SETGID_PROGRAM = stat.S_ISGID | stat.S_IXGRP
 
 
 def mode_of_new(mode: int, caller: pyfuse3.RequestContext, dir_fd: int) -> int:
     """The mode to make a file with in the directory *dir_fd*."""
-    if not _has_default_acl(dir_fd):
+    if mode & caller.umask and not _has_default_acl(dir_fd):
         mode &= ~caller.umask
     if os.geteuid() not in (0, caller.uid):
         # It will belong to us, and its maker must not use our rights through it.
-        mode &= ~(stat.S_ISUID | stat.S_ISGID)
+        mode &= ~SET_ID
     if mode & _SETGID_PROGRAM == _SETGID_PROGRAM:
         # Linux before 6.0 leaves this too to the filesystem behind a mount.
         parent = os.fstat(dir_fd)

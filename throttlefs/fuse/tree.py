@@ -1,4 +1,4 @@
-"""The handlers for names: they make, link, rename and remove files, all in threads."""
+"""The handlers for names: they make, link, rename and remove files."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import pyfuse3
@@ -17,6 +18,8 @@ from . import privileges
 from .attributes import Entry
 from .inode import Inode
 from .inode_operations import InodeOperations, open_and_stat
+from .opening import open_and_stat_here
+from .quick_names import Change
 
 
 class TreeOperations(InodeOperations):
@@ -35,7 +38,7 @@ class TreeOperations(InodeOperations):
         def make(dir_fd: int) -> None:
             os.mknod(name, privileges.mode_of_new(mode, ctx, dir_fd), rdev, dir_fd=dir_fd)
 
-        return await self._make(parent_inode, name, ctx, make)
+        return await self._make(parent_inode, name, ctx, make, mode)
 
     async def mkdir(
         self,
@@ -50,7 +53,7 @@ class TreeOperations(InodeOperations):
             new_mode = privileges.mode_of_new(stat.S_IMODE(mode), ctx, dir_fd)
             os.mkdir(name, new_mode, dir_fd=dir_fd)
 
-        return await self._make(parent_inode, name, ctx, make)
+        return await self._make(parent_inode, name, ctx, make, mode)
 
     async def symlink(
         self,
@@ -72,20 +75,19 @@ class TreeOperations(InodeOperations):
         name: bytes,
         ctx: pyfuse3.RequestContext,
         make: Callable[[int], None],
+        mode: int = 0,
     ) -> Entry:
         parent = self._inodes.get(parent_number)
         with self._inodes.pinned(parent) as dir_fd:
 
             def work() -> tuple[int, os.stat_result] | None:
-                with privileges.acting_for(ctx.uid, ctx.gid, keep_modes=True):
+                keep_modes = bool(mode & privileges.SET_ID)
+                with privileges.acting_for(ctx.uid, ctx.gid, keep_modes=keep_modes):
                     make(dir_fd)
                 return _opened_if_room(name, dir_fd)
 
-            made = await self._in_thread(work, owner=ctx.uid)
-        found = (
-            self._adopt(parent, name, *made) if made else await self._find(parent, name, ctx.uid)
-        )
-        return self._attributes.entry(found[0].number, found[1])
+            made = await self._change(parent, Change.MAKE, ctx, work)
+        return await self._entry_of(parent, name, made, ctx.uid)
 
     async def _entry_of(
         self, parent: Inode, name: bytes, made: tuple[int, os.stat_result] | None, uid: int
@@ -104,11 +106,8 @@ class TreeOperations(InodeOperations):
         ctx: pyfuse3.RequestContext,
     ) -> Entry:
         """Give the file one more name; all its names share its limits."""
-        parent = self._inodes.get(new_parent_inode)
-        with (
-            self._inodes.pinned(self._inodes.get(inode)) as fd,
-            self._inodes.pinned(parent) as dir_fd,
-        ):
+        linked, parent = self._inodes.get(inode), self._inodes.get(new_parent_inode)
+        with self._inodes.pinned(linked) as fd, self._inodes.pinned(parent) as dir_fd:
 
             def work() -> tuple[int, os.stat_result] | None:
                 path = b"/proc/self/fd/%d" % fd
@@ -118,13 +117,9 @@ class TreeOperations(InodeOperations):
                     os.link(path, new_name, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
                 return _opened_if_room(new_name, dir_fd)
 
-            made = await self._in_thread(work, owner=ctx.uid)
-        found = (
-            self._adopt(parent, new_name, *made)
-            if made
-            else await self._find(parent, new_name, ctx.uid)
-        )
-        return self._attributes.entry(found[0].number, found[1])
+            unused = not linked.handle_fds
+            made = await self._change(parent, Change.MAKE, ctx, work, here=unused)
+        return await self._entry_of(parent, new_name, made, ctx.uid)
 
     async def unlink(
         self, parent_inode: pyfuse3.InodeT, name: bytes, ctx: pyfuse3.RequestContext
@@ -151,19 +146,23 @@ class TreeOperations(InodeOperations):
                 with privileges.acting_for(ctx.uid, ctx.gid):
                     remove(name, dir_fd=dir_fd)
 
-            await self.keep_hold(parent, dir_fd, name, ctx.uid)
-            await self._in_thread(work, owner=ctx.uid)
+            unused = await self.keep_hold(parent, dir_fd, name, ctx.uid)
+            await self._change(parent, Change.MOVE, ctx, work, here=unused)
 
-    async def keep_hold(self, parent: Inode, dir_fd: int, name: bytes, uid: int) -> None:
-        """Prepare for the removal of *name*: see `InodeTable.keep_hold`."""
+    async def keep_hold(self, parent: Inode, dir_fd: int, name: bytes, uid: int) -> bool:
+        """Prepare for the removal of *name*: see `InodeTable.keep_hold`.
+
+        Returns whether nobody uses the file through the mount, so that nothing of it is freed by
+        the removal, and nobody holds the lock of its inode.
+        """
         try:
             if self._devices.is_local(parent.key[0]):
-                found = open_and_stat(name, dir_fd)
+                found = open_and_stat_here(name, dir_fd)
             else:
                 found = await self._in_thread(open_and_stat, name, dir_fd, owner=uid)
-        except OSError:
-            return  # the removal will report the error
-        self._inodes.keep_hold(*found)
+        except OSError as exc:
+            return exc.errno == errno.ENOENT  # the removal will report the error
+        return self._inodes.keep_hold(*found)
 
     async def rename(
         self,
@@ -177,6 +176,11 @@ class TreeOperations(InodeOperations):
         """Rename, with RENAME_NOREPLACE and RENAME_EXCHANGE (renameat2(2))."""
         old, new = self._inodes.get(parent_inode_old), self._inodes.get(parent_inode_new)
         with self._inodes.pinned(old) as old_fd, self._inodes.pinned(new) as new_fd:
+            if not flags and self._changes_here(old, Change.MOVE, ctx):
+                found = self._moved_here(old_fd, name_old, new_fd, name_new, old.key[0])
+                if found is not None:
+                    self._note_name(found, new, name_new)
+                    return
 
             def work() -> tuple[_Named | None, _Named | None]:
                 with privileges.acting_for(ctx.uid, ctx.gid):
@@ -184,12 +188,33 @@ class TreeOperations(InodeOperations):
                 exchanged = flags & syscalls.RENAME_EXCHANGE
                 return _named(name_new, new_fd), _named(name_old, old_fd) if exchanged else None
 
-            await self.keep_hold(new, new_fd, name_new, ctx.uid)
-            moved, exchanged = await self._in_thread(work, owner=ctx.uid)
+            unused = await self.keep_hold(new, new_fd, name_new, ctx.uid)
+            unused = unused and await self.keep_hold(old, old_fd, name_old, ctx.uid)
+            moved, exchanged = await self._change(old, Change.MOVE, ctx, work, here=unused)
         for named, parent, name in ((moved, new, name_new), (exchanged, old, name_old)):
             if named is not None:
-                self._inodes.renamed(named.key, parent, name)
-                self.file_renamed(named.key, named.is_directory)
+                self._note_name(named, parent, name)
+
+    def _note_name(self, named: _Named, parent: Inode, name: bytes) -> None:
+        self._inodes.renamed(named.key, parent, name)
+        self.file_renamed(named.key, named.is_directory)
+
+    def _moved_here(
+        self, old_fd: int, name_old: bytes, new_fd: int, name_new: bytes, device: int
+    ) -> _Named | None:
+        """What was renamed, if nobody has it open and nothing had the new name; else None.
+
+        That is how most files are renamed, and nothing is to be held for later then.
+        """
+        move = partial(syscalls.renameat2, old_fd, name_old, new_fd, name_new)
+        try:
+            fd, st = open_and_stat_here(name_old, old_fd)
+            if not self._inodes.keep_hold(fd, st):
+                return None
+            self._quick.run(device, Change.MOVE, partial(move, syscalls.RENAME_NOREPLACE))
+        except OSError:
+            return None  # the long way finds out what is in the way
+        return _Named((st.st_dev, st.st_ino), stat.S_ISDIR(st.st_mode))
 
 
 def _opened_if_room(name: bytes, dir_fd: int) -> tuple[int, os.stat_result] | None:

@@ -99,6 +99,11 @@ def modes_kept() -> Iterator[None]:
             _use_fsetid(False)
 
 
+def acts_as_itself(uid: int, gid: int) -> bool:
+    """Whether `acting_for` that user takes no other ids."""
+    return os.geteuid() != 0 or (uid == 0 and gid == 0)
+
+
 @contextmanager
 def acting_for(uid: int, gid: int, *, keep_modes: bool = False) -> Iterator[None]:
     """Act as the user *uid* with the group *gid* in this block, if this is root's daemon.
@@ -108,7 +113,7 @@ def acting_for(uid: int, gid: int, *, keep_modes: bool = False) -> Iterator[None
 
     Raises `PermissionError` if the daemon may not become that user.
     """
-    if os.geteuid() != 0 or (uid == 0 and gid == 0):
+    if acts_as_itself(uid, gid):
         with modes_kept() if keep_modes else nullcontext():
             yield
         return

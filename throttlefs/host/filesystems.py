@@ -6,6 +6,7 @@ The kernel's table of mounts (proc(5)) answers at once.
 
 from __future__ import annotations
 
+import os
 import re
 from typing import Final
 
@@ -56,6 +57,11 @@ def is_local(name: str) -> bool:
 def is_in_memory(name: str) -> bool:
     """Whether a filesystem of that type has its data in memory only."""
     return name in _IN_MEMORY
+
+
+def may_be_exported() -> bool:
+    """Whether the kernel's NFS server is there, which may give out delegations of any file."""
+    return os.path.exists("/proc/net/rpc/nfsd")
 
 
 def closes_silently(fd: int) -> bool:

@@ -9,7 +9,7 @@ import ctypes
 import errno
 import os
 import struct
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -42,6 +42,9 @@ class _OpenHow(ctypes.Structure):
         ("resolve", ctypes.c_uint64),
     ]
 
+
+_how_here: dict[int, tuple[Any, int]] = {}
+"""A reference to the `_OpenHow` of `open_on_same_filesystem`, and its size, by flags."""
 
 AT_FDCWD = -100
 UTIME_NOW = (1 << 30) - 1
@@ -119,8 +122,11 @@ def open_on_same_filesystem(name: bytes, flags: int, dir_fd: int) -> int:
     """
     global _has_openat2
     if _has_openat2:
-        how = _OpenHow(flags, 0, _RESOLVE_NO_XDEV)
-        fd = _syscall(_OPENAT2, dir_fd, name, ctypes.byref(how), ctypes.sizeof(how))
+        how = _how_here.get(flags)
+        if how is None:
+            made = _OpenHow(flags, 0, _RESOLVE_NO_XDEV)
+            how = _how_here[flags] = (ctypes.byref(made), ctypes.sizeof(made))
+        fd = _syscall(_OPENAT2, dir_fd, name, *how)
         if fd >= 0:
             return int(fd)
         error = ctypes.get_errno()

@@ -140,7 +140,7 @@ class Governor:
         override = self.policy.override_for(self.paths[key], *self._other_paths.get(key, ()))
         if self.over is not None:
             override = self.over(image, override)
-        if override != image.override:
+        if override is not image.override and override != image.override:
             self.throttle.set_override(image, override)
 
     def _apply_groups(self) -> None:

@@ -137,6 +137,8 @@ class Config:
 
     def rule_for(self, *paths: bytes) -> ImageRule | None:
         """The first rule that matches any of *paths*, the names of one file."""
+        if not self.images:
+            return None
         numbers = [number for path in paths if (number := self._number_for(path)) is not None]
         return self.images[min(numbers)] if numbers else None
 

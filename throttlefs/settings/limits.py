@@ -12,6 +12,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from operator import attrgetter
 from typing import Any, Final
 
 from . import units
@@ -52,6 +53,8 @@ __all__ = [
 
 _FRACTIONAL: Final = frozenset((*RATES, *(f"{rate}_max" for rate in RATES), *GROWTH_NAMES))
 """The limits that are rates, which may be fractions."""
+
+_growth_of: Final = attrgetter(*(f"{rate}_per_gib" for rate in RATES))
 
 GIB: Final = 1 << 30
 
@@ -212,7 +215,7 @@ class Limits:
     @property
     def grows(self) -> bool:
         """Whether any rate depends on the size of the disk."""
-        return any(getattr(self, f"{rate}_per_gib") for rate in RATES)
+        return any(_growth_of(self))
 
     def at(self, size: int) -> Limits:
         """The limits of a disk of *size* bytes, none of which grows.

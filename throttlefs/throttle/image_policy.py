@@ -38,6 +38,8 @@ class Override:
 
     def applied_to(self, default: ImagePolicy) -> ImagePolicy:
         """What holds for the image if *default* holds for all others."""
+        if self is NO_OVERRIDE:
+            return default
         return ImagePolicy(
             limits=default.limits if self.limits is None else self.limits,
             group=default.group if self.group is None else self.group or None,

@@ -154,14 +154,20 @@ class Throttle:
         image.settle()
         policy = image.override.applied_to(self.default)
         group = None if policy.group is None else self.group(policy.group)
-        now = self.clock()
+        if group is None and image.parent is None and not any(image.waiting):
+            self._apply(image, policy, None)  # nothing that waits can notice
+            return
         with self.changes():
-            if policy.weight != image.weight:
-                self._scheduler.change_weight(image, policy.weight, now)
-            self._scheduler.change_parent(image, group, now)
-            self._set_device(image, policy.device, now)
-            self._set_limits(image, policy.limits, now)
-            self._refresh_unlimited(image)
+            self._apply(image, policy, group)
+
+    def _apply(self, image: Image, policy: ImagePolicy, group: Group | None) -> None:
+        now = self.clock()
+        if policy.weight != image.weight:
+            self._scheduler.change_weight(image, policy.weight, now)
+        self._scheduler.change_parent(image, group, now)
+        self._set_device(image, policy.device, now)
+        self._set_limits(image, policy.limits, now)
+        self._refresh_unlimited(image)
 
     def _set_limits(self, node: Node, limits: Limits, now: int) -> None:
         """Hold *node* to *limits*, of which rates may grow with the size of its disk."""
@@ -170,14 +176,14 @@ class Throttle:
         if not size and isinstance(node, Image):
             size = max(node.size, SMALLEST_DISK)
         in_force = limits.at(size)
-        if in_force != node.meter.limits:
+        if in_force is not node.meter.limits and in_force != node.meter.limits:
             self._scheduler.change_limits(node, in_force, now)
 
     def _set_device(self, node: Node, device: Device, now: int) -> None:
         """Give *node* the *device*; one that takes no time and no places is none."""
         before = node.device_settings
         node.device_settings = device
-        if device == before:
+        if device is before or device == before:
             return
         model = None
         if device.is_slow and self._new_model is not None:

@@ -215,3 +215,22 @@ def test_all_that_waits_may_be_taken() -> None:
     for call in (first, *rest):
         calls.queue.done(call)
     assert calls.queue.running == 0
+
+
+def test_a_call_is_stuck_after_a_while_until_it_ends() -> None:
+    calls = Calls()
+    assert not calls.queue.any_stuck(calls.now)
+    calls.put(ANNA)
+    (first,) = calls.begin()
+    calls.now += 0.05
+    calls.put(BERT)
+    (second,) = calls.begin()
+    assert not calls.queue.any_stuck(calls.now)
+    calls.now += 0.06
+    assert calls.queue.any_stuck(calls.now)
+    calls.end(first)
+    assert not calls.queue.any_stuck(calls.now)
+    calls.now += 0.05
+    assert calls.queue.any_stuck(calls.now)
+    calls.end(second)
+    assert not calls.queue.any_stuck(calls.now)

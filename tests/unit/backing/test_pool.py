@@ -225,6 +225,21 @@ def test_others_stand_in_for_threads_that_are_stuck() -> None:
     with_pool(body, BlockingPool(2, stuck_after=0.001))
 
 
+def test_it_knows_whether_a_call_is_stuck() -> None:
+    async def body(pool: BlockingPool, stuck: Stuck) -> None:
+        assert not pool.has_stuck_call()
+        stuck.start(1, ANNA)
+        await stuck.until(1)
+        while not pool.has_stuck_call():
+            await trio.sleep(0.001)
+        stuck.may_end.set()
+        while stuck.ended < 1:
+            await trio.sleep(0.001)
+        assert not pool.has_stuck_call()
+
+    with_pool(body, BlockingPool(8, stuck_after=0.01))
+
+
 def test_there_is_a_bound_and_room_left_for_others() -> None:
     async def body(pool: BlockingPool, stuck: Stuck) -> None:
         stuck.start(100, ANNA)
