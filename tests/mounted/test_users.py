@@ -136,8 +136,11 @@ def test_a_users_disk_loses_power_and_gets_files_of_others_back(user_directories
     foreign.chmod(0o600)
     (directory / "src" / "read-only").write_bytes(b"old" * 3000)
     os.chown(directory / "src" / "read-only", 65534, 65534)
+    closed = directory / "src" / "closed"
+    closed.mkdir(mode=0o555)
+    os.chown(closed, 65534, 65534)
     throttlefs("mount", "src", "mnt", "-o", "volatile")
-    script = "cd mnt; rm -f foreign; printf new >read-only; chmod 400 read-only; mkdir d; rmdir d"
+    script = "cd mnt; rm -f foreign; rmdir closed; printf new >read-only; chmod 400 read-only"
     result = as_user(directory, "sh", "-ec", script)
     assert result.stderr == ""
     assert not foreign.exists()
@@ -148,9 +151,10 @@ def test_a_users_disk_loses_power_and_gets_files_of_others_back(user_directories
     )
     throttlefs("power-cut", "mnt", "--seed", seed)
     assert foreign.read_bytes() == b"root's"
+    assert stat.S_IMODE(closed.stat().st_mode) == 0o555
     assert (directory / "src" / "read-only").read_bytes() == b"old" * 3000
     throttlefs("umount", "mnt")
-    assert sorted(os.listdir(directory / "src")) == ["foreign", "read-only"]
+    assert sorted(os.listdir(directory / "src")) == ["closed", "foreign", "read-only"]
 
 
 def test_mount_fuse3_appends_what_only_root_may_have(user_directories: Path) -> None:
