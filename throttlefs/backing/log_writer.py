@@ -109,6 +109,7 @@ class LogWriter:
         For the thread of the loop.
         """
         if not self._batch.runs:
+            self._batch.used = 0  # it may have been dropped
             return True
         with self._changed:
             if self._free:

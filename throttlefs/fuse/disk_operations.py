@@ -111,7 +111,7 @@ class DiskOperations(ContentOperations):
 
         inode, volatile = handle.inode, self.volatile
         if volatile is not None and volatile.covers(inode.key):
-            await volatile.allocating(inode, handle.fd, mode, offset, length, change)
+            await volatile.allocating(inode, handle.fd, mode, offset, length, ctx.uid, change)
         else:
             await change()
 

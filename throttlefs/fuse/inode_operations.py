@@ -279,7 +279,7 @@ class InodeOperations:
 
             volatile = self.volatile
             if fields.update_size and volatile is not None and volatile.covers(found.key):
-                st = await volatile.truncating(found, fd, attr.st_size, change)
+                st = await volatile.truncating(found, fd, attr.st_size, ctx.uid, change)
             else:
                 st = await change()
         if fields.update_size:

@@ -203,7 +203,7 @@ class Operations(DiskOperations):
             if volatile is None or not volatile.covers(inode.key):
                 await empty()
             else:
-                await volatile.truncating(inode, path_fd, 0, empty)
+                await volatile.truncating(inode, path_fd, 0, uid, empty)
         except BaseException:
             os.close(fd)
             raise

@@ -122,23 +122,23 @@ class VolatileFiles:
     # -- truncates, discards, allocations --------------------------------------------------
 
     async def truncating(
-        self, inode: Inode, path_fd: int, size: int, change: Callable[[], Awaitable[T]]
+        self, inode: Inode, path_fd: int, size: int, uid: int, change: Callable[[], Awaitable[T]]
     ) -> T:
         """Have *change* give the file *size* bytes, after what it cuts off was saved.
 
-        *path_fd* is a descriptor (O_PATH). Raises what *change* does, and `OSError`: ENOSPC if the
-        log has no room.
+        *path_fd* is a descriptor (O_PATH), *uid* is who asks. Raises what *change* does, and
+        `OSError`: ENOSPC if the log has no room.
         """
-        volatile = self._inode(inode, await self._size(path_fd))
+        volatile = self._inode(inode, await self._size(path_fd, uid))
         under_way = await volatile.begin(size, None)
         try:
-            before = await self._size(path_fd)
+            before = await self._size(path_fd, uid)
             volatile.note_size(before)
-            saved = await self._save(volatile, path_fd, size, before)
+            saved = await self._save(volatile, path_fd, size, before, uid)
             try:
                 result = await change()
             finally:
-                self._note_truncate(volatile, saved, await self._size(path_fd), before)
+                self._note_truncate(volatile, saved, await self._size(path_fd, uid), before)
             volatile.was_emptied = size == 0
         finally:
             volatile.end(under_way)
@@ -152,23 +152,24 @@ class VolatileFiles:
         mode: int,
         offset: int,
         length: int,
+        uid: int,
         change: Callable[[], Awaitable[None]],
     ) -> None:
-        """Have *change* do fallocate(2) on *fd*, after what it makes zeroes was saved."""
-        volatile = self._inode(inode, await self._size(fd))
+        """Have *change* do fallocate(2) on *fd* for *uid*, after what it makes zeroes was saved."""
+        volatile = self._inode(inode, await self._size(fd, uid))
         under_way = await volatile.begin(offset, length)
         try:
-            before = await self._size(fd)
+            before = await self._size(fd, uid)
             volatile.note_size(before)
             end = min(offset + length, before)
             makes_zeroes = bool(mode & _ZEROES) and offset < end
-            saved = await self._save(volatile, fd, offset, end) if makes_zeroes else []
+            saved = await self._save(volatile, fd, offset, end, uid) if makes_zeroes else []
             try:
                 await change()
             except BaseException:
                 volatile.history.give_back(saved)
                 raise
-            after = await self._size(fd)
+            after = await self._size(fd, uid)
             if makes_zeroes:
                 self._note_zeroes(volatile, saved, offset, None if end == before else end, after)
             else:
@@ -176,8 +177,8 @@ class VolatileFiles:
         finally:
             volatile.end(under_way)
 
-    async def _size(self, fd: int) -> int:
-        st: os.stat_result = await self._in_thread(os.fstat, fd)
+    async def _size(self, fd: int, uid: int) -> int:
+        st: os.stat_result = await self._in_thread(os.fstat, fd, owner=uid)
         return st.st_size
 
     def _note_truncate(
@@ -206,13 +207,16 @@ class VolatileFiles:
             history.resize(number, size)
         journal.note(volatile.key, number)
 
-    async def _save(self, volatile: VolatileInode, fd: int, start: int, end: int) -> list[SavedRun]:
+    async def _save(
+        self, volatile: VolatileInode, fd: int, start: int, end: int, uid: int
+    ) -> list[SavedRun]:
         """Save all data of the file from *start* up to *end*. Raises `OSError`."""
         if start >= end:
             return []
         history = volatile.history
         sector = history.sector
-        runs = await self._in_thread(_data_in, fd, start // sector, -(-end // sector), sector)
+        place = (fd, start // sector, -(-end // sector), sector)
+        runs = await self._in_thread(_data_in, *place, owner=uid)
         saved: list[SavedRun] = []
         try:
             for first, count in runs:
@@ -221,7 +225,7 @@ class VolatileFiles:
             if pieces:
                 name = os.fsdecode(volatile.inode.path)
                 await self._log.hand_over()
-                await self._in_thread(_save_pieces, self.undo_log, fd, pieces, name)
+                await self._in_thread(_save_pieces, self.undo_log, fd, pieces, name, owner=uid)
         except BaseException:
             history.give_back(saved)
             raise

@@ -116,7 +116,7 @@ class Rig:
         async def change() -> None:
             await in_thread(os.truncate, self.path, size)
 
-        await self.files.truncating(self.inode, self.file.fd, size, change)
+        await self.files.truncating(self.inode, self.file.fd, size, 0, change)
         gone = range(size // SECTOR, self.model.sectors) if size < old else ()
         self.note(before, frozenset(gone))
 
@@ -126,7 +126,7 @@ class Rig:
         async def change() -> None:
             await in_thread(syscalls.fallocate, self.file.fd, mode, offset, length)
 
-        await self.files.allocating(self.inode, self.file.fd, mode, offset, length, change)
+        await self.files.allocating(self.inode, self.file.fd, mode, offset, length, 0, change)
         end = min(offset + length, old)
         gone: Sequence[int] = ()
         if mode & ~syscalls.FALLOC_FL_KEEP_SIZE and offset < end:
