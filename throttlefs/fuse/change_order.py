@@ -42,16 +42,24 @@ class ChangeOrder:
     def is_free(self, first: int, end: int) -> bool:
         """Whether a change of these sectors need not wait."""
         for change in self.under_way:
-            if change.overlaps(first, end):
+            if change.first < end and first < change.end:
                 return False
-        return not any(change.overlaps(first, end) for change in self._waiting)
+        return not self._waiting or not any(it.overlaps(first, end) for it in self._waiting)
+
+    def try_begin(self, first: int, end: int) -> Change | None:
+        """As `begin`, if the change need not wait; None if it must."""
+        if not self.is_free(first, end):
+            return None
+        change = Change(first, end)
+        self.under_way.append(change)
+        return change
 
     async def begin(self, first: int, end: int) -> Change:
         """Wait until no earlier change overlaps; hand the result to `end`."""
+        begun = self.try_begin(first, end)
+        if begun is not None:
+            return begun
         change = Change(first, end)
-        if self.is_free(first, end):
-            self.under_way.append(change)
-            return change
         change.waiter = waiting.current()
         self._waiting.append(change)
 
@@ -68,7 +76,7 @@ class ChangeOrder:
         self.under_way.remove(change)
         if self._waiting:
             self._let_in()
-        for settling in self._settling[:]:
+        for settling in self._settling[:] if self._settling else ():
             waiter, left = settling
             left.discard(change)
             if not left:

@@ -60,12 +60,14 @@ class VolatileInode:
         sector, busy = self.history.sector, self.log.busy
         busy.begin()
         try:
+            first = offset // sector
             end = NO_END if size is None else -(-(offset + size) // sector)
-            change = await self.order.begin(offset // sector, end)
+            change = self.order.try_begin(first, end) or await self.order.begin(first, end)
         except BaseException:
             busy.end()
             raise
-        self.hold()
+        if not self.is_held:
+            self.hold()
         return change
 
     def end(self, change: Change) -> None:
@@ -257,10 +259,14 @@ class VolatileFile:
             if reach > history.size:
                 inode.note_size(await self._size())
             number = self._tick()
-            saved = await self._save(history.to_save(first, end))
-            history.write(number, first, end, saved)
+            if end - first == 1:
+                place = await self._save_one(first) if history.must_save(first) else None
+                history.write_one(number, first, place)
+            else:
+                saved = await self._save(history.to_save(first, end))
+                history.write(number, first, end, saved)
             try:
-                written = self._write_now(offset, data, flags)
+                written = self._write_now(offset, data, flags) if self._inline_most else None
                 if written is None:
                     written = await self._file.write(offset, data, flags)
             finally:
@@ -286,6 +292,29 @@ class VolatileFile:
             final = journal.tick()
             journal.commit(self.inode.key, final)
         history.flush_range(number, first, end, final)
+
+    async def _save_one(self, sector: int) -> int:
+        """Save one sector; its place in the log. Raises `OSError`."""
+        place = self._save_one_now(sector) if self._inline_most else None
+        if place is not None:
+            return place
+        log, history, whole = self._log, self._history, self._sector
+        offset = sector * whole
+        size = min(whole, history.size - offset)
+        if size <= 0:
+            return ZEROES
+        read = await self.read(offset, size)
+        while (room := log.room(whole)) is None:
+            await log.wait_for_room()
+        got = len(read)
+        room[:got] = read
+        if got < whole:
+            room[got:] = bytes(whole - got)
+        if not room[0] and bytes(room) == self._zero_sector:
+            return ZEROES
+        place = history.take_sector()
+        log.put(whole, place)
+        return place
 
     async def _save(self, runs: list[tuple[int, int]]) -> list[SavedRun]:
         """Save sectors that are about to be overwritten. Raises `OSError`."""

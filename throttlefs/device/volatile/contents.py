@@ -106,7 +106,7 @@ class Contents:
     def tidy(self, key: FileKey, history: FileHistory) -> None:
         """Let old changes become final if a history holds too many of them."""
         if history.needs_folding:
-            self.journal.commit(key, history.middle_change())
+            self.journal.commit(key, history.operations.middle())
             history.fold(self.journal.committed(key))
 
     def all_flushed(self) -> None:

@@ -66,10 +66,6 @@ class FileHistory:
         """Whether it holds more than it should until older truncates become final (`fold`)."""
         return self._samples.keeps_too_many or self.operations.are_too_many
 
-    def middle_change(self) -> int:
-        """A number up to which changes must become final, so that half of them can go."""
-        return self.operations.middle()
-
     # -- room for before-images ------------------------------------------------------------
 
     def take_room(self, first: int, count: int) -> list[SavedRun]:
@@ -128,7 +124,7 @@ class FileHistory:
         return runs
 
     def write_one(self, number: int, sector: int, place: int | None) -> None:
-        """Note the write *number* to one sector; *place* has what it overwrites, if it is saved."""
+        """As `write`, to one sector; *place* has what it overwrites, if that was saved."""
         chunk = self.chunks.get(sector >> SHIFT)
         if chunk is None:
             chunk = self.chunks[sector >> SHIFT] = Chunk()
@@ -137,7 +133,8 @@ class FileHistory:
                 self._saving -= self.sector
             self._take_one(chunk, sector, number, place, False)
         chunk.table[LAST + (sector & MASK)] = number
-        chunk.newest = self._newest = number
+        chunk.newest = max(chunk.newest, number)
+        self._newest = max(self._newest, number)
 
     def write(self, number: int, first: int, end: int, saved: Iterable[SavedRun]) -> None:
         """Note the write *number* to the sectors from *first* up to *end*.
