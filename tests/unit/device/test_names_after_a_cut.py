@@ -236,6 +236,23 @@ def test_posix_may_lose_either_name_of_a_renamed_file_or_leave_it_both():
     assert left == {(True, True), (True, False), (False, True), (False, False)}
 
 
+def test_posix_knows_where_a_file_is_whose_new_name_alone_is_durable():
+    journal = Journal(ordered=False)
+    new = Slot((1, 30), b"new")
+    journal.rename(("create", "a"), [SlotChange(A, None, FILE)])
+    journal.commit_all()
+    journal.rename(("rename", "a", "b"), [SlotChange(A, FILE, None), SlotChange(B, None, FILE)])
+    changes = [SlotChange(B, FILE, None), SlotChange(new, None, FILE)]
+    journal.rename(("rename", "b", "d/new"), changes)
+    journal.commit(new.directory, journal.newest)
+    assert journal.whereabouts() == {FILE.key: new}
+    assert new.directory in journal.mentioned()
+    journal.rename(("unlink", "d/new"), [SlotChange(new, FILE, None)])
+    assert journal.whereabouts() == {}
+    journal.commit_all()
+    assert journal.freed() == [FILE.key]
+
+
 @pytest.mark.parametrize("ordered", [True, False])
 def test_a_removed_file_is_freed_when_its_removal_is_durable(ordered):
     journal = Journal(ordered=ordered)

@@ -77,6 +77,7 @@ class Journal:
         self._slots: dict[FileKey, dict[Slot, set[int]]] = {}  # by directory (posix)
         self._own: dict[FileKey, set[int]] = {}  # changes of attributes (posix)
         self._tree: dict[Slot, int] = {}  # how many changes of directories a slot has (posix)
+        self._at: dict[FileKey, Slot] = {}  # the last slot that files came into (posix)
         self._kept: dict[FileKey, int] = {}
         self._freed: list[FileKey] = []
         self.committed_some: Callable[[], None] = lambda: None
@@ -110,11 +111,18 @@ class Journal:
             if one.before is not None:
                 self._kept[one.before.key] = self._kept.get(one.before.key, 0) + 1
             if not self._ordered:
+                self._move(one)
                 of_directory = self._slots.setdefault(one.slot.directory, {})
                 of_directory.setdefault(one.slot, set()).add(change.seq)
                 if one.is_of_directory:
                     self._tree[one.slot] = self._tree.get(one.slot, 0) + 1
         return self._add(change)
+
+    def _move(self, one: SlotChange) -> None:
+        if one.before is not None and self._at.get(one.before.key) == one.slot:
+            del self._at[one.before.key]
+        if one.after is not None:
+            self._at[one.after.key] = one.slot
 
     def set_attributes(self, words: Sequence[str], key: FileKey, before: AttributeValues) -> int:
         """Note that attributes of the inode *key* have changed, which were *before*."""
@@ -166,12 +174,17 @@ class Journal:
     def mentioned(self) -> set[FileKey]:
         """The directories in which names may go back, and the files whose attributes may."""
         found = {one.slot.directory for change in self._changes.values() for one in change.slots}
+        found |= {self._at[key].directory for key in self._kept if key in self._at}
         return found | {change.key for change in self._changes.values() if change.key is not None}
 
     def whereabouts(self) -> dict[FileKey, Slot]:
-        """A slot of each file that has got a name lately, as it is today."""
+        """A slot of each file that has got a name lately, as it is today.
+
+        Also of one whose name is durable there, but may come back elsewhere.
+        """
         now = {one.slot: one.after for change in self._changes.values() for one in change.slots}
-        return {named.key: slot for slot, named in now.items() if named is not None}
+        found = {named.key: slot for slot, named in now.items() if named is not None}
+        return found | {key: self._at[key] for key in self._kept if key in self._at}
 
     def freed(self) -> list[FileKey]:
         """The files that no cut gives a name back to any more, since the last call.
@@ -237,11 +250,14 @@ class Journal:
             del self._changes[change.seq]
 
     def _let_go(self, change: Change, one: SlotChange) -> None:
+        if one.after is not None and one.after.key not in self._kept:
+            self._at.pop(one.after.key, None)
         if one.before is not None:
             key = one.before.key
             self._kept[key] -= 1
             if not self._kept[key]:
                 del self._kept[key]
+                self._at.pop(key, None)
                 self._freed.append(key)
         if self._ordered:
             return
