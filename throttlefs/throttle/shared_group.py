@@ -206,9 +206,14 @@ class SharedGroup(Group):
     def is_held_up(self, now: int) -> bool:
         """Whether something waits at *now* (ns) for more than is held."""
         return any(
-            self.waiting[direction]
-            and (self.meter.is_over(direction) or self.meter.is_used_up(direction, now))
-            for direction in DIRECTIONS
+            self.waiting[direction] and self._lacks(direction, now) for direction in DIRECTIONS
+        )
+
+    def _lacks(self, direction: int, now: int) -> bool:
+        if self.meter.is_over(direction) or self.meter.is_used_up(direction):
+            return True
+        return self.meter.owes_for_long(direction, now) and any(
+            self._is_held_up(member, direction, now, over=False) for member in self.members
         )
 
     def weight_of_members(self) -> int:
@@ -232,7 +237,8 @@ class SharedGroup(Group):
     def _flow(self, direction: int, took: int, now: int) -> Flow:
         growing, steady, full_at = [0.0, 0.0], [0.0, 0.0], 0.0
         over = self.meter.is_over(direction)
-        used_up = over or self.meter.is_used_up(direction, now)
+        used_up = over or self.meter.is_used_up(direction)
+        is_short = used_up or self.meter.owes_for_long(direction, now)
         seconds = max(took, _SHORTEST_NS) / 1e9
         for member, tallies in self._tallies.items():
             tally = tallies[direction]
@@ -247,7 +253,10 @@ class SharedGroup(Group):
             if not cost:
                 continue
             units = self._units(tally.size)
-            if used_up and (self._is_held_up(member, direction, now, over) or tally.held_up):
+            # That it had to wait before says little while there is time to spare: timers are late.
+            if (is_short and self._is_held_up(member, direction, now, over)) or (
+                used_up and tally.held_up
+            ):
                 growing[0] += member.weight * tally.size / cost
                 growing[1] += member.weight * units / cost
                 continue

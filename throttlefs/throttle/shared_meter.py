@@ -134,15 +134,16 @@ class SharedMeter(Meter):
         """Whether the lease lets nothing of *direction* pass now."""
         return bool(self.buckets[direction]) and self.leases[direction].paid == 1
 
-    def is_used_up(self, direction: int, now: int) -> bool:
-        """Whether requests of *direction* use all that is held of one of its limits at *now* (ns).
+    def is_used_up(self, direction: int) -> bool:
+        """Whether requests of *direction* use all that is held of one of its limits."""
+        return any(not bucket.has_slack for bucket in self.buckets[direction])
 
-        The last request says so, or what it still owes: it may have been the first for long.
+    def owes_for_long(self, direction: int, now: int) -> bool:
+        """Whether what waits at *now* (ns) has to wait for long for what went.
+
+        That may have been the first request after idleness, so that time was to spare before it.
         """
-        return any(
-            not bucket.has_slack or bucket.due_at(now) > now + _LONG_NS
-            for bucket in self.buckets[direction]
-        )
+        return any(bucket.due_at(now) > now + _LONG_NS for bucket in self.buckets[direction])
 
     def due_at(self, direction: int, now: int) -> int:
         """The instant (ns) from which a request may pass; see `Meter.due_at`."""

@@ -34,7 +34,8 @@ class SimAlarm:
         self._number += 1
         if instant is not None:
             number = self._number
-            self._host.at(instant, lambda: self._ring(number))
+            late = self._host.world.lateness
+            self._host.at(instant + late, lambda: self._ring(number))
 
     def _ring(self, number: int) -> None:
         if number == self._number:
@@ -246,6 +247,7 @@ class World:
         self.store_is_up = True
         self.store_clock = 0  # µs that the server's clock is off
         self.loss = 0.0
+        self.lateness = 0  # ns by which every alarm of a host rings too late
         self.delay: Callable[[], int] = lambda: self.random.randint(250_000, 750_000)
         self.hosts: list[SimHost] = []
         self.went: list[tuple[int, Client, int]] = []
