@@ -11,6 +11,7 @@ import errno
 import os
 from collections.abc import Callable, Sequence
 from functools import partial
+from time import monotonic
 from typing import Final, TypeVar, cast
 
 import pyfuse3
@@ -39,6 +40,9 @@ _ACL_PREFIX = b"system.posix_acl_"
 
 _FEW_BLOCKS: Final = 128
 """Of 512 bytes: freeing so many takes ext4 some 20 us."""
+
+_TURN_S: Final = 1e-3
+"""s for which the loop closes descriptors before others get a turn."""
 
 
 def open_and_stat(name: bytes, dir_fd: int) -> tuple[int, os.stat_result]:
@@ -144,19 +148,26 @@ class InodeOperations:
             return cast(T, await self._in_thread(question, fd, owner=uid))
 
     async def forget(self, inode_list: Sequence[tuple[pyfuse3.InodeT, int]]) -> None:
-        """Close the inodes that the kernel no longer refers to."""
+        """Close the inodes that the kernel no longer refers to.
+
+        There may be 65,000 at once. So one in each ms is closed in a thread, and others get a turn.
+        """
+        turn_ends = monotonic() + _TURN_S
         for number, count in inode_list:
             inode = self._inodes.forget(number, count)
             if inode is not None and inode.fd >= 0:
                 fd, inode.fd = inode.fd, -1
-                await self.close_descriptor(fd, inode.key)
+                goes_on = monotonic() < turn_ends
+                await self.close_descriptor(fd, inode.key, here=goes_on)
+                if not goes_on:
+                    turn_ends = monotonic() + _TURN_S
 
-    async def close_descriptor(self, fd: int, key: FileKey) -> None:
-        """Close *fd* (O_PATH) of the file *key*, in a thread if that may take long.
+    async def close_descriptor(self, fd: int, key: FileKey, *, here: bool = True) -> None:
+        """Close *fd* (O_PATH) of the file *key*, in a thread if it may take long, or if not *here*.
 
         It takes long if it frees the blocks of an unlinked file.
         """
-        if not self._devices.is_local(key[0]):
+        if not here or not self._devices.is_local(key[0]):
             if await self._in_thread(_close_and_tell_if_gone, fd):
                 self.file_removed(key)
             return

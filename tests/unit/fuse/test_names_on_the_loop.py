@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.unit.fuse.names_world import ROOT, NamesWorld
-from throttlefs.fuse import privileges
+from throttlefs.fuse import inode_operations, privileges
 from throttlefs.fuse.arguments import Caller
 from throttlefs.fuse.quick_names import Change
 
@@ -158,8 +158,11 @@ def test_a_file_that_was_changed_is_closed_in_a_thread(world: NamesWorld, what: 
     assert world.calls_of("release", fh) == 1
 
 
-def test_forgotten_files_are_closed_together(world: NamesWorld) -> None:
+def test_forgotten_files_are_closed_together(
+    world: NamesWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Those with many blocks in a thread, which takes all that come meanwhile."""
+    monkeypatch.setattr(inode_operations, "_TURN_S", 100.0)
     forgets = []
     for number in range(50):
         name = b"%d" % number
@@ -189,3 +192,26 @@ def test_a_forgotten_empty_file_is_closed_on_the_loop(world: NamesWorld) -> None
     number = world.look_up(b"empty")
     world.run("unlink", ROOT, b"empty", world.caller)
     assert world.calls_of("forget", [(number, 1)]) == 0
+
+
+@pytest.mark.parametrize("removed", [True, False])
+def test_others_get_a_turn_while_many_files_are_forgotten(
+    world: NamesWorld, monkeypatch: pytest.MonkeyPatch, removed: bool
+) -> None:
+    forgets = []
+    for number in range(60):
+        name = b"%d" % number
+        (world.source / os.fsdecode(name)).touch()
+        forgets.append((world.look_up(name), 1))
+        if removed:
+            world.run("unlink", ROOT, name, world.caller)
+    now = 1000.0
+
+    def monotonic() -> float:
+        nonlocal now
+        now += 0.25e-3
+        return now
+
+    monkeypatch.setattr(inode_operations, "monotonic", monotonic)
+    assert 5 <= world.calls_of("forget", forgets) <= 30
+    assert not held_in(world.source)
