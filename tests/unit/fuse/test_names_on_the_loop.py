@@ -158,11 +158,8 @@ def test_a_file_that_was_changed_is_closed_in_a_thread(world: NamesWorld, what: 
     assert world.calls_of("release", fh) == 1
 
 
-def test_forgotten_files_are_closed_together(
-    world: NamesWorld, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_forgotten_files_are_closed_together(world: NamesWorld) -> None:
     """Those with many blocks in a thread, which takes all that come meanwhile."""
-    monkeypatch.setattr(inode_operations, "_TURN_S", 100.0)
     forgets = []
     for number in range(50):
         name = b"%d" % number
