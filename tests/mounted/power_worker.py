@@ -214,3 +214,65 @@ class Worker:
             if below and self.rng.random() < 0.6:
                 directories.append(self.rng.choice(sorted(below)))
         return directories[-1] / self.rng.choice("abcd")
+
+
+class PosixWorker(Worker):
+    """Works on a mount with ``names=posix``: each slot has versions since its directory's fsync."""
+
+    def __init__(self, mount: Path, source: Path, rng: random.Random) -> None:
+        super().__init__(mount, source, rng)
+        self.versions: dict[int, dict[str, list[int | None]]] = {}
+        self._look()
+
+    def look_after_cut(self) -> int:
+        """How many slots went back to an earlier version; all must have one of theirs."""
+        undone = 0
+        seen = slots(self.source)
+        for directory, names in seen.items():
+            known = self.versions[directory]
+            for name, versions in known.items():
+                assert names.get(name) in versions, name
+                undone += names.get(name) != versions[-1]
+            assert names.keys() <= known.keys()
+        self.versions = {
+            directory: {name: [inode] for name, inode in names.items()}
+            for directory, names in seen.items()
+        }
+        inodes = {inode for names in seen.values() for inode in names.values()}
+        self.files = {inode: FileModel(self.now) for inode in inodes}  # contents are not compared
+        self.pictures = [(self.now, picture(self.source))]
+        return undone
+
+    def _step(self, kind: str, one: Path, other: Path) -> None:
+        try:
+            super()._step(kind, one, other)
+        finally:
+            self._look()
+
+    def _look(self) -> None:
+        for directory, names in slots(self.source).items():
+            known = self.versions.setdefault(directory, {})
+            for name in {*known, *names}:
+                versions = known.setdefault(name, [None])
+                if versions[-1] != names.get(name):
+                    versions.append(names.get(name))
+
+    def _fsync_directory(self, path: Path) -> None:
+        super()._fsync_directory(path)
+        for versions in self.versions[self._inode(path)].values():
+            del versions[:-1]
+
+    def _names_are_durable(self) -> None:
+        pass  # an fsync is for one file or directory alone
+
+
+def slots(source: Path) -> dict[int, dict[str, int]]:
+    """For each directory of SRC, by its inode, which inodes its names have."""
+    found = {}
+    for path, directories, files in os.walk(source):
+        directories[:] = [name for name in directories if name != HIDDEN]
+        names = [*directories, *files]
+        found[os.stat(path).st_ino] = {
+            name: os.lstat(os.path.join(path, name)).st_ino for name in names
+        }
+    return found

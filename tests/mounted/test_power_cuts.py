@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import throttlefs
-from tests.mounted.power_worker import HIDDEN, Worker, picture
+from tests.mounted.power_worker import HIDDEN, PosixWorker, Worker, picture
 from tests.support import (
     MountFactory,
     detach,
@@ -71,6 +71,20 @@ def test_what_is_left_is_what_a_disk_could_have(source, rng, request):
     assert undone > 5
     assert lost
     assert not (source / HIDDEN).exists()
+
+
+@pytest.mark.timeout(900)
+def test_posix_names_are_versions_since_the_fsync_of_their_directory(source, rng, request):
+    undone = 0
+    with throttlefs.mounted(source, volatile=True, names="posix") as disk:
+        worker = PosixWorker(disk.path, source, rng)
+        for _ in range(600 if request.config.getoption("--soak") else 8):
+            worker.work(rng.randrange(40))
+            assert disk.power_cut(seed=rng.randrange(1 << 30)).not_rolled_back == ()
+            undone += worker.look_after_cut()
+            disk.power_on()
+            assert picture(disk.path).keys() == picture(source).keys()
+    assert undone > 5
 
 
 def test_what_a_dry_run_says_is_what_happens(source, rng):
