@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -70,14 +71,16 @@ def test_the_client_reads_as_its_plan_says(tmp_path: Path) -> None:
     plan = {
         "limited": [{"files": [str(tmp_path / "read")], "depth": 3, "rate": 1000.0}],
         "idle": [str(tmp_path / "idle")],
-        "pids": [1],
+        "pids": [os.getpid()],
         "settling": 0.01,
-        "seconds": 0.1,
     }
-    try:
-        found = crowd.crowd(plan)
-    except OSError as error:
-        pytest.skip(f"no libaio, or no O_DIRECT here: {error}")
+    for seconds in (0.1, 1, 5, 20):  # a busy machine takes longer
+        try:
+            found = crowd.crowd(plan | {"seconds": seconds})
+        except OSError as error:
+            pytest.skip(f"no libaio, or no O_DIRECT here: {error}")
+        if found["requests"] > 3:
+            break
     assert found["open"] == 2
     assert found["requests"] > 3
     assert found["late_p50"] <= found["late_p99"]
