@@ -352,7 +352,7 @@ class VolatileFile:
     async def fsync(self, datasync: bool) -> None:
         """See `BackingFile.fsync`; what was written before cannot be lost then."""
         await self.inode.flush(lambda: self._file.fsync(datasync))
-        await self._log.tidy()
+        await self._log.tidy(self.inode.key)
 
     def flush_failed(self) -> None:
         """Note that a flush of the file has failed before it came here."""

@@ -107,10 +107,11 @@ class VolatileFiles:
         inode.lookups += 1
         self._held[key] = inode
 
-    async def let_go(self) -> None:
-        """Let go of the inodes that are clean by now."""
+    async def let_go(self, of: FileKey | None = None) -> None:
+        """Let go of the inodes that are clean by now, or if it is clean of that one."""
+        keys = [it for it in ([of] if of is not None else self._held) if it in self._held]
         clean = []
-        for key in [key for key in self._held if not self.contents.is_dirty(key)]:
+        for key in [key for key in keys if not self.contents.is_dirty(key)]:
             clean.append((self._held.pop(key).number, 1))
             known = self._known.get(key)
             if known is not None:
@@ -254,7 +255,7 @@ class VolatileFiles:
         for inode in inodes:
             inode.history.end_flush(number)
             self.contents.journal.commit(inode.key, number)
-        await self._log.tidy()
+        await self._log.tidy(None)
 
     def begin_anew(self) -> None:
         """Forget everything after a power cut; files that were open stay as they were."""

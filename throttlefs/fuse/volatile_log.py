@@ -43,8 +43,8 @@ class VolatileLog:
         self.busy = Busy()
         self.hold: Callable[[FileKey], None] = lambda _: None
         """Called with a file that can lose data now, and could not before."""
-        self.let_go: Callable[[], Awaitable[None]]
-        """Called after files became clean."""
+        self.let_go: Callable[[FileKey | None], Awaitable[None]]
+        """Called after a file was flushed, or with None after all were."""
 
     def save_run(self, history: FileHistory, first: int, data: memoryview) -> list[SavedRun]:
         """Save *data*, the contents of neighbouring sectors, which lie in `UndoLog.room`."""
@@ -66,9 +66,9 @@ class VolatileLog:
         while not self.undo_log.hand_over():
             await self.wait_for_room()
 
-    async def tidy(self) -> None:
-        """After a flush: let go of clean files, and free blocks of the log if there are many."""
-        await self.let_go()
+    async def tidy(self, key: FileKey | None) -> None:
+        """After a flush of the file *key*, or of all: let go, and free many blocks of the log."""
+        await self.let_go(key)
         extents, undo_log = self.contents.extents, self.undo_log
         has_failed = undo_log.has_failed
         if has_failed:
