@@ -32,10 +32,16 @@ class VolatileInode:
         self.order = ChangeOrder()
         self.log = log
         self.is_held = False
+        self.flushing = 0  # how many flushes are under way
         self.files = 0
         """How many open files it has."""
         self.was_emptied = False
         """Whether it was truncated to nothing and no file was closed since then."""
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it is not open, and neither a change nor a flush of it is under way."""
+        return not (self.files or self.flushing or self.order.under_way)
 
     def note_size(self, size: int) -> None:
         """Note that the file has *size* bytes now."""
@@ -87,6 +93,7 @@ class VolatileInode:
         journal, history = self.log.contents.journal, self.history
         number = journal.tick()
         self.log.busy.begin()
+        self.flushing += 1
         history.begin_flush(number)
         try:
             await self.order.settled()
@@ -98,6 +105,7 @@ class VolatileInode:
             history.end_flush(number)
             journal.commit(self.key, number)
         finally:
+            self.flushing -= 1
             self.log.busy.end()
 
     def fail_flush(self) -> None:

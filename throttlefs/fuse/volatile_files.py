@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Awaitable, Callable, Sequence
+from itertools import islice
 from typing import TypeVar
 
 from throttlefs.backing import BackingFile, Engine
@@ -21,6 +22,15 @@ from .volatile_file import VolatileFile, VolatileInode
 from .volatile_log import VolatileLog
 
 T = TypeVar("T")
+
+CLOSED_MOST = 20_000
+"""With so many files that are closed and not flushed the oldest become durable by themselves.
+
+A kernel writes back what is some seconds old. Each such file takes up 4 KB of memory or more.
+"""
+
+_AT_ONCE = 64
+"""So many of them at a time."""
 
 _ZEROES = syscalls.FALLOC_FL_PUNCH_HOLE | syscalls.FALLOC_FL_ZERO_RANGE
 
@@ -59,6 +69,7 @@ class VolatileFiles:
         self._log.let_go = self.let_go
         self._known: dict[FileKey, VolatileInode] = {}
         self._held: dict[FileKey, Inode] = {}
+        self._closed: dict[FileKey, VolatileInode] = {}  # and not flushed then; the oldest first
 
     # -- opening and closing ---------------------------------------------------------------
 
@@ -84,6 +95,19 @@ class VolatileFiles:
                 journal.note(inode.key, number)
                 self.contents.barrier(inode.key, number)
         self._drop_if_unused(inode)
+        if not inode.files and inode.history.is_dirty:
+            self._closed.pop(inode.key, None)
+            self._closed[inode.key] = inode
+            if len(self._closed) > CLOSED_MOST:
+                self._write_back()
+
+    def _write_back(self) -> None:
+        """Let the files that were closed first be durable."""
+        for key in list(islice(self._closed, _AT_ONCE)):
+            inode = self._closed.pop(key)
+            if self._known.get(key) is inode and inode.is_idle:
+                self.contents.write_back(key)
+                self._drop_if_unused(inode)
 
     def _inode(self, inode: Inode, size: int) -> VolatileInode:
         key = inode.key
@@ -98,6 +122,7 @@ class VolatileFiles:
             return
         if self._known.get(inode.key) is inode:
             del self._known[inode.key]
+            self._closed.pop(inode.key, None)
             self.contents.drop_if_clean(inode.key)
 
     # -- keeping inodes --------------------------------------------------------------------
@@ -262,6 +287,7 @@ class VolatileFiles:
         self.contents.begin_anew()
         self.undo_log.begin_anew()
         self._known.clear()
+        self._closed.clear()
 
 
 def _data_in(fd: int, first: int, end: int, sector: int) -> list[tuple[int, int]]:

@@ -83,6 +83,8 @@ class Disk:
                 self._note_sync(key, self.journal.newest)
         elif kind < 0.82:
             file.truncate(rng.choice((0, rng.randrange(SIZE))))
+        elif kind < 0.83:
+            self._note_sync(key, file.write_back())
         elif kind < 0.85:
             file.punch(rng.randrange(SIZE), rng.randint(1, 14))
         elif kind < 0.9:

@@ -28,6 +28,7 @@ _changes = st.one_of(
     st.tuples(st.just("punch"), _offsets, st.integers(1, 14)),
     st.tuples(st.just("barrier")),
     st.tuples(st.just("begin_flush")),
+    st.tuples(st.just("write_back")),
     st.tuples(
         st.just("end_flush"), st.integers(0, 3), st.sampled_from([None, None, "dirty", "clean"])
     ),

@@ -234,6 +234,15 @@ class World:
             if failure == "clean" and was_dirty:
                 self.model.lost_until = max(self.model.lost_until, number)
 
+    def write_back(self) -> int:
+        """Let the file become durable by itself, if no flush is under way; returns up to where."""
+        number = max(self.model.states[-1].number, self.model.sizes[-1][0])
+        if self.flushes:
+            return 0
+        self.contents.write_back(self.key)
+        self.model.flushed(number)
+        return number
+
     def _make_final(self, number: int) -> None:
         self.numbers.commit(self.key, number)
 

@@ -16,8 +16,11 @@ import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.unit.backing.conftest import open_file
 from tests.unit.fuse.volatile_rig import SECTOR, Rig, rig
 from throttlefs.backing import log_writer, undo_log
+from throttlefs.fuse import volatile_files
+from throttlefs.fuse.inode import Inode
 from throttlefs.host import syscalls
 from throttlefs.settings.cachemode import CacheMode
 
@@ -116,6 +119,35 @@ def test_the_file_is_held_while_it_can_lose_anything(tmp_path: Path) -> None:
         made.files.closed(other, may_write=True)
         other.close()
         assert made.contents.find(made.key) is None
+
+    run(tmp_path, body)
+
+
+def test_with_many_closed_files_the_oldest_become_durable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(volatile_files, "CLOSED_MOST", 5)
+    monkeypatch.setattr(volatile_files, "_AT_ONCE", 2)
+
+    async def body(made: Rig) -> None:
+        opened = []
+        for number in range(8):
+            path = tmp_path / str(number)
+            path.write_bytes(b"0" * 512)
+            st = path.stat()
+            backing = open_file(path, made.engine, made.cache)
+            inode = Inode(10 + number, (st.st_dev, st.st_ino), None, b"")
+            file = made.files.opened(inode, backing, 512)
+            assert file.write_now(0, b"1" * 512, 0) == 512
+            opened.append((inode.key, file))
+        for _, file in opened:
+            made.files.closed(file, may_write=True)
+            file.close()
+        keys = [key for key, _ in opened]
+        assert made.contents.dirty_keys() == keys[4:]
+        assert made.numbers.final < made.numbers.latest
+        await made.files.let_go()
+        assert [number for number, _ in made.forgotten] == [10, 11, 12, 13]
 
     run(tmp_path, body)
 

@@ -109,6 +109,18 @@ class Contents:
             self.journal.commit(key, history.operations.middle())
             history.fold(self.journal.committed(key))
 
+    def write_back(self, key: FileKey) -> None:
+        """Let what was written to a file become durable by itself, as some time on any disk.
+
+        No change and no flush of it may be under way.
+        """
+        found = self._files.get(key)
+        if found is not None:
+            number = max(found.newest, found.operations.latest())
+            found.begin_flush(number)
+            found.end_flush(number)
+            self.journal.commit(key, number)
+
     def all_flushed(self) -> None:
         """Note that everything that was written is durable. No write may be under way."""
         for history in self._files.values():

@@ -52,7 +52,7 @@ class FileHistory:
         """For before-images."""
         self._samples = Sampler(sector, room, draws, budget)
         self._saving = 0  # bytes of room whose owner is not known here yet
-        self._newest = 0
+        self.newest = 0  # the number of the latest change of data
         self._epoch = 0  # when the latest flush arrived
         self._lost_until = 0  # flushes do not cover what was written before
 
@@ -134,7 +134,7 @@ class FileHistory:
             self._take_one(chunk, sector, number, place, False)
         chunk.table[LAST + (sector & MASK)] = number
         chunk.newest = max(chunk.newest, number)
-        self._newest = max(self._newest, number)
+        self.newest = max(self.newest, number)
 
     def write(self, number: int, first: int, end: int, saved: Iterable[SavedRun]) -> None:
         """Note the write *number* to the sectors from *first* up to *end*.
@@ -147,7 +147,7 @@ class FileHistory:
             assert chunk is not None
             chunk.table[LAST + low : LAST + high] = array("q", [number]) * (high - low)
             chunk.newest = max(chunk.newest, number)
-        self._newest = max(self._newest, number)
+        self.newest = max(self.newest, number)
 
     # -- truncates, punches, sizes ---------------------------------------------------------
 
@@ -164,7 +164,7 @@ class FileHistory:
         for chunk_number, chunk in self._chunks_in(start // sector, last + 1):
             self._zero_chunk(number, chunk, chunk_number << SHIFT, first, last, edges)
         self.operations.zero(number, first, last, edges)
-        self._newest = max(self._newest, number)
+        self.newest = max(self.newest, number)
 
     def _zero_chunk(
         self, number: int, chunk: Chunk, base: int, first: int, end: int, edges: set[int]
@@ -201,7 +201,7 @@ class FileHistory:
             self.fold(number)
         else:
             self.operations.flushed(number)
-            if self._newest <= number and not self._saving:
+            if self.newest <= number and not self._saving:
                 self._clear()
                 return
         for chunk_number, chunk in list(self.chunks.items()):

@@ -89,6 +89,13 @@ class Operations:
         """All, in the order of time."""
         return [*map(Zeroing, self._zeroing_numbers, self._first, self._end)]
 
+    def latest(self) -> int:
+        """The number of the latest size, truncate or punch; 0 if there is none."""
+        numbers = (self._size_numbers, self._zeroing_numbers)
+        return max(
+            [*(it[-1] for it in numbers if it), *(edge[0] for edge in self.edges[-1:])] or [0]
+        )
+
     def middle(self) -> int:
         """The number up to which they must become final, so that half of them can go."""
         numbers = sorted([*self._size_numbers, *self._zeroing_numbers, *self._barriers])
