@@ -15,8 +15,20 @@ from typing import Any, TypeVar
 import click
 from rich.console import Console
 
-from benchmarks import accuracy, compare, fio, machine, plots, profiles, report, scale, speed
+from benchmarks import (
+    accuracy,
+    cluster,
+    compare,
+    fio,
+    machine,
+    plots,
+    profiles,
+    report,
+    scale,
+    speed,
+)
 from benchmarks.bench import Bench
+from benchmarks.cluster.store import versions
 from benchmarks.errors import BenchmarkError, InterruptedRunError
 from benchmarks.peers import CHECKOUT, PEERS, Peer, peer_named
 from benchmarks.results import Result, Section, Step, peer_of
@@ -36,7 +48,8 @@ class Benchmark:
     name: str
     sections: Callable[[Sequence[str], float, int], list[Section]]
     """Of the names of peers, the seconds of a run, and the rounds."""
-    plot: Plot
+    plot: Plot | None
+    """None: there is no picture of it."""
     seconds: float
     """Of a run, if nothing else is said."""
     rounds: int
@@ -44,6 +57,8 @@ class Benchmark:
     """How long all of a quick one may take."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """What else is to be known of it."""
+    tools: Callable[[], Mapping[str, str]] = dict
+    """The versions of what else takes part; raises BenchmarkError if it is missing."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +97,9 @@ class PeerType(click.ParamType):  # type: ignore[type-arg] # not in older ones
             self.fail(str(error), param, ctx)
 
 
-def _common(*names: str, default: Sequence[str] = ()) -> Callable[[Function], Function]:
+def _common(
+    *names: str, default: Sequence[str] = (), plotted: bool = True
+) -> Callable[[Function], Function]:
     """Add the options that all benchmarks have; ``names`` are the peers to choose from."""
     file = click.Path(dir_okay=False, path_type=Path)
     options = [
@@ -93,9 +110,11 @@ def _common(*names: str, default: Sequence[str] = ()) -> Callable[[Function], Fu
             multiple=True,
             default=default,
             show_default=", ".join(default) or False,
-            help="Measure this peer in turn: qsd is qemu-storage-daemon's FUSE export, bindfs "
-            "shows the files (names only), native is the filesystem without anything before it, "
-            "checkout:DIR another checkout of throttlefs, with a table of what is worse here.",
+            help="Measure this peer in turn: qsd is qemu-storage-daemon's FUSE export, qsd-threads "
+            "the same with two iothreads (from QEMU 10.1 on), bindfs shows the files (names only), "
+            "blkio is the kernel's blk-throttle on a loop device (cgroup v1), native the "
+            "filesystem without anything before it, checkout:DIR another checkout of throttlefs, "
+            "with a table of what is worse here.",
         ),
         click.option("--peers-only", is_flag=True, help="Leave throttlefs itself out."),
         click.option("--seconds", type=click.FloatRange(0.5, 600), help="Of one run."),
@@ -125,8 +144,10 @@ def _common(*names: str, default: Sequence[str] = ()) -> Callable[[Function], Fu
             help="Where the scratch directory is made (not in memory).",
         ),
         click.option("--json", type=file, help="Write all figures to this file."),
-        click.option("--plot", type=file, help="Draw a picture into this .png, .svg or .pdf."),
     ]
+    if plotted:
+        described = "Draw a picture into this .png, .svg or .pdf."
+        options.append(click.option("--plot", type=file, help=described))
 
     def decorate(function: Function) -> Function:
         for option in reversed(options):
@@ -146,7 +167,7 @@ def main() -> None:
 
 
 @main.command("accuracy")
-@_common("qsd")
+@_common("qsd", "qsd-threads", "blkio")
 def accuracy_command(**common: Any) -> None:
     """Hold limits against what they let through.
 
@@ -157,7 +178,7 @@ def accuracy_command(**common: Any) -> None:
 
 
 @main.command("speed")
-@_common("qsd", "bindfs", "native", default=["qsd", "bindfs", "native"])
+@_common(*("qsd", "qsd-threads", "bindfs", "blkio", "native"), default=["qsd", "bindfs", "native"])
 @click.option(
     "--image-size",
     type=click.IntRange(64, 65536),
@@ -210,6 +231,19 @@ def scale_command(**common: Any) -> None:
     _run(Benchmark("scale", sections, plots.scale, 5, 1, 120), Choices(**common))
 
 
+@main.command("cluster")
+@_common(plotted=False)
+def cluster_command(**common: Any) -> None:
+    """Hold daemons that share one limit against what docs/cluster.md says of them.
+
+    Sections: windows (what all let through together), shifts (how soon shares follow), shares (who
+    gets what), failures (of the store and of daemons), path (what sharing costs a request), store
+    (calls of many hosts, and their cost). 5 seconds a run, one round. Needs root.
+    """
+    benchmark = Benchmark("cluster", cluster.sections, None, 5, 1, 300, tools=versions)
+    _run(benchmark, Choices(plot=None, **common))
+
+
 def _peers(choices: Choices) -> dict[str, Peer]:
     """Return the peers to be measured, by name."""
     named = [*([] if choices.peers_only else [PEERS["throttlefs"]]), *choices.peers]
@@ -260,6 +294,7 @@ def _run(benchmark: Benchmark, choices: Choices) -> None:
         _check_files(choices)
         wanted = {peer_of(step.peer) for step in steps}
         versions = _check_tools([peer for name, peer in peers.items() if name in wanted])
+        versions |= benchmark.tools()
         settings = {"seconds": seconds, "rounds": rounds, **benchmark.settings}
         head = {"machine": machine.describe(), "settings": settings, "versions": versions}
         _say(f"Takes {duration(sum(step.seconds for step in steps))}.")
@@ -271,7 +306,7 @@ def _run(benchmark: Benchmark, choices: Choices) -> None:
         if choices.json:
             written = report.document(benchmark.name, head, sections, results)
             report.write_json(choices.json, written)
-        if choices.plot:
+        if choices.plot and benchmark.plot:
             benchmark.plot(report.middle_results(sections, results), choices.plot)
     except BenchmarkError as error:
         raise click.ClickException(" ".join(str(error).split())) from None

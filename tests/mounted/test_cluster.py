@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,10 +14,13 @@ from typing import Any
 
 import pytest
 
-from tests.proxy import Proxy
 from tests.qmp import RawClient, socket_of
 from tests.store_server import StoreServer
 from tests.support import Mounted, MountFactory, fails, run_throttlefs, wait_for
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
+
+from benchmarks.cluster.proxy import Proxy
 
 KIB, MIB = 1 << 10, 1 << 20
 

@@ -122,3 +122,21 @@ def test_the_same_requests_are_asked_for_by_more(
         assert 0 < row["per_second"] < 1.2 * TOTAL
         assert min(row["cpu_us"], row["memory"], row["late_p99"]) > 0
     assert "CPU us/request" in printed
+
+
+def test_daemons_that_share_a_limit_are_measured(tmp_path: Path) -> None:
+    words = ["cluster", "--only", "windows/5-hosts-1ms-*", "--only", "store/20-mixed"]
+    printed, document = measure(tmp_path, *words, "--only", "shares/slopes*", "--seconds", "0.5")
+    assert set(document["versions"]) == {"fio", "store", "throttlefs"}
+    assert "5-hosts-1ms-loss-5" in printed
+    figures = {result["case"]: result["figures"] for result in document["results"]}
+    if "needs the kernel's fuse tracepoints" not in printed:
+        lossy = figures["5-hosts-1ms-loss-5"]
+        assert lossy["rate"] > 0
+        # A daemon that has to wait for a CPU may answer late what it let go in time.
+        assert 0 < lossy["most"]["1 s"] < 1.5 * lossy["bound"]["1 s"]
+    assert len(figures["slopes-2-1-8"]["got"]) == 3
+    store = figures["20-mixed"]
+    assert store["calls_per_second"] > 0
+    assert store["script_us"] > 0
+    assert 0 < store["highest"] <= 1.000001

@@ -385,6 +385,24 @@ def test_no_window_has_more_than_the_bound():
         assert world.largest_window(window) <= bound
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_gates_that_open_together_keep_to_the_bound(seed):
+    world = World(Limits(bps=100_000_000), seed)
+    for _ in range(2):
+        world.host(OnLost.CLOSED)
+    world.run(SETTLED)
+    for host in world.hosts:
+        host.client("x")
+    world.run(1)
+    world.store_is_up = False
+    world.run(5 + seed * 0.013)
+    assert all(holds(host) == 0 for host in world.hosts)
+    world.went.clear()
+    world.store_is_up = True
+    world.run(2)
+    assert 0 < world.largest_window(0.01) <= 100e6 * 0.012 + 2 * 256 * KIB
+
+
 def test_a_host_asks_no_more_often_than_it_may():
     world = world_of(4)
     for host in world.hosts:

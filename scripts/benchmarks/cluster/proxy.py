@@ -3,46 +3,58 @@
 from __future__ import annotations
 
 import queue
+import random
 import socket
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 
 class Proxy:
     """Passes connections to ``port`` on to the Unix socket *target*.
 
-    ``delay`` is in seconds, each way. While ``silent``, nothing gets through.
+    ``delay`` is in seconds, each way. While ``silent``, nothing gets through. ``loss`` is the part
+    of all pieces (a request or an answer is one) that is lost: every other time it is swallowed,
+    else the connection ends there. *seed* draws which.
     """
 
-    def __init__(self, target: Path) -> None:
+    def __init__(self, target: Path, seed: int = 1) -> None:
         self.delay = 0.0
         self.silent = False
+        self.loss = 0.0
+        self.lost = 0
+        self._random = random.Random(seed)
         self._target = target
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self._connections: list[socket.socket] = []
         self._start(self._accept)
 
+    def __enter__(self) -> Proxy:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def url(self, key: str = "tenant") -> str:
+        """The address under which a group shares its limits through the proxy."""
         return f"valkey://127.0.0.1:{self.port}/0/{key}"
 
     def cut(self) -> None:
         """End all connections; new ones are taken."""
         for one in self._connections:
-            try:
-                one.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
+            _end(one)
         self._connections.clear()
 
     def close(self) -> None:
+        """End all connections and take no more."""
         # A thread in accept holds the socket open: shutdown wakes it.
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         self.cut()
 
-    def _start(self, function, *args) -> None:  # type: ignore[no-untyped-def]
+    def _start(self, function: Any, *args: object) -> None:
         threading.Thread(target=function, args=args, daemon=True).start()
 
     def _accept(self) -> None:
@@ -77,7 +89,7 @@ class Proxy:
         while True:
             due, data = pieces.get()
             time.sleep(max(0.0, due - time.monotonic()))
-            if data and self.silent:
+            if data and (self.silent or self._is_lost(target)):
                 continue
             try:
                 if data:
@@ -88,3 +100,18 @@ class Proxy:
                 pass
             if not data:
                 return
+
+    def _is_lost(self, target: socket.socket) -> bool:
+        if not self.loss or self._random.random() >= self.loss:
+            return False
+        self.lost += 1
+        if self.lost % 2:
+            _end(target)
+        return True
+
+
+def _end(connection: socket.socket) -> None:
+    try:
+        connection.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        pass
