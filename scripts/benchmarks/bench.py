@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import subprocess
 import sys
 import time
@@ -35,6 +36,11 @@ class Recording:
     """In order of time."""
     cpu_wait: float
     """Part of the time in which the daemon was ready to run, but had no CPU; NaN: not known."""
+
+
+def _cpu_wait(served: Served) -> float:
+    """Return how long the daemon was ready to run, but had no CPU; NaN if there is none."""
+    return cpu_wait_seconds(served.pid) if served.pid else math.nan
 
 
 class Probe:
@@ -143,16 +149,18 @@ class Bench:
         """
         traced: list[Completion] | None = None
         with self.serve(peer, setup) as served:
-            if self.tracer.works:
+            # What is no FUSE mount has no tracepoints of FUSE: fio's log says when.
+            is_traced = self.tracer.works and bool(served.connections)
+            if is_traced:
                 self.tracer.start(served.connections)
-            waited, begun = cpu_wait_seconds(served.pid or 0), time.monotonic()
-            with self.load(jobs(served), seconds + LEAD, logged=not self.tracer.works) as fio:
+            waited, begun = _cpu_wait(served), time.monotonic()
+            with self.load(jobs(served), seconds + LEAD, logged=not is_traced) as fio:
                 if during:
                     during(served)
                 ended = fio.wait(seconds + LEAD + 1)
-                waited = cpu_wait_seconds(served.pid or 0) - waited
+                waited = _cpu_wait(served) - waited
                 lasted = time.monotonic() - begun
-                if self.tracer.works:
+                if is_traced:
                     traced = self.tracer.stop(served.connections)
                 if ended:
                     fio.summaries()

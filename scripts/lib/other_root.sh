@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # The inner half of test-in-root, the first process of namespaces of its own:
 #
-#     other_root.sh CHECKOUT DIR SUITE USER WHAT [ARGUMENTS OF scripts/test]
+#     other_root.sh CHECKOUT DIR SUITE USER WHAT [ARGUMENTS OF scripts/test or scripts/bench]
 #
-# WHAT is checks or packages. In DIR: SUITE.base is what debootstrap made, SUITE the root in use
+# WHAT is checks, bench or packages. In DIR: SUITE.base is what debootstrap made, SUITE the root in use
 # (SUITE.built for packages), SUITE.packages their cache.
 set -euo pipefail
 
@@ -143,6 +143,8 @@ enter_root() {
         env -i "${environment[@]}" /bin/bash -euc '
         if [[ $0 == packages ]]; then
             exec ./scripts/packages/try
+        elif [[ $0 == bench ]]; then
+            exec ./scripts/bench "$@"
         fi
         if (($#)); then
             ./scripts/test "$@"

@@ -26,12 +26,11 @@ def refusal(*arguments: object) -> str:
 
 
 @pytest.mark.parametrize(
-    "arguments", [(), ("trixie",), ("--user", "trixie"), ("--packages", "sid")]
+    "arguments", [(), ("trixie",), ("--user", "trixie"), ("--bench", "sid"), ("--packages", "sid")]
 )
 def test_without_a_suite_and_a_place(arguments: tuple[str, ...]) -> None:
     assert refusal(*arguments) == (
-        "throttlefs: usage: scripts/test-in-root [--user|--packages] SUITE DIR"
-        " [ARGUMENTS OF scripts/test]"
+        "throttlefs: usage: scripts/test-in-root [--user|--bench|--packages] SUITE DIR [ARGUMENTS]"
     )
 
 

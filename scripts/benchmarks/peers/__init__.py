@@ -4,12 +4,14 @@ from pathlib import Path
 
 from benchmarks.peers.base import Image, Peer, Served, Setup
 from benchmarks.peers.bindfs import Bindfs
+from benchmarks.peers.blkio import Blkio
 from benchmarks.peers.installations import Installation, installation_in
 from benchmarks.peers.native import Native
 from benchmarks.peers.qsd import Qsd
 from benchmarks.peers.throttlefs import CHECKOUT, Throttlefs, is_throttlefs
 
-PEERS: dict[str, Peer] = {peer.name: peer for peer in (Throttlefs(), Qsd(), Bindfs(), Native())}
+_KNOWN = (Throttlefs(), Qsd(), Qsd(threads=2), Bindfs(), Blkio(), Native())
+PEERS: dict[str, Peer] = {peer.name: peer for peer in _KNOWN}
 
 
 def peer_named(text: str) -> Peer:

@@ -7,6 +7,7 @@ import re
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,10 +42,16 @@ def throttle_limits(limits: Limits) -> dict[str, int]:
     return renamed
 
 
-def command_line(setup: Setup, points: Sequence[Path]) -> list[str]:
-    """Return the command that serves every image of a setup at its mount point (a file)."""
+def command_line(setup: Setup, points: Sequence[Path], threads: int = 0) -> list[str]:
+    """Return the command that serves every image of a setup at its mount point (a file).
+
+    ``threads``: so many iothreads serve each of them; 0: the main loop does.
+    """
     groups: dict[str, Limits] = dict(setup.groups)
     words = ["qemu-storage-daemon"]
+    iothreads = [f"thread{number}" for number in range(threads)]
+    for name in iothreads:
+        words += _option("object", {"qom-type": "iothread", "id": name})
     members = []
     for number, image in enumerate(setup.images):
         if image.group and image.limits:
@@ -88,6 +95,8 @@ def command_line(setup: Setup, points: Sequence[Path]) -> list[str]:
                 "node-name": f"throttled{number}",
                 "mountpoint": str(point),
                 "writable": True,
+                # Requests are dealt out among them: BlockExportIothreads, QEMU 10.1.
+                **({"iothread": iothreads} if iothreads else {}),
             },
         )
     return words
@@ -97,10 +106,27 @@ def _option(name: str, value: Mapping[str, Any]) -> list[str]:
     return [f"--{name}", json.dumps(value)]
 
 
+@dataclass(frozen=True)
 class Qsd(Peer):
-    name = "qsd"
+    threads: int = 0
+    """How many iothreads serve an image; 0: the main loop does."""
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        return "qsd-threads" if self.threads else "qsd"
 
     def version(self) -> str:
+        version = self._version()
+        if not self.threads:
+            return version
+        return f"{version} with {self.threads} iothreads"
+
+    def _has_threads(self) -> bool:
+        found = re.search(r"(\d+)\.(\d+)", self._version())
+        return found is not None and (int(found[1]), int(found[2])) >= (10, 1)
+
+    @staticmethod
+    def _version() -> str:
         try:
             done = subprocess.run(
                 ["qemu-storage-daemon", "--version"], check=True, capture_output=True, text=True
@@ -114,6 +140,8 @@ class Qsd(Peer):
 
     @contextmanager
     def serve(self, processes: Processes, scratch: Scratch, setup: Setup) -> Iterator[Served]:
+        if self.threads and not self._has_threads():
+            raise NotMeasurableError("FUSE exports have several iothreads from QEMU 10.1 on")
         directory = scratch.root / "qsd"
         directory.mkdir(exist_ok=True)
         points = [
@@ -125,7 +153,7 @@ class Qsd(Peer):
         try:
             # At SIGTERM the filter is drained, which lets go what waits in it; but a request that
             # it handles while it handles another can hold that up for as long as the limit says.
-            command = command_line(setup, points)
+            command = command_line(setup, points, self.threads)
             with daemon(self, processes, command, points, log, 2) as (child, minors):
                 yield Served(files=points, directory=directory, pid=child.pid, connections=minors)
         finally:

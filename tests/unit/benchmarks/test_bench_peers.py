@@ -12,8 +12,9 @@ from benchmarks.accuracy.fairness import SHARINGS
 from benchmarks.errors import BenchmarkError, NotMeasurableError
 from benchmarks.peers import Image, Setup, Throttlefs, is_throttlefs, peer_named
 from benchmarks.peers.bindfs import Bindfs
+from benchmarks.peers.blkio import Blkio, rules
 from benchmarks.peers.native import Native
-from benchmarks.peers.qsd import command_line, throttle_limits
+from benchmarks.peers.qsd import Qsd, command_line, throttle_limits
 from benchmarks.peers.throttlefs import config_text, is_uniform, mount_options
 from benchmarks.processes import Processes
 from benchmarks.scratch import Scratch
@@ -47,8 +48,59 @@ def test_what_qemu_rejects_is_not_measured() -> None:
         command_line(both, [A])
 
 
+def test_a_total_is_set_for_each_direction_of_a_device() -> None:
+    assert rules({"iops": 3000}) == {"read_iops_device": 3000, "write_iops_device": 3000}
+    assert rules({"bps": 50, "bps_wr": 20, "iops_rd": 7}) == {
+        "read_bps_device": 50,
+        "write_bps_device": 20,
+        "read_iops_device": 7,
+    }
+    assert rules({}) == {}
+
+
+@pytest.mark.parametrize("limits", [{"bps": 1, "bps_max": 2}, {"iops": 1, "iops_size": 4096}])
+def test_the_kernel_has_no_bursts_and_no_iops_size(limits: dict[str, int]) -> None:
+    with pytest.raises(NotMeasurableError, match="blk-throttle has no"):
+        rules(limits)
+
+
+def test_the_kernel_limits_no_groups(tmp_path: Path) -> None:
+    grouped = Setup([Image(A, group="g")], {"g": {"bps": 1}})
+    serving = Blkio().serve(cast(Processes, None), Scratch(tmp_path), grouped)
+    with pytest.raises(NotMeasurableError, match="not of groups"), serving:
+        pass
+
+
 def options_of(words: list[str], name: str) -> list[dict[str, object]]:
     return [json.loads(words[n + 1]) for n, word in enumerate(words) if word == f"--{name}"]
+
+
+def test_several_iothreads_serve_each_export() -> None:
+    words = command_line(Setup([Image(A), Image(B)]), [A, B], threads=2)
+    threads = [made["id"] for made in options_of(words, "object") if made["qom-type"] == "iothread"]
+    assert threads == ["thread0", "thread1"]
+    assert [export["iothread"] for export in options_of(words, "export")] == [threads, threads]
+    assert all(
+        "iothread" not in made
+        for made in options_of(command_line(Setup([Image(A)]), [A]), "export")
+    )
+
+
+@pytest.mark.parametrize(
+    ("version", "can"), [("7.2.22", False), ("10.0.2", False), ("10.1.0", True)]
+)
+def test_older_ones_have_one_thread(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, version: str, can: bool
+) -> None:
+    monkeypatch.setattr(Qsd, "_version", lambda _: f"qemu-storage-daemon {version}")
+    peer = Qsd(threads=2)
+    assert (peer.name, Qsd().name) == ("qsd-threads", "qsd")
+    assert peer.version() == f"qemu-storage-daemon {version} with 2 iothreads"
+    assert peer._has_threads() == can
+    if not can:
+        serving = peer.serve(cast(Processes, None), Scratch(tmp_path), Setup([Image(A)]))
+        with pytest.raises(NotMeasurableError, match="from QEMU"), serving:
+            pass
 
 
 def test_images_of_a_group_share_a_throttle_group_and_others_have_their_own() -> None:
