@@ -16,6 +16,8 @@ from throttlefs.throttle import READ, Image, Override, Throttle
 LARGE = 10**14
 """A rate that is never reached: limited, but always due."""
 
+DAY_NS = 86_400 * 10**9
+
 
 class NoAlarm:
     """Nothing waits, so nothing has to wake."""
@@ -39,12 +41,15 @@ def prepare_images() -> dict[str, Image]:
     throttle.create_group("tenant", Limits(bps=LARGE))
     throttle.create_group("vm", Limits(bps=LARGE), parent="tenant")
     throttle.create_group("group", Limits(bps=LARGE))
+    shared = throttle.create_group("shared", Limits(bps=LARGE), shared=True)
+    throttle.hold_group(shared, (LARGE, 0, 0, 0, 0, 0), throttle.lease_clock() + DAY_NS)
     kinds: dict[str, tuple[Limits, str | None]] = {
         "unlimited": (NO_LIMITS, None),
         "bps": (Limits(bps=LARGE), None),
         "bps with a burst": (Limits(bps=LARGE, bps_max=2 * LARGE), None),
         "bps and iops": (Limits(bps=LARGE, iops=LARGE), None),
         "in a group": (NO_LIMITS, "group"),
+        "in a group shared by hosts": (NO_LIMITS, "shared"),
         "in a group, bps of its own": (Limits(bps=LARGE), "group"),
         "in a VM in a tenant, bps of its own": (Limits(bps=LARGE), "vm"),
     }

@@ -41,5 +41,5 @@ def test_each_kind_of_limits_has_the_cost_of_its_admission() -> None:
     pytest.importorskip("pyperf")
     lines = [line for line in run("admission_cost.py", "--debug-single-value", "--quiet") if line]
     assert [line.partition(":")[0] for line in lines][:2] == ["unlimited", "bps"]
-    assert len(lines) == 7
+    assert len(lines) == 8
     assert all(re.search(r": [\d.]+ [nu]s$", line) for line in lines), lines
