@@ -19,7 +19,7 @@ from benchmarks.mounts import mounted_below
 from benchmarks.profiles import depths, quantiles
 from benchmarks.scale import growth
 from benchmarks.scale.loads import GROUPS, IMAGES, MOUNTS, TOTAL
-from benchmarks.speed import names
+from benchmarks.speed import names, waiting
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.timeout(240)
@@ -84,6 +84,25 @@ def test_two_versions_are_measured_beside_each_other(tmp_path: Path) -> None:
         assert min(row["ours"], row["theirs"], row["ratio"]) > 0
     order = [(result["peer"], result["round"]) for result in document["results"]]
     assert order[:4] == [("throttlefs", 1), (other, 1), (other, 2), ("throttlefs", 2)]
+
+
+def test_the_cost_of_waiting_is_that_of_all_mounts_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loads = {"1-mount": waiting.Load(1, 500, 1), "2-mounts": waiting.Load(2, 250, 4)}
+    monkeypatch.setattr(waiting, "LOADS", loads)
+    monkeypatch.setattr(waiting, "IMAGE_MIB", 4)
+    words = ["speed", "--only", "waiting/*", "--rounds", "1", "--seconds", "1"]
+    printed, document = measure(tmp_path, *words, "--peer", "native")
+    summary = document["summary"]["waiting"]
+    assert set(summary) == set(loads)
+    for case in loads:
+        assert case in printed
+        assert set(summary[case]) == {"throttlefs"}  # the file itself has no limits
+        figures = summary[case]["throttlefs"]
+        assert 0 < figures["cpu"] < 2
+        assert 0 < figures["per_second"] < 1.1 * 500
+        assert 0 < figures["p50"] <= figures["p99"]
 
 
 def test_a_mount_is_held_against_its_profile(

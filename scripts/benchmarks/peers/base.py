@@ -39,6 +39,8 @@ class Setup:
     """What else goes after -o: for throttlefs and bindfs alone."""
     live: bool = False
     """Whether the limits are to be changed while they are in use."""
+    apart: str = ""
+    """Ends the names of its mount point and files, if others are served at the same time."""
 
 
 @dataclass(frozen=True)

@@ -142,14 +142,14 @@ class Qsd(Peer):
     def serve(self, processes: Processes, scratch: Scratch, setup: Setup) -> Iterator[Served]:
         if self.threads and not self._has_threads():
             raise NotMeasurableError("FUSE exports have several iothreads from QEMU 10.1 on")
-        directory = scratch.root / "qsd"
+        directory = scratch.root / f"qsd{setup.apart}"
         directory.mkdir(exist_ok=True)
         points = [
             directory / f"{number}-{image.path.name}" for number, image in enumerate(setup.images)
         ]
         for point in points:
             point.touch()
-        log = scratch.root / "qsd.log"
+        log = scratch.root / f"qsd{setup.apart}.log"
         try:
             # At SIGTERM the filter is drained, which lets go what waits in it; but a request that
             # it handles while it handles another can hold that up for as long as the limit says.

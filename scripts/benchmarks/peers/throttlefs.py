@@ -102,10 +102,10 @@ class Throttlefs(Peer):
 
     @contextmanager
     def serve(self, processes: Processes, scratch: Scratch, setup: Setup) -> Iterator[Served]:
-        point = scratch.root / "mnt"
+        point = scratch.root / f"mnt{setup.apart}"
         point.mkdir(exist_ok=True)
-        log = scratch.root / "throttlefs.log"
-        config = scratch.root / "limits.toml"
+        log = scratch.root / f"throttlefs{setup.apart}.log"
+        config = scratch.root / f"limits{setup.apart}.toml"
         # In the foreground, so that the daemon is a child: its id is known, and so is its end.
         command = [*self.installation.command, "mount", str(scratch.images), str(point), "-f"]
         if options := mount_options(setup):

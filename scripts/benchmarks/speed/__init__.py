@@ -10,6 +10,7 @@ from benchmarks.speed.memory import Memory
 from benchmarks.speed.names import Names
 from benchmarks.speed.stalls import Stalls
 from benchmarks.speed.volatile import Volatile
+from benchmarks.speed.waiting import Waiting
 from benchmarks.speed.workloads import Workloads
 
 
@@ -22,6 +23,7 @@ def sections(peers: Sequence[str], seconds: float, rounds: int, image_mib: int) 
         Images(peers, seconds, rounds),
         Stalls(peers, seconds, few),
         Volatile(peers, seconds, few, image_mib),
+        Waiting(peers, seconds, few),
         Files(peers, few),
         Memory(peers, few),
         Names(peers, seconds, rounds),

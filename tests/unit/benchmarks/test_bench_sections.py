@@ -80,6 +80,7 @@ FIGURES: dict[str, dict[str, Any]] = {
     "images": {"per_second": 1000.0, "bytes_per_second": 4e6},
     "stalls": {"p50": 1e5, "p99": 1e6, "max": 2e7},
     "volatile": {"per_second": 1000.0, "bytes_per_second": 4e6, "cpu_us": 8.0},
+    "waiting": {"cpu": 0.2, "per_second": 3000.0, "p50": 333_000, "p99": 380_000},
     "files": {
         "open_per_second": 1e4, "read_per_second": 2e4, "memory_idle": None, "memory_open": 1,
         "memory_after": 2, "first": 1e5, "again": 1e5, "with_stat": 1e4,
