@@ -149,6 +149,10 @@ class ImageStatistics:
         self.flushes = 0
         self.flush_ns = 0
 
+    def had_waited(self, direction: int, wait_ns: int) -> None:
+        """Count a read (0) or write (1) that had been waiting for *wait_ns* when it was read."""
+        (self.write if direction else self.read).waited(wait_ns, 1)
+
     def flushed(self, service_ns: int) -> None:
         """Count an fsync that succeeded in *service_ns*."""
         self.flushes += 1

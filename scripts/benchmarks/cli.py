@@ -194,7 +194,7 @@ def speed_command(image_size: int, **common: Any) -> None:
     """
     sections = partial(speed.sections, image_mib=image_size)
     settings = {"image_mib": image_size}
-    _run(Benchmark("speed", sections, plots.speed, 2, 3, 660, settings), Choices(**common))
+    _run(Benchmark("speed", sections, plots.speed, 2, 3, 690, settings), Choices(**common))
 
 
 @main.command("profiles")

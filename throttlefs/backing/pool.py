@@ -138,9 +138,6 @@ class BlockingPool:
         """A descriptor that becomes readable when calls of a session loop's handlers are done."""
         return self._event_fd
 
-    def before_sleep(self) -> None:
-        """Do nothing: the threads are already at work."""
-
     def poll(self) -> None:
         """Wake the tasks whose calls are done, and begin calls that waited for that."""
         done = self._done

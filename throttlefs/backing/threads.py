@@ -33,7 +33,9 @@ class ThreadEngine:
         self._latest_identity = OWN
         self.poll = self._pool.poll
         self.fileno = self._pool.fileno
-        self.before_sleep = self._pool.before_sleep
+
+    def before_sleep(self) -> None:
+        """See `Engine.before_sleep`: the threads are already at work."""
 
     async def read(self, fd: int, offset: int, size: int, *, offload: bool = False) -> Data:
         """See `Engine.read`."""

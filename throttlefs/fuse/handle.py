@@ -74,6 +74,7 @@ class Handle:
         self.admit = image.admit
         self.read_now = file.read_now
         self.write_now = file.write_now
+        image.note_wait = statistics.had_waited
         self.note_read = statistics.read.served
         self.note_write = statistics.write.served
 

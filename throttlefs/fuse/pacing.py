@@ -2,20 +2,27 @@
 
 Falling asleep and waking up take some 25 us each, more than a cached request, and a timer wakes a
 sleeper 30 to 100 us late. So the loop looks for events instead of sleeping while they come fast,
-and watches the clock for the last `lead_ns` before a request is due. Both use a CPU that others may
-need. On a single CPU the client could not ask for more meanwhile, so the loop does neither there.
+and lets the alarm wake it before a request is due, early by what it usually takes. If it wakes up
+sooner, it watches the clock for the rest. Looking and watching use a CPU that others may need. So
+the loop does not watch for a request that others wait behind, and looks for no events that turn out
+to be requests that have to wait. On a single CPU the client could not ask for more meanwhile, so
+the loop does neither there.
 
 Pure: instants (ns, monotonic) go in, a `Step` comes out. The alarm of the limiter is set to go
-off `lead_ns` early; `Pacing` is the one owner of that number.
+off `lead_ns` before a request that is due alone; `Pacing` is the one owner of that number.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import Enum
 from typing import Final
 
 MAX_TURN_NS: Final = 1_000_000
 """How long the loop goes on before trio's other tasks get a turn."""
+
+MAX_NAP_NS: Final = 2_000_000
+"""How long the loop sleeps at most without trio; its other tasks may be that late."""
 
 SPIN_NS: Final = 200_000
 """How long the loop looks for the next event before it sleeps, while events come that fast.
@@ -25,15 +32,41 @@ second. O_DIRECT writes to a disk that takes 60 us went from 8,500 (no looking) 
 and 10,800.
 """
 
-LEAD_NS: Final = 100_000
-"""How long before a request is due the loop wakes up to watch the clock.
+NEAR_NS: Final = 10_000
+"""The loop does not sleep for less than this: to fall asleep and wake up takes more."""
 
-Of iops=3000 at queue depth 1 the slowest 1 % took 379 us with 60 us of this, and 363 us with 100
-us (at 27 and 40 % of a CPU).
-"""
+_STEADY_NS: Final = 2_000
+"""A lead is kept while it is no further off than this."""
 
 _NOTHING_DUE_NS: Final = 1 << 60
 """ns: longer than the limiter holds anything."""
+
+
+class Lateness:
+    """Learns how late the alarm wakes the loop, from each time that it did.
+
+    ``usual_ns`` is what `PERCENT` of the wake-ups stay below: it rises by a part of a step for each
+    that was later, and falls by the other part for each that was not. So a few that were late by
+    milliseconds, because others had the CPU, count no more than any other.
+    """
+
+    FIRST_NS: Final = 50_000
+    MOST_NS: Final = 100_000
+    """So much is reckoned with at most, on a machine that is always late."""
+    PERCENT: Final = 75
+    """Half of 20,000 wake-ups took 31 us on a quiet machine, 75 % up to 33, 90 % up to 41."""
+    _UP_NS: Final = 10 * PERCENT
+    _DOWN_NS: Final = 10 * (100 - PERCENT)
+
+    def __init__(self) -> None:
+        self.usual_ns = self.FIRST_NS
+
+    def note(self, late_ns: int) -> None:
+        """Note that the alarm woke the loop *late_ns* after the instant it was set to."""
+        if late_ns > self.usual_ns:
+            self.usual_ns = min(self.usual_ns + self._UP_NS, self.MOST_NS)
+        else:
+            self.usual_ns = max(self.usual_ns - self._DOWN_NS, 0)
 
 
 class Step(Enum):
@@ -41,25 +74,33 @@ class Step(Enum):
 
     TURN = "give trio's other tasks a turn"
     WATCH = "look for events until `look_until`"
-    LOOK = "look for events until `look_until`, then sleep for up to 1 ms, outside of trio"
-    NAP = "sleep for up to 1 ms, outside of trio"
+    LOOK = "look for events until `look_until`, then sleep for up to 2 ms, outside of trio"
+    NAP = "sleep for up to 2 ms, outside of trio"
     SLEEP = "sleep in trio"
 
 
 class Pacing:
     """Decides `next_step` by the times of past events and the number of CPUs.
 
-    ``look_until``: the instant until which a step looks for events.
+    ``look_until`` is the instant until which a step looks for events, ``turn_ends`` that after
+    which trio's other tasks get a turn although there is work to do. To wake up usually takes
+    ``wake_ns``, and the alarm is to go off ``lead_ns`` early.
     """
 
     def __init__(self, cpus: float) -> None:
+        self.wake_ns = 0
         self.lead_ns = 0
         self.look_until = 0
+        self._lateness = Lateness()
+        self._is_single = False
         self._spin_ns = 0
-        self._turn_ends = 0
+        self._near_ns = 0
+        self.turn_ends = 0
         self._last_event = 0
         self._began = 0  # when the present step was chosen
-        self._until_due = 0
+        self._until_alarm = 0
+        self._sleeps = False  # whether the present step sleeps
+        self._arrivals = 0
         # How long nothing had happened before the last event: first while the limiter held nothing,
         # second while it held requests.
         self._gaps = [MAX_TURN_NS, MAX_TURN_NS]
@@ -72,47 +113,75 @@ class Pacing:
         """The process may use *cpus* CPUs: by affinity, and by quota, which may be a fraction.
 
         Below two the loop never keeps the CPU from the programs that it waits for. The caller must
-        set the alarm anew with the new `lead_ns`.
+        tell the limiter the new `lead_ns`.
         """
-        alone = cpus < 2
-        self._spin_ns = 0 if alone else SPIN_NS
-        self.lead_ns = 0 if alone else LEAD_NS
+        self._is_single = cpus < 2
+        self._spin_ns = 0 if self._is_single else SPIN_NS
+        self._near_ns = 0 if self._is_single else NEAR_NS
+        self._take(self._lateness.usual_ns)
 
-    def turn_is_over(self, now: int) -> bool:
-        """Whether trio's other tasks get a turn now, although there is work to do."""
-        return now > self._turn_ends
+    def _take(self, wake_ns: int) -> None:
+        self.wake_ns = wake_ns
+        self.lead_ns = 0 if self._is_single else wake_ns
 
     def turn_was_given(self, now: int) -> None:
         """trio's other tasks have run, until *now*."""
-        self._turn_ends = now + MAX_TURN_NS
+        self.turn_ends = now + MAX_TURN_NS
 
-    def next_step(self, now: int, due: int, threads_work: bool = False) -> Step:
+    def next_step(
+        self,
+        now: int,
+        due: int,
+        wake_at: int,
+        *,
+        hushed: bool = False,
+        arrivals: int = 0,
+        threads_work: Callable[[], bool] = bool,
+    ) -> Step:
         """What to do at *now*: there is no work, and the limiter's next request is *due*.
 
-        *due* may have passed, and is far away if the limiter holds nothing. *threads_work*: whether
-        a thread of this process is at work, which needs Python's lock to finish.
+        The alarm goes off at *wake_at*. Both may have passed, and are far away if the limiter holds
+        nothing. *hushed*: no request that comes before that could go. *arrivals*: how many requests
+        have begun to wait in the limiter so far. *threads_work*: whether a thread of this process
+        is at work, which needs Python's lock to finish.
         """
+        if arrivals != self._arrivals:
+            # The last event brought a request that has to wait, and could have come later.
+            self._arrivals = arrivals
+            self._gaps[self._until_alarm < _NOTHING_DUE_NS] = MAX_TURN_NS
         self._began = now
-        until_due = self._until_due = due - now
-        turn_is_over = now > self._turn_ends
-        if until_due <= self.lead_ns and not (turn_is_over and until_due < -MAX_TURN_NS):
+        self._sleeps = False
+        until_alarm = self._until_alarm = wake_at - now
+        turn_is_over = now > self.turn_ends
+        if until_alarm <= self._near_ns and not (turn_is_over and due - now < -MAX_TURN_NS):
             # The alarm has gone off or is about to, and its event does not come a second time.
-            self.look_until = due
+            self.look_until = wake_at if hushed or due < wake_at else due
             return Step.WATCH
         if turn_is_over:
             # Now, while nothing is due, and not between waking up and the request that is due then.
             return Step.TURN
         if now - self._last_event > MAX_TURN_NS:
+            self._sleeps = True
             return Step.SLEEP
-        if not threads_work and self._gaps[until_due < _NOTHING_DUE_NS] < self._spin_ns:
+        if (
+            not (hushed or threads_work())
+            and self._gaps[until_alarm < _NOTHING_DUE_NS] < self._spin_ns
+        ):
             self.look_until = now + self._spin_ns
             return Step.LOOK
+        self._sleeps = True
         return Step.NAP
 
     def woke(self, now: int) -> None:
         """Note that the step is over at *now*, because something happened."""
         self._last_event = now
         gap = now - self._began
+        until_alarm = self._until_alarm
         # The alarm is expected, so it says nothing about how fast other events come.
-        expected = gap >= self._until_due - self.lead_ns
-        self._gaps[self._until_due < _NOTHING_DUE_NS] = MAX_TURN_NS if expected else gap
+        expected = gap >= until_alarm
+        if expected and self._sleeps and until_alarm > 0:
+            self._lateness.note(gap - until_alarm)
+            usual = self._lateness.usual_ns
+            if not -_STEADY_NS < usual - self.wake_ns < _STEADY_NS:
+                self._take(usual)
+        self._gaps[until_alarm < _NOTHING_DUE_NS] = MAX_TURN_NS if expected else gap

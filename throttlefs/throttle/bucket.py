@@ -70,7 +70,7 @@ class Bucket:
         """The instant (ns, rounded up) from which a request may go; *now* or earlier: at once."""
         if self.paid <= now * self.rate + self.credit:
             return now
-        return self.due_since()
+        return -((self.credit - self.paid) // self.rate)
 
     def due_since(self) -> int:
         """The instant (ns, rounded up) from which a request may go, which may have passed."""

@@ -13,7 +13,8 @@ from .alarm import Alarm
 from .leaf import Leaf
 from .request import Request
 from .scheduler import NEVER, Scheduler
-from .station import Ticket
+from .station import ON_THE_WAY_NS, Ticket
+from .wakeups import Wakeups
 
 
 class Dispatcher:
@@ -30,7 +31,9 @@ class Dispatcher:
         self.clock = clock
         self.scheduler = Scheduler(early_ns)
         self._alarm = alarm
-        self._alarm_lead = 0
+        self._wakeups = Wakeups(self.scheduler)
+        self.plan = self._wakeups.plan
+        """See `Wakeups.plan`; a session loop calls it before it sleeps."""
         self._alarm_at = NEVER
         self._changes = 0
 
@@ -47,7 +50,7 @@ class Dispatcher:
         scheduler.enqueue(leaf, request, now)
         if scheduler.next_due <= now:
             self._release(now, arriving=request)
-        elif scheduler.next_due < self._alarm_at:
+        elif self._wakeups.lead_ns is None:
             self._set_alarm()
 
     def withdraw(self, request: Request) -> None:
@@ -102,7 +105,8 @@ class Dispatcher:
         for request in self.scheduler.release_due(now):
             if request is not arriving:
                 waiting.wake(request.owner, now - request.arrived)
-        self._set_alarm()
+        if self._wakeups.lead_ns is None:  # else the loop calls `before_sleep`
+            self._set_alarm()
 
     # Changes.
 
@@ -128,10 +132,6 @@ class Dispatcher:
 
     # Time.
 
-    def next_due(self) -> int:
-        """The instant (ns) before which `poll` has nothing to do."""
-        return self.scheduler.next_due
-
     def poll(self) -> None:
         """Let everything go that is due now; costs next to nothing if nothing is due."""
         if self.scheduler.next_due < NEVER:
@@ -140,17 +140,34 @@ class Dispatcher:
                 self._release(now)
 
     def fileno(self) -> int:
-        """The alarm's descriptor: readable when `poll` has something to do."""
+        """The alarm's descriptor: it becomes readable when `poll` has something to do."""
         return self._alarm.fileno()
 
-    def lead_alarm(self, lead_ns: int) -> None:
-        """Let the alarm go off *lead_ns* early, for a loop that watches the clock from then on."""
-        self._alarm_lead = lead_ns
-        self._alarm_at = NEVER
-        self._set_alarm()
+    def pace(self, lead_ns: int, wake_ns: int) -> None:
+        """Know that the loop takes *wake_ns* to wake up, and is to wake up *lead_ns* early.
+
+        The program that is answered takes as long.
+        """
+        self._wakeups.lead_ns = lead_ns
+        self.scheduler.early_ns = ON_THE_WAY_NS + wake_ns
+
+    def be_prompt(self) -> None:
+        """Read and let go requests as soon as may be, because others measure how long they wait."""
+        self._wakeups.is_prompt = True
+
+    def listens_again(self, now: int) -> None:
+        """Note that the loop was hushed until *now*; see `Wakeups.listens_again`."""
+        self._wakeups.listens_again(now)
+
+    def slept(self, wake_ns: int) -> None:
+        """Note that what is read now has been waiting for *wake_ns* while the loop woke up."""
+        self.scheduler.traffic.unread_ns = wake_ns
 
     def before_sleep(self) -> None:
-        """Nothing to do: the alarm is set whenever what is due next changes."""
+        """Set the alarm as it was planned."""
+        instant = self._wakeups.at
+        if instant != self._alarm_at:
+            self._set(instant)
 
     async def run(self) -> None:
         """Let requests go when they are due, until cancelled."""
@@ -161,7 +178,12 @@ class Dispatcher:
             self._set_alarm()
 
     def _set_alarm(self) -> None:
-        instant = self.scheduler.next_due
-        if instant != self._alarm_at:
-            self._alarm_at = instant
-            self._alarm.set(None if instant == NEVER else instant - self._alarm_lead)
+        self._wakeups.find()
+        self.before_sleep()
+
+    def _set(self, instant: int) -> None:
+        if instant != NEVER:
+            self._alarm.set(instant)
+        elif self._alarm_at > self.clock():  # one that has gone off costs nothing more
+            self._alarm.set(None)
+        self._alarm_at = instant

@@ -66,3 +66,12 @@ def _set(node: Node, station: Station | None, gated: bool) -> bool:
     if gate is not None:
         gate.gated.add(node)
     return True
+
+
+def refresh_paths(node: Node) -> None:
+    """Bring `Leaf.path` up to date in all of *node*, which has moved."""
+    if isinstance(node, Leaf):
+        node.path = node.find_path()
+    elif isinstance(node, Group):
+        for member in node.members:
+            refresh_paths(member)

@@ -42,9 +42,11 @@ class Image(Leaf):
         "_deferred_size",
         "_dispatcher",
         "_hold",
+        "_traffic",
         "_try_pass",
         "forgotten",
         "listed",
+        "note_wait",
         "override",
         "unlimited",
     )
@@ -56,8 +58,10 @@ class Image(Leaf):
         self._dispatcher = dispatcher
         self._hold = hold
         self._clock = dispatcher.clock
+        self._traffic = dispatcher.scheduler.traffic
         self._try_pass = dispatcher.scheduler.try_pass
         self.override = NO_OVERRIDE
+        self.note_wait: Callable[[int, int], None] = _ignore
         self.unlimited = [True, True]
         # Set by the throttle: whether nobody has it open, and whether it is listed to be dropped.
         self.forgotten = False
@@ -85,28 +89,41 @@ class Image(Leaf):
             self._deferred_at = now
             self._deferred[direction] = (now, nbytes)
             return True
-        self.settle()
-        if self._begin_to_defer(direction, nbytes, now):
-            return True
+        if self._deferred_size >= 0:
+            self.settle()
         waiting = self.waiting
-        if waiting[0] or waiting[1] or self.parent is not None or self.meter.several[direction]:
-            return self._try_pass(self, direction, nbytes, now)
-        # One limit and nothing else to look at.
+        if waiting[0] or waiting[1] or self.parent is not None:
+            return self._try_pass_near(direction, nbytes, now)
         buckets = self.meter.buckets[direction]
         for bucket in buckets:
             if bucket.paid > now * bucket.rate + bucket.credit:
                 return False
+        if self._begin_to_defer(direction, nbytes, now):
+            return True
+        if self.meter.several[direction]:
+            return self._try_pass_near(direction, nbytes, now)
+        # One limit and nothing else to look at.
+        traffic = self._traffic
+        lag = SLACK + traffic.note(self, now)
         for bucket in buckets:
-            bucket.charge(nbytes, now, SLACK)
+            bucket.charge(nbytes, now, lag)
+        if traffic.unread_ns:
+            self.note_wait(direction, traffic.unread_ns)
+        return True
+
+    def _try_pass_near(self, direction: int, nbytes: int, now: int) -> bool:
+        """Try to pass where there is more than one limit to look at."""
+        if not self._try_pass(self, direction, nbytes, now):
+            return False
+        if self._traffic.unread_ns:
+            self.note_wait(direction, self._traffic.unread_ns)
         return True
 
     def _begin_to_defer(self, direction: int, nbytes: int, now: int) -> bool:
         """Whether a request of *nbytes* finds everything paid for; then it has gone."""
-        waiting = self.waiting
-        if waiting[0] or waiting[1] or self.parent is not None:
-            return False
         if not self.meter.is_paid_at(now - SLACK):
             return False
+        self._traffic.note(self, now)
         self._deferred_size = nbytes
         self._deferred_at = now
         self._deferred_gap = self.meter.gap(nbytes)
@@ -140,7 +157,8 @@ class Image(Leaf):
         """
         if self.unlimited[direction]:
             return 0
-        self.settle()
+        if self._deferred_size >= 0:
+            self.settle()
         dispatcher = self._dispatcher
         request = Request(direction, nbytes, waiting.current())
         dispatcher.enqueue(self, request)
@@ -221,3 +239,7 @@ class Image(Leaf):
         if not self.unlimited[direction]:
             self.settle()
             self._dispatcher.refund(self, direction, nbytes, done)
+
+
+def _ignore(_direction: int, _waited: int) -> None:
+    pass

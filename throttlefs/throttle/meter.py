@@ -109,13 +109,17 @@ class Meter:
         """The instant (ns) from which a request may pass; *now* if it may at once."""
         latest = now
         for bucket in self.buckets[direction]:
-            if bucket.paid > now * bucket.rate + bucket.credit:
-                latest = max(latest, bucket.due_at(now))
+            due = bucket.due_at(now)
+            if due > latest:  # noqa: PLR1730  (max() takes longer)
+                latest = due
         return latest
 
     def is_paid_at(self, instant: int) -> bool:
         """Whether every limit was paid for at *instant* (ns), or before."""
-        return all(bucket.paid <= instant * bucket.rate for bucket in self._all)
+        for bucket in self._all:  # noqa: SIM110  (all() takes three times as long)
+            if bucket.paid > instant * bucket.rate:
+                return False
+        return True
 
     def gap(self, nbytes: int) -> int:
         """How long (ns, rounded up) a request of up to *nbytes* keeps any of the limits busy."""

@@ -17,6 +17,9 @@ node's own limits, if it has several, and (b) twice the longest time that a memb
 which was due recently waited for the parent's next turn. "Recently" is 1 to 2 s; a break of less
 than the slack is none. No limit is exceeded in any window by more than lag plus one request, and
 with one limit and no parent L is 0.
+
+A daemon that is kept from the CPU lets requests go late that waited and were due. That is no idle
+time either: what waited may catch up as much as it was late, up to `CATCH_UP`.
 """
 
 from __future__ import annotations
@@ -37,6 +40,9 @@ if TYPE_CHECKING:
 SLACK: Final = 2_000_000
 """ns of idle time that still count: enough for late timers and for clients that come late."""
 
+CATCH_UP: Final = 20_000_000
+"""ns by which requests may go late, because this program did, and lose none of their rate."""
+
 NEVER: Final = 1 << 63
 """An instant that does not come: nothing waits, or only an event lets it go."""
 
@@ -50,6 +56,8 @@ class Node:
     direction had its turn here while something above held it up, so that it goes as soon as that
     lets it. ``limits`` are those that were set, of which rates may grow with the size; the meter
     has those in force.
+
+    ``last_wait`` is how long (ns) the last request waited that went, if this node is a root.
 
     ``shares`` says how much this node has had of its parent, by the parent's clocks; it is empty
     without a parent. ``places`` are its places among the turns of its parent. A root has its place
@@ -67,6 +75,7 @@ class Node:
         "device_settings",
         "gate",
         "idle_since",
+        "last_wait",
         "limits",
         "meter",
         "parent",
@@ -88,6 +97,7 @@ class Node:
         self.turn_pending = [False, False]
         self.busy_since = [-SLACK - 1, -SLACK - 1]
         self.idle_since = [-SLACK - 1, -SLACK - 1]
+        self.last_wait = 0
         self.shares: tuple[Share, ...] = ()
         self.places = (Place(), Place())
         self.device: Station | None = None
@@ -117,8 +127,8 @@ class Node:
             return now
         return self.meter.due_at(direction, now)
 
-    def charge(self, direction: int, nbytes: int, now: int) -> None:
-        """Charge a request that goes at *now* to this node's own limits."""
+    def charge(self, direction: int, nbytes: int, now: int, late: int = 0) -> None:
+        """Charge a request that goes at *now*, *late* ns after it was due, to its own limits."""
         buckets = self.buckets[direction]
         if not buckets:
             return
@@ -128,7 +138,7 @@ class Node:
                 longest = max(longest, bucket.longest(nbytes, now))
         if self.parent is not None:
             longest = max(longest, 2 * self.parent.turn_gap[direction].at(now))
-        lag = SLACK
+        lag = SLACK + late
         if longest:
             lag += min(longest, now - self.busy_since[direction])
         for bucket in buckets:

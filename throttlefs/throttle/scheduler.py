@@ -15,13 +15,14 @@ from heapq import heapify, heappop, heappush
 
 from throttlefs.settings.limits import Limits
 
-from .gates import join_gates, refresh_gates
+from .gates import join_gates, refresh_gates, refresh_paths
 from .group import Group
 from .leaf import Leaf
 from .meter import DIRECTIONS
-from .node import NEVER, SLACK, Node
+from .node import CATCH_UP, NEVER, SLACK, Node
 from .request import Request
 from .station import FLUSH, Model, Station, Ticket
+from .traffic import Traffic
 from .turns import ABSENT, Entry, next_stamp
 
 __all__ = ["NEVER", "Scheduler"]
@@ -32,22 +33,31 @@ class Scheduler:
 
     ``next_due`` (ns, `NEVER` if nothing waits) is a lower bound: `release_due` before it finds
     nothing, and after each change asks for the next. ``gates_open``: no ticket waits for its end.
+    ``arrivals`` is how many requests began to wait so far.
 
     A ticket is returned *early_ns* before its end: so long a request takes beside, between the
     program and the limiter.
     """
 
     def __init__(self, early_ns: int = 0) -> None:
-        self._early_ns = early_ns
+        self.early_ns = early_ns
         self.next_due = NEVER
         # Roots in which something waits, by the earliest instant that something may be due. A
         # root has its place here in the first of its places.
         self._roots: list[Entry[Node]] = []
-        self._count = 0
+        self.arrivals = 0
+        self.traffic = Traffic()
+        self._late = 0  # how long (ns) what is being released has been due, at most `CATCH_UP`
         self.gates_open = False
-        # Tickets that the backing is done with, by the instant at which the device is.
+        # Tickets that the backing is done with, by when the device is.
         self._leaving: list[tuple[int, int, Ticket]] = []
         self._went: list[Request] = []  # what `release_due` or `release_all` returns first
+
+    def first_root(self) -> Node | None:
+        """The root of which something is due next; None if a device answers before."""
+        if self._leaving and self._leaving[0][0] <= self.next_due:
+            return None
+        return self._roots[0][2] if self._roots else None
 
     # Requests.
 
@@ -63,11 +73,12 @@ class Scheduler:
         place = path[-1].places[0]
         if place.stamp != ABSENT and place.blocked_until <= now:
             return False  # requests that wait and are due go first
+        late = self.traffic.note(path[-1], now)
         for node in path:
             node.touch(direction, now)
             if node.parent is not None:
                 node.parent.account(node, direction, nbytes, now)
-            node.charge(direction, nbytes, now)
+            node.charge(direction, nbytes, now, late)
         return True
 
     def refund(self, leaf: Leaf, direction: int, nbytes: int, done: int | None, now: int) -> None:
@@ -81,15 +92,14 @@ class Scheduler:
             if node.parent is not None:
                 node.parent.refund(node, direction, nbytes, done, now)
         for node in leaf.path:
-            for waiting in DIRECTIONS:
-                if node.waiting[waiting]:
-                    self._enlist(node, waiting, now)
+            self.look_again(node, now)
 
     def enqueue(self, leaf: Leaf, request: Request, now: int) -> None:
         """Let *request* wait in *leaf*."""
-        self._count += 1
-        request.number = self._count
-        request.arrived = now
+        self.arrivals += 1
+        request.number = self.arrivals
+        request.arrived = now - self.traffic.unread_ns
+        self.traffic.note(leaf.path[-1], now)
         direction = request.direction
         first = not leaf.waiting[direction]
         for node in leaf.path:
@@ -118,14 +128,15 @@ class Scheduler:
             self._free(ticket, now)
             if ticket.owner is not None:
                 self._went.append(ticket)
-        released, self._went = self._went, []
-        roots = self._roots
+        released, self._went, roots = self._went, [], self._roots
         while roots and roots[0][0] <= now:
-            _, stamp, root = heappop(roots)
+            instant, stamp, root = heappop(roots)
             place = root.places[0]
             if place.stamp != stamp:
                 continue
             place.stamp = ABSENT
+            self._late = min(now - instant, CATCH_UP)
+            self.traffic.was_late(root, self._late, now)
             due = self._release_from(root, now, released)
             if due != NEVER:
                 self._push_root(root, due)
@@ -193,10 +204,11 @@ class Scheduler:
                 parent.note_turn(node, direction, now)
                 shared = service if parent.station is station else 0
                 parent.account(node, direction, nbytes, now, shared)
-            node.charge(direction, nbytes, now)
+            node.charge(direction, nbytes, now, self._late)
             node.turn_pending[direction] = False
             node.leave(direction, now)
             if parent is None:
+                node.last_wait = now - request.arrived
                 return request
             node = parent
 
@@ -204,9 +216,9 @@ class Scheduler:
 
     def enqueue_flush(self, leaf: Leaf, ticket: Ticket, now: int) -> None:
         """Let a flush of *leaf* go at once if its device has a place, else let it wait."""
-        self._count += 1
-        ticket.number = self._count
-        ticket.arrived = now
+        self.arrivals += 1
+        ticket.number = self.arrivals
+        ticket.arrived = now - self.traffic.unread_ns
         station = leaf.station
         if station is not None and station.is_full:
             ticket.leaf = leaf
@@ -222,7 +234,7 @@ class Scheduler:
         """
         if ticket.station is None:
             return True
-        if ticket.end - self._early_ns <= now or self.gates_open:
+        if ticket.end - self.early_ns <= now or self.gates_open:
             self._free(ticket, now)
             return True
         ticket.is_leaving = True
@@ -231,7 +243,7 @@ class Scheduler:
         return False
 
     def _departure(self, ticket: Ticket) -> tuple[int, int, Ticket]:
-        return ticket.end - self._early_ns, ticket.number, ticket
+        return ticket.end - self.early_ns, ticket.number, ticket
 
     def abandon(self, ticket: Ticket, now: int) -> None:
         """Nobody waits for *ticket* any more; the device goes on working on it to its end."""
@@ -244,7 +256,7 @@ class Scheduler:
         if station is None:
             return
         was_full = station.is_full
-        station.free(ticket, now + self._early_ns)
+        station.free(ticket, now + self.early_ns)
         if was_full:
             self._fill(station, now)
 
@@ -330,7 +342,7 @@ class Scheduler:
                 for direction in DIRECTIONS:
                     for _ in range(node.waiting[direction]):
                         above.arrive(direction, now)
-        _refresh_paths(node)
+        refresh_paths(node)
         changed: list[Node] = []
         if isinstance(node, Leaf) and node.device is None:
             join_gates(node)
@@ -373,9 +385,7 @@ class Scheduler:
 
     def _find_next_due(self) -> None:
         roots, leaving = self._roots, self._leaving
-        self.next_due = NEVER
-        if leaving:
-            self.next_due = leaving[0][0]
+        self.next_due = leaving[0][0] if leaving else NEVER
         if self._went:
             self.next_due = 0
         while roots:
@@ -387,11 +397,3 @@ class Scheduler:
                     return
                 place.stamp = ABSENT
             heappop(roots)
-
-
-def _refresh_paths(node: Node) -> None:
-    if isinstance(node, Leaf):
-        node.path = node.find_path()
-    elif isinstance(node, Group):
-        for member in node.members:
-            _refresh_paths(member)

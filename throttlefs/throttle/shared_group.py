@@ -24,7 +24,7 @@ _WINDOW_NS: Final = 50_000_000
 _SHORTEST_NS: Final = 20_000_000
 """What has come in less time than this counts as if it had taken so long."""
 
-_NOTICED_NS: Final = 20_000
+_NOTICED_NS: Final = 100_000
 """A member that waited less than this for its turn was not held up: timers are that late."""
 
 _HEADROOM: Final = 1.2
@@ -123,6 +123,10 @@ class SharedGroup(Group):
     def own_due_at(self, direction: int, now: int) -> int:
         """See `Node.own_due_at`; a turn that is pending waits for the lease all the same."""
         return NEVER if self.meter.is_over(direction) else super().own_due_at(direction, now)
+
+    def charge(self, direction: int, nbytes: int, now: int, late: int = 0) -> None:
+        """See `Node.charge`; what this host left is not made up for, others may have had it."""
+        super().charge(direction, nbytes, now)
 
     # What the members do.
 

@@ -19,10 +19,11 @@ from .request import Request
 FLUSH: Final = 2
 """The direction of a flush, which no limit holds up; reads and writes have `READ` and `WRITE`."""
 
-ON_THE_WAY_NS: Final = 25_000
+ON_THE_WAY_NS: Final = 15_000
 """ns that a request takes at least between a program and the limiter, to and fro: 4 KiB at depth 1.
 
-A device behind a mount answers so much earlier, or nothing could take as long as it says.
+To that comes what it takes the program to wake up, which a session loop learns from its own
+wake-ups. A device behind a mount answers so much earlier, or nothing could take as long as it says.
 """
 
 _FEMTO_PER_NANO: Final = 1_000_000

@@ -255,6 +255,8 @@ class Throttle:
         above = self.group(parent) if parent is not None else None
         now = self.clock()
         self._drop_removed(now)
+        if shared:
+            self.dispatcher.be_prompt()
         group = self._removed.pop(name, None)
         if group is None or isinstance(group, SharedGroup) is not shared:
             group = SharedGroup(name, self.lease_clock) if shared else Group(name)

@@ -47,11 +47,28 @@ class Limiter(Source):
         super().__init__()
         self.due = NEVER
         self.leads: list[int] = []
+        self.arrivals = 0
+        self.at = NEVER
+        self.hushes = False
+        self.is_hushed = False
+        self.listen_at = 0
+        self.times_hushed = 0
+        self.slept_ns: list[int] = []
 
-    def next_due(self) -> int:
-        return self.due
+    def plan(self, now: int, taken: int) -> Limiter:
+        self.at = self.due - self.leads[-1] if self.due < NEVER else NEVER
+        self.is_hushed = self.hushes
+        if self.hushes:
+            self.at = self.listen_at = now + 100_000  # no event says so: the loop's nap is over
+        return self
 
-    def lead_alarm(self, lead_ns: int) -> None:
+    def listens_again(self, now: int) -> None:
+        self.times_hushed += 1
+
+    def slept(self, wake_ns: int) -> None:
+        self.slept_ns.append(wake_ns)
+
+    def pace(self, lead_ns: int, wake_ns: int) -> None:
         self.leads.append(lead_ns)
 
 

@@ -15,7 +15,7 @@ from trio.lowlevel import Abort
 from tests.unit.fuse.loop_rig import NEVER, Rig, run, until
 from throttlefs import waiting
 from throttlefs.fuse import loop as loop_module
-from throttlefs.fuse.pacing import LEAD_NS
+from throttlefs.fuse.pacing import Lateness
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def test_an_instant_so_near_that_the_alarm_has_gone_off_is_not_slept_through(rig
 
     async def handler(request: bytes) -> None:
         waiters.append(waiting.current())
-        rig.limiter.due = time.monotonic_ns() + LEAD_NS - 5_000
+        rig.limiter.due = time.monotonic_ns() + Lateness.FIRST_NS - 5_000
         await waiting.wait(lambda _: Abort.SUCCEEDED)
         rig.handled.append(request)
 
@@ -158,12 +158,12 @@ def test_the_alarm_leads_by_what_the_cpus_allow(rig: Rig, monkeypatch: pytest.Mo
     monkeypatch.setattr(loop_module, "_LOOK_AT_CPUS_S", 0.01)
 
     async def script(rig: Rig) -> None:
-        assert rig.limiter.leads == [LEAD_NS]
+        assert rig.limiter.leads == [Lateness.FIRST_NS]
         rig.cpus = 1
-        await until(lambda: rig.limiter.leads == [LEAD_NS, 0])
+        await until(lambda: rig.limiter.leads[-1] == 0)
         rig.cpus = 1.5
         rig.cpus = 8
-        await until(lambda: rig.limiter.leads[-1] == LEAD_NS)
+        await until(lambda: rig.limiter.leads[-1] == Lateness.FIRST_NS)
         rig.unmount()
 
     run(rig, script)
@@ -181,6 +181,37 @@ def test_without_room_no_request_is_taken(rig: Rig) -> None:
         rig.unmount()
 
     run(rig, script)
+
+
+def test_while_no_request_could_go_none_wakes_the_loop_and_then_it_looks_for_them(
+    rig: Rig,
+) -> None:
+    async def script(rig: Rig) -> None:
+        rig.request(b"first")
+        await until(lambda: rig.handled == [b"first"])
+        rig.limiter.hushes = True
+        rig.request(b"second")
+        # No event tells of the third, which comes while the loop does not listen.
+        await until(lambda: rig.limiter.times_hushed > 0)
+        rig.request(b"third")
+        await until(lambda: rig.handled == [b"first", b"second", b"third"])
+        rig.limiter.hushes = False
+        rig.request(b"fourth")
+        await until(lambda: rig.handled[3:] == [b"fourth"])
+        rig.unmount()
+
+    run(rig, script)
+
+
+def test_what_woke_the_loop_has_waited_for_that(rig: Rig) -> None:
+    async def script(rig: Rig) -> None:
+        await trio.sleep(0.05)  # the loop sleeps in trio
+        rig.request(b"x")
+        await until(lambda: rig.handled == [b"x"])
+        rig.unmount()
+
+    run(rig, script)
+    assert rig.limiter.slept_ns[0] == Lateness.FIRST_NS
 
 
 def test_an_idle_loop_does_nothing(rig: Rig) -> None:

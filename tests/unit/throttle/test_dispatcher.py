@@ -10,6 +10,7 @@ from trio.testing import wait_all_tasks_blocked
 from tests.unit.throttle.virtual import SECOND, START, World, play
 from throttlefs.settings.limits import Limits
 from throttlefs.throttle import READ, WRITE, ImagePolicy, Override, Throttle, TimerfdAlarm
+from throttlefs.throttle.wakeups import PATIENCE_NS
 
 
 def test_the_task_sleeps_while_nothing_waits() -> None:
@@ -104,27 +105,89 @@ def test_a_late_poll_makes_nobody_wait_for_the_lost_time() -> None:
             world.alarm.now = START + number * SECOND // 100 + 1_000_000
             world.dispatcher.poll()
             await wait_all_tasks_blocked()
-            assert world.alarm.instant in (None, START + (number + 1) * SECOND // 100)
+            if number < 4:
+                assert world.alarm.instant == START + (number + 1) * SECOND // 100
         assert len(world.waited) == 5
 
     play(scenario, Limits(iops=100), dispatcher=False)
 
 
-def test_the_alarm_goes_off_early_by_its_lead_and_nothing_goes_before_it_is_due() -> None:
+def plan_and_sleep(world: World) -> None:
+    """What the session loop does before it sleeps."""
+    world.dispatcher.plan(world.alarm.now)
+    world.dispatcher.before_sleep()
+
+
+def test_the_alarm_leads_what_is_alone_and_nothing_goes_before_it_is_due() -> None:
     async def scenario(world: World) -> None:
         dispatcher, alarm = world.dispatcher, world.alarm
         image = world.throttle.image("a")
+        dispatcher.pace(100_000, 0)
         for name in ("first", "second"):
             await world.ask(image, name, 1000)
-        dispatcher.lead_alarm(100_000)
+        plan_and_sleep(world)
         assert alarm.instant == START + SECOND - 100_000
-        assert dispatcher.next_due() == START + SECOND
+        assert dispatcher.scheduler.next_due == START + SECOND
         alarm.now = alarm.instant
         dispatcher.poll()
         await wait_all_tasks_blocked()
         assert world.waited == {"first": 0}
-        dispatcher.lead_alarm(0)
+        dispatcher.pace(0, 0)
+        plan_and_sleep(world)
         assert alarm.instant == START + SECOND
+
+    play(scenario, Limits(bps=1000), dispatcher=False)
+
+
+def test_changes_set_the_alarm_while_the_loop_sleeps() -> None:
+    async def scenario(world: World) -> None:
+        image = world.throttle.image("a")
+        world.dispatcher.pace(0, 0)
+        for name in ("first", "second"):
+            await world.ask(image, name, 1000)
+        plan_and_sleep(world)
+        assert world.alarm.instant == START + SECOND
+        world.throttle.set_override(image, Override(Limits(bps=2000)))
+        assert world.alarm.instant == START + SECOND // 2
+
+    play(scenario, Limits(bps=1000), dispatcher=False)
+
+
+def test_a_group_that_hosts_share_is_not_let_wait_for_longer_than_it_must() -> None:
+    """How long its members wait tells whether it holds them up."""
+
+    async def scenario(world: World) -> None:
+        image = world.throttle.image("a")
+        world.dispatcher.pace(0, 0)
+        for number in range(9):
+            await world.ask(image, str(number), 1000)
+        world.alarm.now = START + SECOND
+        world.dispatcher.poll()
+        plan_and_sleep(world)
+        assert world.alarm.instant == START + 2 * SECOND + PATIENCE_NS
+        world.throttle.create_group("tenant", Limits(bps=1000), shared=True)
+        plan_and_sleep(world)
+        assert world.alarm.instant == START + 2 * SECOND
+
+    play(scenario, Limits(bps=1000), dispatcher=False)
+
+
+def test_an_alarm_is_switched_off_only_if_it_has_not_gone_off() -> None:
+    async def scenario(world: World) -> None:
+        dispatcher, alarm = world.dispatcher, world.alarm
+        image = world.throttle.image("a")
+        await world.ask(image, "first", 1000)
+        second = await world.ask(image, "second", 1000)
+        alarm.now = START + SECOND
+        dispatcher.poll()
+        await wait_all_tasks_blocked()
+        assert alarm.times_set == 1
+        assert "second" in world.waited
+        second = await world.ask(image, "third", 1000)
+        assert alarm.instant == START + 2 * SECOND
+        second.cancel()
+        await wait_all_tasks_blocked()
+        assert alarm.instant is None
 
     play(scenario, Limits(bps=1000), dispatcher=False)
 
@@ -157,9 +220,9 @@ def test_on_the_real_clock_with_the_real_alarm() -> None:
 
     waited = trio.run(main)
     assert len(waited) == 11
-    assert waited == sorted(waited)
-    # Ten intervals of 10 ms, less the time in which all of them came.
-    assert SECOND // 20 < waited[-1] < 10 * SECOND
+    # Ten intervals of 10 ms, less the time in which all of them came, and what a busy machine may
+    # catch up. Then several go at once, and trio runs their tasks in any order.
+    assert SECOND // 50 < max(waited) < 10 * SECOND
 
 
 def test_the_descriptor_becomes_readable_when_something_is_due() -> None:
@@ -179,8 +242,6 @@ def test_the_descriptor_becomes_readable_when_something_is_due() -> None:
                 assert ready == [dispatcher.fileno()]
                 dispatcher.poll()
             assert image.waiting == [0, 0]
-            # Nothing waits any more: the alarm is off.
-            assert select.select([dispatcher.fileno()], [], [], 0)[0] == []
         finally:
             alarm.close()
 
