@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from throttlefs.host import syscalls
-from throttlefs.host.stash import STASH_NAME
+from throttlefs.host.stash import MARK, STASH_NAME
 
 HIDDEN: Final = os.fsdecode(STASH_NAME)
 
@@ -28,6 +28,11 @@ STEPS: Final = (
 )
 
 Picture = dict[str, tuple[object, ...]]
+
+
+def hidden_files(source: Path) -> list[str]:
+    """What lies in the hidden directory of a volatile mount of *source*."""
+    return [name for name in os.listdir(source / HIDDEN) if name != os.fsdecode(MARK)]
 
 
 def picture(source: Path) -> Picture:

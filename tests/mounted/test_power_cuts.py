@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import throttlefs
-from tests.mounted.power_worker import HIDDEN, PosixWorker, Worker, picture
+from tests.mounted.power_worker import HIDDEN, PosixWorker, Worker, hidden_files, picture
 from tests.support import (
     MountFactory,
     detach,
@@ -156,7 +156,7 @@ def test_everything_stays_after_a_sync_of_the_disk(source):
         (disk.path / "d").mkdir()
         (disk.path / "d" / "file").write_bytes(b"kept")
         disk.sync()
-        assert os.listdir(source / HIDDEN) == []
+        assert hidden_files(source) == []
         for seed in range(3):
             report = disk.power_cut(seed=seed)
             assert (report.lost_bytes, report.undone_changes) == (0, 0)
@@ -179,9 +179,9 @@ def test_links_are_counted_without_the_hidden_ones(source):
             second.unlink()
             counts.append(os.fstat(file.fileno()).st_nlink)
         assert counts == [2, 1, 0]
-        assert len(os.listdir(source / HIDDEN)) == 1
+        assert len(hidden_files(source)) == 1
         sync(disk.path)
-        wait_for(lambda: os.listdir(source / HIDDEN) == [])
+        wait_for(lambda: hidden_files(source) == [])
 
 
 def test_the_hidden_directory_is_neither_listed_nor_found_nor_made(source):
@@ -211,7 +211,7 @@ def test_removing_is_refused_as_on_any_filesystem(source):
         assert code(file.rename, empty) == "EISDIR"
         assert code((disk.path / "none").unlink) == "ENOENT"
         assert sorted(os.listdir(disk.path)) == ["empty", "file", "full"]
-        assert os.listdir(source / HIDDEN) == []
+        assert hidden_files(source) == []
         full.rename(empty)
         assert os.listdir(disk.path / "empty") == ["below"]
 
@@ -416,7 +416,7 @@ def test_a_daemon_that_is_killed_loses_nothing(source, make_mount: MountFactory,
     os.kill(mounted.pid, signal.SIGKILL)
     wait_for(lambda: runtime.process_start_time(mounted.pid) is None)
     detach(mounted.path)
-    assert len(os.listdir(source / HIDDEN)) == 2
+    assert len(hidden_files(source)) == 2
     again = make_mount(options)
     assert picture(source) == before
     assert os.listdir(again.path) == ["file"]
@@ -563,10 +563,12 @@ def test_names_on_another_mount_below_src_are_final(source, tmp_path):
         subprocess.run(["umount", source / "bound"], check=True)
 
 
-def test_the_hidden_directory_of_somebody_else_is_not_touched(source, tmp_path):
+def test_the_hidden_directory_of_somebody_else_is_not_touched(make_mount, source, tmp_path):
     (source / HIDDEN).mkdir(mode=0o755)
     (source / HIDDEN / "precious").touch()
     (tmp_path / "mnt").mkdir()
-    line = fails("mount", source, tmp_path / "mnt")
+    line = fails("mount", source, tmp_path / "mnt", "-o", "volatile")
     assert "was not made by a mount of yours" in line
     assert os.listdir(source / HIDDEN) == ["precious"]
+    mounted = make_mount(source=source)
+    assert os.listdir(mounted.path / HIDDEN) == ["precious"]

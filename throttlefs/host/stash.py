@@ -4,7 +4,8 @@ It lies in SRC, or beside SRC if that is one file, and belongs to one mount alon
 lock on it. What a mount that was killed has left in it, the next one takes away.
 
 Each file in it has its inode number as its name. A file there is one more link to it; a directory
-was moved there.
+was moved there. A file named `MARK` says that a mount has made the directory. Whoever may write to
+SRC could give its name to another directory, even to one of root's: that is left alone.
 """
 
 from __future__ import annotations
@@ -29,6 +30,9 @@ log = logging.getLogger("throttlefs")
 STASH_NAME: Final = b".throttlefs-volatile"
 """The name of the hidden directory in SRC. A file NAME has ``.NAME.throttlefs-volatile``."""
 
+MARK: Final = b"made-by-throttlefs"
+"""The name of the file in it that says that a mount has made it."""
+
 _FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _PROBE = b"probe"
 
@@ -48,7 +52,9 @@ def open_stash(source: str, parent_fd: int, name: bytes, *, make: bool) -> Stash
     """The hidden directory *name* in the directory *parent_fd*, locked; None if there is none.
 
     With *make* there is one then. *source* is SRC, for messages. Raises `ThrottlefsError` if
-    another mount holds it, or it cannot be used.
+    another mount holds it, or if it is to be made and cannot be used. A directory of that name that
+    no mount of this user has made counts as none, without *make*: nobody may stop the mounts of
+    others by making one.
     """
     while True:
         try:
@@ -61,17 +67,27 @@ def open_stash(source: str, parent_fd: int, name: bytes, *, make: bool) -> Stash
                 continue  # the mount that it belonged to has just ended
             return None
         except OSError as exc:
-            if not make and exc.errno != errno.EACCES:
-                log.warning("%s: %s", _path(source, name), exc.strerror)
+            if not make:
+                log.warning("%s is left alone: %s", _path(source, name), exc.strerror)
                 return None
             raise ThrottlefsError(_why_not_opened(source, name, exc)) from None
         try:
-            if _lock(fd, source, name) and _is_still_there(fd, parent_fd, name):
-                return Stash(fd, parent_fd, name)
+            if _is_private(fd):
+                _lock(fd, source, name)
+                if not _is_still_there(fd, parent_fd, name):
+                    os.close(fd)
+                    continue
+                if _is_marked(fd, make=make):
+                    return Stash(fd, parent_fd, name)
+            foreign = f"{_path(source, name)} was not made by a mount of yours"
+            if make:
+                raise ThrottlefsError(f"{foreign}; see what is in it, and move it away")
         except BaseException:
             os.close(fd)
             raise
         os.close(fd)
+        log.warning("%s, and is left alone", foreign)
+        return None
 
 
 def _path(source: str, name: bytes) -> str:
@@ -89,14 +105,26 @@ def _why_not_opened(source: str, name: bytes, exc: OSError) -> str:
     return f"-o volatile keeps removed files in {path}: {exc.strerror}"
 
 
-def _lock(fd: int, source: str, name: bytes) -> bool:
-    """Lock the directory. Raises `ThrottlefsError` if another mount has, or it is not ours."""
+def _is_private(fd: int) -> bool:
+    """Whether the directory is this user's, and nobody else may look into it."""
     st = os.fstat(fd)
-    if st.st_uid != os.geteuid() or st.st_mode & 0o077:
-        raise ThrottlefsError(
-            f"{_path(source, name)} was not made by a mount of yours; see what is in it,"
-            " and move it away"
-        )
+    return st.st_uid == os.geteuid() and not st.st_mode & 0o077
+
+
+def _is_marked(fd: int, *, make: bool) -> bool:
+    """Whether a mount has made the directory; with *make* an empty one becomes such a one."""
+    with os.scandir(fd) as entries:
+        is_empty = next(entries, None) is None
+    if is_empty and make:
+        os.close(os.open(MARK, os.O_CREAT | os.O_WRONLY | os.O_EXCL, 0o400, dir_fd=fd))
+    try:
+        return stat.S_ISREG(os.stat(MARK, dir_fd=fd, follow_symlinks=False).st_mode)
+    except FileNotFoundError:
+        return False
+
+
+def _lock(fd: int, source: str, name: bytes) -> None:
+    """Lock the directory. Raises `ThrottlefsError` if another mount has."""
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -106,7 +134,6 @@ def _lock(fd: int, source: str, name: bytes) -> bool:
         ) from None
     except OSError as exc:
         raise ThrottlefsError(f"{_path(source, name)} cannot be locked: {exc.strerror}") from None
-    return True
 
 
 def _is_still_there(fd: int, parent_fd: int, name: bytes) -> bool:
@@ -252,9 +279,10 @@ class Stash:
                 self._remove(name)
 
     def sweep(self) -> None:
-        """Remove all that is in it."""
+        """Remove all that is in it, but for the mark."""
         for name in self._names():
-            self._remove(name)
+            if name != MARK:
+                self._remove(name)
         self.keys.clear()
         self._claims.clear()
 
@@ -263,6 +291,7 @@ class Stash:
         try:
             if not keep:
                 self.sweep()
+                self._remove(MARK)
                 os.rmdir(self.name, dir_fd=self._parent_fd)
         except OSError as exc:
             log.warning("the hidden directory of SRC stays: %s", exc.strerror)

@@ -78,11 +78,38 @@ def test_a_file_that_was_replaced_meanwhile_is_not_kept(tmp_path, source):
     stash.close()
 
 
-def test_a_directory_that_others_may_write_to_is_not_trusted(tmp_path, source):
-    (tmp_path / os.fsdecode(STASH_NAME)).mkdir(mode=0o777)
-    (tmp_path / os.fsdecode(STASH_NAME)).chmod(0o777)
-    with pytest.raises(ThrottlefsError, match="was not made by a mount of yours"):
-        open_stash("SRC", source, STASH_NAME, make=False)
+@pytest.mark.parametrize("mode", [0o777, 0o755, 0o700, 0])
+def test_a_directory_that_no_mount_has_made_is_left_alone(tmp_path, source, mode, caplog):
+    """Somebody who may write to SRC has given it that name: it stops no mount, and stays whole."""
+    directory = tmp_path / os.fsdecode(STASH_NAME)
+    directory.mkdir()
+    (directory / "private").write_text("x")
+    directory.chmod(mode)
+    if mode == 0 and os.geteuid() == 0:
+        os.chown(directory, 12345, 12345)
+    assert open_stash("SRC", source, STASH_NAME, make=False) is None
+    assert f"SRC/{os.fsdecode(STASH_NAME)}" in caplog.text
+    assert "left alone" in caplog.text
+    with pytest.raises(ThrottlefsError, match=r"was not made by a mount of yours|another user's"):
+        open_stash("SRC", source, STASH_NAME, make=True)
+    directory.chmod(0o700)
+    assert os.listdir(directory) == ["private"]
+
+
+def test_what_is_no_directory_stops_only_a_mount_that_needs_one(tmp_path, source):
+    (tmp_path / os.fsdecode(STASH_NAME)).write_text("x")
+    assert open_stash("SRC", source, STASH_NAME, make=False) is None
+    with pytest.raises(ThrottlefsError, match="Not a directory"):
+        open_stash("SRC", source, STASH_NAME, make=True)
+
+
+def test_an_empty_one_that_a_killed_mount_has_left_becomes_the_next_ones(tmp_path, source):
+    (tmp_path / os.fsdecode(STASH_NAME)).mkdir(mode=0o700)
+    stash = open_stash("SRC", source, STASH_NAME, make=True)
+    stash.sweep()
+    os.close(stash.fd)
+    open_stash("SRC", source, STASH_NAME, make=False).close()
+    assert os.listdir(tmp_path) == []
 
 
 def test_one_file_has_its_hidden_directory_beside_it():
@@ -92,8 +119,9 @@ def test_one_file_has_its_hidden_directory_beside_it():
 
 def test_a_filesystem_with_hard_links_is_known_by_a_try(tmp_path, source):
     stash = open_stash("SRC", source, STASH_NAME, make=True)
+    before = os.listdir(stash.fd)
     stash.check_links()
-    assert os.listdir(stash.fd) == []
+    assert os.listdir(stash.fd) == before
     stash.close()
 
 
