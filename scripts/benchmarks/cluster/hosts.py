@@ -21,6 +21,7 @@ from benchmarks.peers import PEERS, Served, Throttlefs
 from benchmarks.peers.base import daemon
 from benchmarks.processes import wait_until
 from throttlefs.control.client import QmpClient
+from throttlefs.errors import ThrottlefsError
 from throttlefs.host import runtime
 from throttlefs.host.mountinfo import mounted_at
 
@@ -66,10 +67,7 @@ class Host:
         self.connection = connection
         self.was_killed = False
         self._child = child
-        # It is there a moment after the mount.
-        if not wait_until(lambda: _socket_of(files[0].parent) is not None, READY):
-            raise BenchmarkError("a daemon has no control socket")
-        self._client = QmpClient(str(_socket_of(files[0].parent)), str(files[0].parent))
+        self._client = _session(files[0].parent)
 
     def close(self) -> None:
         """End the session with the daemon."""
@@ -117,10 +115,24 @@ class Host:
         self._child.kill()
 
 
-def _socket_of(point: Path) -> str | None:
-    """Return the control socket of the mount at a path, if it has one already."""
-    entry = mounted_at(os.fsencode(point))
-    return None if entry is None else runtime.find_socket(entry)
+def _session(point: Path) -> QmpClient:
+    """Return a session with the daemon of a mount, which listens a moment after it has mounted.
+
+    Raises BenchmarkError if it does not.
+    """
+    end = time.monotonic() + READY
+    while True:
+        entry = mounted_at(os.fsencode(point))
+        path = None if entry is None else runtime.find_socket(entry)
+        try:
+            if path is not None:
+                return QmpClient(path, str(point))
+        except ThrottlefsError as error:
+            if time.monotonic() > end:
+                raise BenchmarkError(str(error)) from None
+        if time.monotonic() > end:
+            raise BenchmarkError("a daemon has no control socket")
+        time.sleep(0.01)
 
 
 def config(limits: Limits, plan: Plan, url: str) -> str:
