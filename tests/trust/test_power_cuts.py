@@ -15,6 +15,7 @@ import pytest
 import throttlefs
 from tests.mounted.test_volatile_contents import SECTOR, Worker
 from tests.soak import Soak, Tally
+from tests.trust.sources import MakeSource, skip_unless_known
 from tests.unit.device.disk_world import Disk
 
 
@@ -46,3 +47,32 @@ def test_one_file_of_a_mount(
             tally.note(25, checked="size and sectors of the file after each cut")
         os.close(worker.fd)
     assert worker.lost > 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount filesystems")
+def test_a_truncate_is_cloned_where_the_filesystem_can(make_source: MakeSource) -> None:
+    """There is no room for a copy of the file."""
+    skip_unless_known("xfs")
+    filesystem = make_source("xfs")
+    source, log = filesystem.path / "disk", filesystem.path / "log"
+    source.mkdir()
+    log.mkdir()
+    free = os.statvfs(source)
+    size = free.f_bavail * free.f_frsize * 2 // 3 // 1000 * 1000 + 123
+    content = random.Random(1).randbytes(1 << 20)
+    with (source / "file").open("wb") as file:
+        for _ in range(size >> 20):
+            file.write(content)
+        file.truncate(size)
+    with throttlefs.mounted(source, volatile=True, volatile_dir=log) as disk:
+        os.truncate(Path(disk.path) / "file", 0)
+        undone = [
+            seed
+            for seed in range(20)
+            if any(it.size_after == size for it in disk.power_cut(seed=seed, dry_run=True).files)
+        ]
+        disk.power_cut(seed=undone[0])
+    assert (source / "file").stat().st_size == size
+    with (source / "file").open("rb") as file:
+        for _ in range(size >> 20):
+            assert file.read(1 << 20) == content

@@ -31,9 +31,6 @@ _CLONE_RANGE: Final = struct.Struct("=qQQQ")
 
 _CANNOT_CLONE: Final = (errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOTTY, errno.EPERM)
 
-_BLOCK_MASK: Final = (64 << 10) - 1
-"""No filesystem that clones has larger blocks."""
-
 _COPY: Final = 1 << 20
 """Bytes that are copied by one call."""
 
@@ -150,9 +147,10 @@ class UndoLog:
         left: list[Piece] = []
         can_clone = True
         end = os.fstat(fd).st_size
+        mask = max(os.fstatvfs(fd).f_bsize, os.fstatvfs(self.fd).f_bsize) - 1  # only whole blocks
         for offset, length, place in pieces:
-            whole = max(0, min(length, end - offset)) & ~_BLOCK_MASK
-            if (offset | place) & _BLOCK_MASK:
+            whole = max(0, min(length, end - offset)) & ~mask
+            if (offset | place) & mask:
                 whole = 0
             if whole and can_clone:
                 try:

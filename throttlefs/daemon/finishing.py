@@ -124,6 +124,16 @@ def _zero(fd: int, offset: int, length: int) -> None:
 
 
 def _copy(source: int, place: int, target: int, offset: int, length: int) -> None:
+    try:
+        while length:
+            # On one XFS or btrfs this clones: there may be no room for a copy.
+            copied = os.copy_file_range(source, target, length, place, offset)
+            if not copied:
+                break
+            place, offset, length = place + copied, offset + copied, length - copied
+    except OSError as exc:
+        if exc.errno not in (errno.EXDEV, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
+            raise
     while length:
         data = os.pread(source, min(length, _AT_ONCE), place)
         if not data:

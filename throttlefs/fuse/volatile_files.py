@@ -32,6 +32,9 @@ A kernel writes back what is some seconds old. Each such file takes up 4 KB of m
 _AT_ONCE = 64
 """So many of them at a time."""
 
+_BLOCK = 4096
+"""Bytes of a block of filesystems that can clone."""
+
 _ZEROES = syscalls.FALLOC_FL_PUNCH_HOLE | syscalls.FALLOC_FL_ZERO_RANGE
 
 
@@ -246,7 +249,10 @@ class VolatileFiles:
         saved: list[SavedRun] = []
         try:
             for first, count in runs:
-                saved += history.take_room(first, count)
+                # What begins within a block goes apart, so that the rest can be cloned.
+                head = min(count, -first % max(1, _BLOCK // sector))
+                saved += history.take_room(first, head)
+                saved += history.take_room(first + head, count - head)
             pieces = [(first * sector, count * sector, place) for first, count, place in saved]
             if pieces:
                 name = os.fsdecode(volatile.inode.path)
