@@ -13,6 +13,7 @@ The event ``X_THROTTLEFS_POWER`` says that the power is off or on again.
 
 from __future__ import annotations
 
+import logging
 import shlex
 from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
@@ -21,6 +22,8 @@ from throttlefs.errors import ThrottlefsError
 
 from .arguments import Parameter
 from .commands import Arguments, CommandTable, MountFacts
+
+log = logging.getLogger("throttlefs")
 
 POWER_EVENT: Final = "X_THROTTLEFS_POWER"
 
@@ -83,11 +86,13 @@ class PowerCommands:
             raise ThrottlefsError(f"seed: {seed} is not from 0 to {MOST_SEED}")
         report = await power.cut(seed, dry_run=dry_run)
         if not dry_run:
+            log.info("the power is off; the seed of the cut is %d", report["seed"])
             self._announce(POWER_EVENT, {"state": "off", "seed": report["seed"]})
         return report
 
     async def _power_on(self, _: Arguments) -> object:
         await self._volatile().power_on()
+        log.info("the power is on")
         self._announce(POWER_EVENT, {"state": "on"})
         return {}
 

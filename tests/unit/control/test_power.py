@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -61,8 +62,12 @@ def test_a_cut_and_what_follows(machine: Machine, power: FakePower) -> None:
     ]
 
 
-def test_a_seed_that_was_drawn_is_told(machine: Machine, power: FakePower) -> None:
-    assert machine.run("power-cut")["seed"] == 99
+def test_a_seed_that_was_drawn_is_told(
+    machine: Machine, power: FakePower, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, "throttlefs"):
+        assert machine.run("power-cut")["seed"] == 99
+    assert caplog.messages == ["the power is off; the seed of the cut is 99"]
     assert power.asked == [("cut", None, False)]
     assert machine.events == [("X_THROTTLEFS_POWER", {"state": "off", "seed": 99})]
 
