@@ -7,11 +7,11 @@ its seed, its number and its counts alone: the same requests in the same order g
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from throttlefs.settings.fault_words import Effect
+from throttlefs.settings.fault_words import Effect, Op
 from throttlefs.settings.faults import Fault
 from throttlefs.settings.globset import GlobSet
 
@@ -19,6 +19,8 @@ from .damage import Piece, Pieces, draw, torn_length
 
 _CERTAIN: Final = 1 << 64
 _NO_END: Final = 1 << 63
+_READ: Final = int(Op.READ)
+_WRITE: Final = int(Op.WRITE)
 _TORN: Final = 1 << 63
 """A bit of the seed: how much of a write is kept is drawn apart from whether it is torn."""
 
@@ -58,6 +60,14 @@ class Rule:
         counts = any(trigger is not None for trigger in triggers)
         self.remembers = fault.effect is Effect.CORRUPT and counts
         """Whether it keeps what it has damaged."""
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """Before the first of these offsets, and from the second on, nothing matches.
+
+        A request of no length at offset 0 is behind -1.
+        """
+        return (self._first if self._has_range else -1), self._end
 
     def takes(self, path: str) -> bool:
         """Whether requests on the file at *path* may match."""
@@ -136,6 +146,11 @@ class Candidates:
     rules: tuple[Rule, ...]
     remembers: bool
     """Whether one of them keeps what it has damaged."""
+    reads: tuple[int, int]
+    """Reads that end at or before the first of these offsets match none of them, nor do those that
+    begin at or after the second."""
+    writes: tuple[int, int]
+    """The same of writes that need not be durable."""
 
 
 class FaultTable:
@@ -185,7 +200,14 @@ class FaultTable:
         ops = 0
         for rule in rules:
             ops |= rule.ops
-        return Candidates(self.generation, ops, rules, any(rule.remembers for rule in rules))
+        return Candidates(
+            self.generation,
+            ops,
+            rules,
+            any(rule.remembers for rule in rules),
+            _span(rule for rule in rules if rule.ops & _READ),
+            _span(rule for rule in rules if rule.ops & _WRITE),
+        )
 
     def match(self, found: Candidates, ops: int, offset: int = 0, length: int = 0) -> Firing | None:
         """Count a request in the rules that match it; returns that of the first that fires.
@@ -232,3 +254,11 @@ class FaultTable:
         now = self._clock()
         changes = [rule.next_change(now) for rule in self._rules.values()]
         return min((change for change in changes if change is not None), default=None)
+
+
+def _span(rules: Iterable[Rule]) -> tuple[int, int]:
+    """Outside of which none of *rules* matches."""
+    spans = [rule.span for rule in rules]
+    return min((first for first, _ in spans), default=_NO_END), max(
+        (end for _, end in spans), default=0
+    )

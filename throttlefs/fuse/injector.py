@@ -82,8 +82,11 @@ class Injector:
 
     def reading(self, handle: Handle, offset: int, size: int) -> Handle:
         """*handle* for a read: itself, unless a rule fires or an earlier one has damaged it."""
-        found = self.candidates(handle.inode)
-        if not found.ops & _READ:
+        found = handle.inode.faults
+        if found is None or found.generation != self.table.generation:
+            found = self.candidates(handle.inode)
+        first, end = found.reads
+        if offset >= end or offset + size <= first:
             return handle
         table, key = self.table, handle.inode.key
         firing = table.match(found, _READ, offset, size)
@@ -102,10 +105,13 @@ class Injector:
 
     def writing(self, handle: Handle, offset: int, size: int, durable: bool) -> Handle:
         """*handle* for a write: itself, unless a rule fires. *durable*: with O_DSYNC or O_SYNC."""
-        ops = _DURABLE_WRITE if durable else _WRITE
-        found = self.candidates(handle.inode)
-        if not found.ops & ops:
+        found = handle.inode.faults
+        if found is None or found.generation != self.table.generation:
+            found = self.candidates(handle.inode)
+        first, end = found.writes
+        if (offset >= end or offset + size <= first) and not durable:
             return handle
+        ops = _DURABLE_WRITE if durable else _WRITE
         firing = self.table.match(found, ops, offset, size)
         if firing is None:
             return handle

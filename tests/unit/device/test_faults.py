@@ -195,3 +195,28 @@ def test_a_rule_for_all_reads_remembers_nothing() -> None:
     (rule,) = table("corrupt=zeros").rules()
     rule.remember("key", 0, 8192)
     assert not rule.damaged
+
+
+PLACES = st.integers(0, 40)
+RANGES = st.one_of(
+    st.just(""),
+    st.builds(lambda first, size: f" range={first}-{first + size}", PLACES, st.integers(1, 10)),
+    st.builds(lambda first: f" range={first}-", PLACES),
+)
+RULES = st.lists(st.tuples(st.sampled_from(["read", "write", "read,write"]), RANGES))
+
+
+@given(RULES, PLACES, st.integers(0, 20))
+def test_what_is_outside_of_all_ranges_matches_nothing(
+    rules: list[tuple[str, str]], offset: int, size: int
+) -> None:
+    """So a request that no rule can be for is let go by two comparisons."""
+    made = table(*(f"error=EIO op={ops}{places}" for ops, places in rules))
+    found = made.candidates("a")
+    for op, (first, end) in ((Op.READ, found.reads), (Op.WRITE, found.writes)):
+        is_outside = offset >= end or offset + size <= first
+        if is_outside:
+            assert made.match(found, op, offset, size) is None
+        asked = [rule for rule in made.rules() if rule.ops & op]
+        if len(asked) == 1 and not is_outside:
+            assert asked[0].touches(offset, size)
