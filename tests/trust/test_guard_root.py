@@ -7,7 +7,6 @@ import os
 import socket
 import stat
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -172,9 +171,11 @@ def test_the_fallback_in_the_temporary_directory(
 ) -> None:
     """throttlefs-UID, made beforehand by somebody else."""
     monkeypatch.setattr(os, "geteuid", lambda: ANNA)
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    assert runtime.directories_of(ANNA)[-1] == f"/tmp/throttlefs-{ANNA}"
     path = tmp_path / f"throttlefs-{ANNA}"
+    places = ["/no/such/directory/throttlefs", str(path)]
+    monkeypatch.setattr(runtime, "directories_of", lambda _uid: places)
     if kind == "a link":
         (tmp_path / "real").mkdir(mode=0o700)
         os.chown(tmp_path / "real", ANNA, ANNA)
