@@ -107,16 +107,16 @@ class Image(Leaf):
         lag = SLACK + traffic.note(self, now)
         for bucket in buckets:
             bucket.charge(nbytes, now, lag)
-        if traffic.unread_ns:
-            self.note_wait(direction, traffic.unread_ns)
+        if traffic.hushed_ns:
+            self.note_wait(direction, traffic.hushed_ns)
         return True
 
     def _try_pass_near(self, direction: int, nbytes: int, now: int) -> bool:
         """Try to pass where there is more than one limit to look at."""
         if not self._try_pass(self, direction, nbytes, now):
             return False
-        if self._traffic.unread_ns:
-            self.note_wait(direction, self._traffic.unread_ns)
+        if self._traffic.hushed_ns:
+            self.note_wait(direction, self._traffic.hushed_ns)
         return True
 
     def _begin_to_defer(self, direction: int, nbytes: int, now: int) -> bool:

@@ -18,7 +18,16 @@ QUIET_NS: Final = 100_000_000
 class Traffic:
     """Which root the requests come to that the limiter has to think about, and how many came."""
 
-    __slots__ = ("_late", "_late_root", "_late_until", "requests", "root", "since", "unread_ns")
+    __slots__ = (
+        "_late",
+        "_late_root",
+        "_late_until",
+        "hushed_ns",
+        "requests",
+        "root",
+        "since",
+        "unread_ns",
+    )
 
     def __init__(self) -> None:
         self.requests = 0
@@ -30,7 +39,9 @@ class Traffic:
         self._late_root: Node | None = None
         self._late_until = 0
         self.unread_ns = 0
-        """How long (ns) what is read now has been waiting, because the loop slept."""
+        """How long (ns) what is read now has been waiting, because the loop slept or was hushed."""
+        self.hushed_ns = 0
+        """How long (ns) it has been waiting for its limit, because the loop was hushed."""
 
     def note(self, root: Node, now: int) -> int:
         """Note a request for something in *root*; how late (ns) it is because this program was."""

@@ -76,7 +76,7 @@ class Wakeups:
         """
         self.find()
         lead, traffic = self.lead_ns, self._scheduler.traffic
-        traffic.unread_ns = 0
+        traffic.unread_ns = traffic.hushed_ns = 0
         if lead is None:
             return self
         if taken - traffic.requests != self._strangers:
@@ -126,5 +126,5 @@ class Wakeups:
         traffic = self._scheduler.traffic
         if traffic.root is not None:
             traffic.was_late(traffic.root, now - self._none_before, now)
-        traffic.unread_ns = now - self._unheard_since
+        traffic.unread_ns = traffic.hushed_ns = now - self._unheard_since
         self._unheard_since = 0

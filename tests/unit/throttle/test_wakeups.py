@@ -247,14 +247,18 @@ def test_what_was_not_heard_counts_as_having_waited() -> None:
         pass
     assert noted == []
     alarm.now += 500 * US
-    traffic.unread_ns = 470 * US
+    traffic.unread_ns = 30 * US  # to wake up is not to wait for a limit
+    assert image.try_admit(WRITE, 4096)
+    assert noted == []
+    alarm.now += 500 * US
+    traffic.unread_ns = traffic.hushed_ns = 470 * US
     assert image.try_admit(WRITE, 4096)
     assert noted == [(WRITE, 470 * US)]
     request = Request(READ, 4096)
     throttle.dispatcher.scheduler.enqueue(image, request, alarm.now)
     assert request.arrived == alarm.now - 470 * US
     throttle.dispatcher.scheduler.withdraw(request, alarm.now)
-    traffic.unread_ns = 0
+    traffic.unread_ns = traffic.hushed_ns = 0
     alarm.now += 100 * MS
     assert image.try_admit(READ, 4096)
     assert len(noted) == 1
