@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import stat
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import THROTTLEFS, MountFactory, clear_away
+from tests.support import THROTTLEFS, MountFactory, clear_away, wait_for
 from throttlefs.host.mountinfo import mounted_at
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
@@ -31,7 +32,14 @@ def user_directories() -> Iterator[Path]:
         os.chmod(directory / name, 0o700)
     yield directory
     clear_away(directory / "mnt")
-    shutil.rmtree(directory)
+    wait_for(lambda: is_removed(directory))
+
+
+def is_removed(directory: Path) -> bool:
+    """Remove all of it; a daemon that is just ending may remove its own files meanwhile."""
+    with contextlib.suppress(FileNotFoundError):
+        shutil.rmtree(directory)
+    return not directory.exists()
 
 
 # The one right beside a user's own is to read this Python, which may lie below /root.
