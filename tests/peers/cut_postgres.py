@@ -60,6 +60,24 @@ def _is_gone(pid: int) -> bool:
         return True
 
 
+def _shared_memory(pids: list[int]) -> tuple[set[str], set[str]]:
+    """What a killed server would leave behind: files of POSIX, and numbers of System V's memory."""
+    files, segments = set(), set()
+    for pid in pids:
+        try:
+            with open(f"/proc/{pid}/maps") as maps:
+                for line in maps:  # proc(5)
+                    _, _, _, _, inode, *rest = line.split(maxsplit=5)
+                    path = "".join(rest).rstrip()
+                    if path.startswith("/dev/shm/PostgreSQL."):
+                        files.add(path)
+                    elif path.startswith("/SYSV"):
+                        segments.add(inode)
+        except FileNotFoundError:
+            continue  # it has just ended
+    return files, segments
+
+
 class Cluster:
     """A cluster whose files are in *data*; its socket and its log are in *place*."""
 
@@ -123,8 +141,9 @@ class Cluster:
         self._run("pg_ctl", "-D", self._data, "-w", "-m", "fast", "stop")
 
     def kill(self) -> None:
-        """Kill the server and wait until all its processes are gone."""
+        """Kill the server, wait until all its processes are gone, and remove what they shared."""
         pids = self._pids()
+        files, segments = _shared_memory(pids)
         for pid in pids:
             try:
                 os.kill(pid, signal.SIGKILL)
@@ -132,6 +151,10 @@ class Cluster:
                 pass
         for pid in pids:
             wait_for(lambda: _is_gone(pid), 60)  # noqa: B023
+        for file in files:
+            Path(file).unlink(missing_ok=True)
+        for segment in segments:
+            subprocess.run(["ipcrm", "--shmem-id", segment], capture_output=True, check=False)
 
     def _pids(self) -> list[int]:
         """The processes whose files are in the cluster: those that its postmaster has begun."""
