@@ -145,7 +145,8 @@ def crowd(plan: dict[str, Any]) -> dict[str, Any]:
     """
     limited = [Limited(**entry) for entry in plan["limited"]]
     wanted = len(plan["idle"]) + sum(len(entry.files) for entry in limited) + 64
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = max(wanted, soft)
     resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, max(wanted, hard)))
     idle = [os.open(path, os.O_RDONLY) for path in plan["idle"]]
     queue = Queue(limited)

@@ -78,7 +78,8 @@ def open_files(directory: str, daemon: str) -> dict[str, Any]:
     """
     names = sorted(os.listdir(directory))
     wanted = len(names) + 64
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = max(wanted, soft)
     resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, max(wanted, hard)))
     start = time.perf_counter()
     descriptors = [os.open(os.path.join(directory, name), os.O_RDONLY) for name in names]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,7 @@ def test_the_client_reads_as_its_plan_says(tmp_path: Path) -> None:
         "pids": [os.getpid()],
         "settling": 0.01,
     }
+    descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)
     for seconds in (0.1, 1, 5, 20):  # a busy machine takes longer
         try:
             found = crowd.crowd(plan | {"seconds": seconds})
@@ -84,6 +86,7 @@ def test_the_client_reads_as_its_plan_says(tmp_path: Path) -> None:
     assert found["open"] == 2
     assert found["requests"] > 3
     assert found["late_p50"] <= found["late_p99"]
+    assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] >= descriptors[0]
 
 
 def results(peers: tuple[str, ...] = ("throttlefs",)) -> list[Result]:
