@@ -68,11 +68,19 @@ class _Timespec(ctypes.Structure):
     _fields_ = [("seconds", ctypes.c_long), ("nanoseconds", ctypes.c_long)]
 
 
+def _libaio() -> ctypes.CDLL:
+    """The library, under the name that it has here. Raises `OSError`."""
+    try:
+        return ctypes.CDLL("libaio.so.1t64")  # from Debian 13 on
+    except OSError:
+        return ctypes.CDLL("libaio.so.1")
+
+
 class Queue:
     """Reads under way, each of which is asked for again as soon as it is answered."""
 
     def __init__(self, limited: Sequence[Limited]) -> None:
-        self._libaio = ctypes.CDLL("libaio.so.1")
+        self._libaio = _libaio()
         # O_DIRECT wants aligned memory; nobody looks at the data, so all have the same.
         self._buffer = mmap.mmap(-1, BLOCK)
         address = ctypes.addressof(ctypes.c_char.from_buffer(self._buffer))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import shutil
 import signal
 import socket
@@ -235,6 +236,10 @@ def test_redis_forgets_a_user_that_was_saved(
     tmp_path: Path, rng: random.Random, auto_da_alloc: str
 ) -> None:
     """ACL SAVE renames a new file over the old one, and flushes neither."""
+    said = subprocess.run(["redis-server", "--version"], capture_output=True, text=True, check=True)
+    version = re.search(r"v=(\d+)", said.stdout)
+    if version is not None and int(version[1]) >= 8:
+        pytest.skip("from 8 on Redis flushes what ACL SAVE has written")
     (tmp_path / "src").mkdir()
     (tmp_path / "src" / "users.acl").touch()
     log = tmp_path / "log"
