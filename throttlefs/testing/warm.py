@@ -96,6 +96,7 @@ class Warm:
 _BEGUN: Final = b"\0"  # what comes before the status
 _DIED: Final = 255
 _AFTER_INTERRUPT_S: Final = 10.0
+_LOOK_EVERY_S: Final = 1.0
 
 
 def _identity() -> tuple[int, ...]:
@@ -116,7 +117,11 @@ def _read_to_end(descriptor: int, deadline: float) -> bytes:
     poller.register(descriptor, select.POLLIN)
     read = bytearray()
     while True:
-        if not poller.poll(max(0.0, deadline - time.monotonic()) * 1000):
+        left = max(0.0, deadline - time.monotonic())
+        # A signal does not end poll() if it comes just before it, or to another thread.
+        if not poller.poll(min(left, _LOOK_EVERY_S) * 1000):
+            if left > _LOOK_EVERY_S:
+                continue
             raise TimeoutError
         data = os.read(descriptor, 1 << 16)
         if not data:
