@@ -319,7 +319,7 @@ class Power:
     def _drop(self, keys: list[FileKey]) -> None:
         for key in keys:
             try:
-                self._stash.drop(key)
+                self._stash.drop(key, self._journal.needs)
             except OSError as exc:
                 log.warning("a removed file stays in SRC's hidden directory: %s", exc.strerror)
 

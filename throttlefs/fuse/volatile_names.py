@@ -252,8 +252,7 @@ class VolatileNames:
         if found is not None and found.is_kept:
             key = found.named.key
             self._stash.unclaim(key)
-            if not self._journal.needs(key):
-                await self._in_thread(self._stash.drop, key)
+            await self._in_thread(self._stash.drop, key, self._journal.needs)
             self._in_use.touched(key)
 
     # -- attributes ------------------------------------------------------------------------

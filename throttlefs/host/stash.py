@@ -18,7 +18,7 @@ import os
 import shutil
 import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from throttlefs.errors import ThrottlefsError
@@ -253,10 +253,13 @@ class Stash:
                 return False
         return os.stat(self.name_of(key), dir_fd=self.fd, follow_symlinks=False).st_nlink == 1
 
-    def drop(self, key: FileKey) -> None:
-        """Remove what is there of the file *key*, unless it is claimed."""
+    def drop(self, key: FileKey, is_needed: Callable[[FileKey], bool]) -> None:
+        """Remove what is there of the file *key*, unless it is claimed, or *is_needed* says so.
+
+        What was claimed a moment ago may have come to be needed since the caller looked.
+        """
         with self._lock:
-            if key not in self._claims:
+            if key not in self._claims and not is_needed(key):
                 self._remove(self.name_of(key))
                 self.keys.discard(key)
 

@@ -46,15 +46,17 @@ class NamesWorld:
         engine = create_engine("threads", logging.getLogger("throttlefs"))
         for close in (inodes.close, alarm.close, engine.close):
             stack.callback(close)
+        self.inodes, self.engine = inodes, engine
+        self.presentation = Presentation(1, 1)
         self.operations = Operations(
             inodes,
-            WireAttributes(Presentation(1, 1)),
+            WireAttributes(self.presentation),
             None,  # type: ignore[arg-type]
             Governor(Throttle(alarm=alarm), Policy()),
             Statistics(),
             engine,
-            self._in_thread,
-            KernelPages(self._in_thread),
+            self.in_thread,
+            KernelPages(self.in_thread),
             cache=CacheMode.WRITEBACK,
             auto_cache=False,
             noatime=False,
@@ -69,9 +71,10 @@ class NamesWorld:
         stack.callback(self.operations.close)
         self.caller = Caller(os.geteuid(), os.getegid(), os.getpid())
 
-    async def _in_thread(
+    async def in_thread(
         self, fn: Callable[..., Any], /, *args: Any, owner: int | None = None
     ) -> Any:
+        """Call *fn* here and now; before it ``during``, once."""
         self.calls += 1
         if self.during is not None:
             during, self.during = self.during, None

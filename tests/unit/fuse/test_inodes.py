@@ -236,7 +236,7 @@ def test_a_removed_file_gives_up_its_descriptor_if_it_is_in_the_hidden_directory
     assert inode.fd < 0
     assert os.fstat(inodes.fd(inode)).st_ino == inode.key[1]
     stash.unclaim(inode.key)
-    stash.drop(inode.key)
+    stash.drop(inode.key, lambda _: False)
     inode.recently_used = False
     assert inodes._held.evict(1) == 0, "it could not be found any more"
     inodes.close()

@@ -133,14 +133,25 @@ def test_a_file_that_is_claimed_is_not_dropped(tmp_path, source):
     for name in (b"file", b"second"):
         assert stash.keep(source, name, key)
         os.unlink(name, dir_fd=source)
-    stash.drop(key)
+    stash.drop(key, lambda _: False)
     assert stash.has(key)
     assert not stash.is_last_name(key)
     stash.unclaim(key)
-    stash.drop(key)
+    stash.drop(key, lambda _: False)
     assert stash.has(key)
     stash.unclaim(key)
     assert stash.is_last_name(key)
-    stash.drop(key)
+    stash.drop(key, lambda _: False)
     assert not stash.has(key)
+    stash.close()
+
+
+def test_a_file_that_has_come_to_be_needed_is_not_dropped(tmp_path, source):
+    stash = open_stash("SRC", source, STASH_NAME, make=True)
+    (tmp_path / "file").touch()
+    key = key_of(tmp_path / "file")
+    assert stash.keep(source, b"file", key)
+    stash.unclaim(key)
+    stash.drop(key, {key}.__contains__)
+    assert stash.has(key)
     stash.close()
