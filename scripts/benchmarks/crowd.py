@@ -1,7 +1,6 @@
 """A client that keeps requests of thousands of files under way: one line of JSON on stdout.
 
-One fio job for each file would be as many processes. This one reads by libaio (io_submit(2)), which
-fio needs as well, from one thread.
+One fio job for each file would be as many processes. This one reads by Linux AIO, from one thread.
 """
 
 from __future__ import annotations
@@ -19,6 +18,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+if __name__ == "__main__":  # It is run by its path, so Python looks in its own folder.
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from benchmarks.kernel_aio import Context, Iocb
+from benchmarks.processes import cpu_seconds
+
 BLOCK = 4096
 _AT_ONCE = 256
 
@@ -34,62 +39,17 @@ class Limited:
     """When each request was answered (ns)."""
 
 
-class _Iocb(ctypes.Structure):
-    """``struct iocb`` of linux/aio_abi.h, on a little-endian machine."""
-
-    _fields_ = [
-        ("data", ctypes.c_uint64),
-        ("key", ctypes.c_uint32),
-        ("rw_flags", ctypes.c_int32),
-        ("opcode", ctypes.c_uint16),  # 0: read
-        ("priority", ctypes.c_int16),
-        ("fd", ctypes.c_uint32),
-        ("address", ctypes.c_uint64),
-        ("size", ctypes.c_uint64),
-        ("offset", ctypes.c_int64),
-        ("reserved", ctypes.c_uint64),
-        ("flags", ctypes.c_uint32),
-        ("event_fd", ctypes.c_uint32),
-    ]
-
-
-class _Event(ctypes.Structure):
-    """``struct io_event`` of linux/aio_abi.h."""
-
-    _fields_ = [
-        ("data", ctypes.c_uint64),
-        ("request", ctypes.c_uint64),
-        ("result", ctypes.c_int64),
-        ("result2", ctypes.c_int64),
-    ]
-
-
-class _Timespec(ctypes.Structure):
-    _fields_ = [("seconds", ctypes.c_long), ("nanoseconds", ctypes.c_long)]
-
-
-def _libaio() -> ctypes.CDLL:
-    """The library, under the name that it has here. Raises `OSError`."""
-    try:
-        return ctypes.CDLL("libaio.so.1t64")  # from Debian 13 on
-    except OSError:
-        return ctypes.CDLL("libaio.so.1")
-
-
 class Queue:
     """Reads under way, each of which is asked for again as soon as it is answered."""
 
     def __init__(self, limited: Sequence[Limited]) -> None:
-        self._libaio = _libaio()
         # O_DIRECT wants aligned memory; nobody looks at the data, so all have the same.
         self._buffer = mmap.mmap(-1, BLOCK)
         address = ctypes.addressof(ctypes.c_char.from_buffer(self._buffer))
         owners = [owner for owner in limited for _ in owner.files for _ in range(owner.depth)]
         self._owners = owners
-        self._requests = (_Iocb * len(owners))()
-        self._events = (_Event * _AT_ONCE)()
-        self._context = ctypes.c_void_p()
-        self._check(self._libaio.io_setup(max(1, len(owners)), ctypes.byref(self._context)))
+        self._requests = (Iocb * len(owners))()
+        self._context = Context(max(1, len(owners)), _AT_ONCE)
         number = 0
         for owner in limited:
             for path in owner.files:
@@ -100,42 +60,21 @@ class Queue:
                     request.address, request.size = address, BLOCK
                     number += 1
 
-    @staticmethod
-    def _check(result: int) -> int:
-        if result < 0:
-            raise OSError(-result, os.strerror(-result))
-        return result
-
-    def submit(self, number: int) -> None:
-        """Ask for the read *number*."""
-        request = ctypes.pointer(self._requests[number])
-        self._check(self._libaio.io_submit(self._context, 1, ctypes.byref(request)))
-
     def run(self, until: float) -> None:
         """Take answers, and ask again, until the instant *until* (s, time.monotonic)."""
         while (left := until - time.monotonic()) > 0:
-            patience = _Timespec(int(left), int(left % 1 * 1e9))
-            count = self._check(
-                self._libaio.io_getevents(
-                    self._context, 1, _AT_ONCE, self._events, ctypes.byref(patience)
-                )
-            )
+            events = self._context.wait(left)
             now = time.monotonic_ns()
-            for event in self._events[:count]:
-                self._check(event.result)
+            for event in events:
+                if event.result < 0:
+                    raise OSError(-event.result, os.strerror(-event.result))
                 self._owners[event.data].answered.append(now)
-                self.submit(event.data)
+                self._context.submit(self._requests[event.data])
 
     def start(self) -> None:
         """Ask for all of them."""
-        for number in range(len(self._owners)):
-            self.submit(number)
-
-
-def cpu_seconds(pid: int) -> float:
-    """User and system time of a process, in ticks of 10 ms; proc_pid_stat(5)."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        for request in self._requests:
+            self._context.submit(request)
 
 
 def lateness(limited: Limited) -> list[float]:

@@ -110,7 +110,7 @@ class Growth(Section):
         self.title = kind.title  # type: ignore[misc]
         self.method = (
             f"{kind.method}. {TOTAL:,.0f} requests/s in all, reads of 4 KiB of the page cache by"
-            f" one client (libaio); {seconds:g} s, median of {formats.rounds(rounds)}. CPU: user"
+            f" one client (Linux AIO); {seconds:g} s, median of {formats.rounds(rounds)}. CPU: user"
             " and system time of all daemons, 100 % is one CPU. Memory: their PSS. Late: how much"
             " more than a period passes between two answers under one limit."
         )

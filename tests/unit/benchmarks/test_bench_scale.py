@@ -80,7 +80,7 @@ def test_the_client_reads_as_its_plan_says(tmp_path: Path) -> None:
         try:
             found = crowd.crowd(plan | {"seconds": seconds})
         except OSError as error:
-            pytest.skip(f"no libaio, or no O_DIRECT here: {error}")
+            pytest.skip(f"no AIO, or no O_DIRECT here: {error}")
         if found["requests"] > 3:
             break
     assert found["open"] == 2
