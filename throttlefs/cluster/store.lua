@@ -3,8 +3,8 @@
 --
 -- KEYS[1] is the hash of one limit: field "g" has what belongs to all, field "h:ID" one daemon.
 -- ARGV[1] says what is asked: "renew", "leave" or "look"; messages.py has the other arguments and
--- the reply. tests/unit/cluster/store_model.py has the same rules in Python, and the tests hold
--- both to the same answers.
+-- the reply. store_model.py and fill_model.py in tests/unit/cluster have the same rules in Python,
+-- and the tests hold both to the same answers.
 --
 -- Times are microseconds of the server's clock. What a daemon *holds* is the larger of what it says
 -- that it uses and what it was granted last: a smaller grant counts once the daemon has confirmed

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.unit.cluster.store_model import FIRST, MOST, SECOND, Filling, Record, fill
+from tests.unit.cluster.fill_model import FIRST, SECOND, Filling, Record, fill
+from tests.unit.cluster.store_model import MOST
 
 CAP = MOST * 500e6
 
