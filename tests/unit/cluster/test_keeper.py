@@ -1,4 +1,4 @@
-"""Single rules of a daemon, step by step; test_sharing.py has them all at work."""
+"""Single rules of a daemon; test_sharing.py and test_failures.py have them all at work."""
 
 from __future__ import annotations
 
