@@ -24,6 +24,11 @@ def peer_named(text: str) -> Peer:
     return PEERS[text]
 
 
+def shows_directories(name: str) -> bool:
+    """Return whether a peer of this name shows directories; those that serve images do not."""
+    return is_throttlefs(name) or PEERS[name].shows_directories
+
+
 __all__ = [
     "CHECKOUT",
     "PEERS",
@@ -35,4 +40,5 @@ __all__ = [
     "Throttlefs",
     "is_throttlefs",
     "peer_named",
+    "shows_directories",
 ]

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 from benchmarks.allowance import Limits
 from benchmarks.errors import BenchmarkError
@@ -66,6 +67,8 @@ class Peer(ABC):
     """A way to serve images."""
 
     name: str
+    shows_directories: ClassVar[bool] = True
+    """Whether it shows the directory of the images, not the images alone."""
 
     @abstractmethod
     def version(self) -> str:

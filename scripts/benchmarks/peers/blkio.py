@@ -41,6 +41,7 @@ def rules(limits: Limits) -> dict[str, int]:
 
 class Blkio(Peer):
     name = "blkio"
+    shows_directories = False
 
     def version(self) -> str:
         self._cgroups()
@@ -97,7 +98,7 @@ def _loop_device(path: Path, direct: bool) -> Iterator[Path]:
 
 
 def _remove(group: Path) -> None:
-    """Remove a cgroup; its last processes leave it as they end, or go back to where they were."""
+    """Remove a cgroup; its last processes leave it as they end, or go to the one above."""
 
     def is_gone() -> bool:
         with suppress(OSError):

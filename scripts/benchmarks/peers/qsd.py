@@ -108,6 +108,7 @@ def _option(name: str, value: Mapping[str, Any]) -> list[str]:
 
 @dataclass(frozen=True)
 class Qsd(Peer):
+    shows_directories = False
     threads: int = 0
     """How many iothreads serve an image; 0: the main loop does."""
 

@@ -10,7 +10,7 @@ from rich.console import RenderableType
 from benchmarks import formats
 from benchmarks.bench import Bench
 from benchmarks.errors import NotMeasurableError
-from benchmarks.peers import Image, Served, Setup
+from benchmarks.peers import Image, Served, Setup, shows_directories
 from benchmarks.processes import memory
 from benchmarks.results import Figures, Result, Row, Section, Step, in_turn, of
 
@@ -81,8 +81,8 @@ class Files(Section):
 
     def __init__(self, peers: Sequence[str], rounds: int) -> None:
         self._rounds = rounds
-        # QSD exports single images, not directories; bindfs is there for names.
-        self._peers = [peer for peer in peers if peer not in ("qsd", "bindfs")]
+        # bindfs is there for names.
+        self._peers = [peer for peer in peers if shows_directories(peer) and peer != "bindfs"]
 
     def steps(self) -> Iterable[Step]:
         for case, seconds, measure in (

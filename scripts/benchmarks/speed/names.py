@@ -18,7 +18,7 @@ from benchmarks.bench import Bench
 from benchmarks.errors import BenchmarkError
 from benchmarks.fio import Job
 from benchmarks.measures import median, percentile
-from benchmarks.peers import Image, Setup
+from benchmarks.peers import Image, Setup, shows_directories
 from benchmarks.processes import memory, wait
 from benchmarks.results import Figures, Result, Row, Section, Step, cases, in_turn, of, peers
 
@@ -199,8 +199,7 @@ class Names(Section):
     takes_medians = True
 
     def __init__(self, peers: Sequence[str], seconds: float, rounds: int) -> None:
-        # QSD exports single images, not directories.
-        self._peers = [peer for peer in peers if peer != "qsd"]
+        self._peers = list(filter(shows_directories, peers))
         self._rounds = rounds
         self._seconds = seconds
         self.method = (

@@ -343,6 +343,15 @@ def test_names_are_held_against_bindfs_by_the_medians_of_the_rounds(
     assert cells("PSS") == ["PSS", "20.0", "2.0", "-", "10.00", "-"]
 
 
+@pytest.mark.parametrize("peer", ["qsd", "qsd-threads", "blkio"])
+def test_names_are_not_measured_of_peers_that_serve_single_images(peer: str) -> None:
+    for section in speed.sections([peer], 1.0, 1, image_mib=64):
+        if section.name in ("names", "files"):
+            assert not list(section.steps())
+        elif section.name == "waiting":
+            assert bool(list(section.steps())) == (peer != "blkio")  # no daemon takes CPU there
+
+
 def test_rounds_of_names_are_interleaved_and_qsd_has_none() -> None:
     section = next(section for section in all_sections() if section.name == "names")
     steps = list(section.steps())[:6]
