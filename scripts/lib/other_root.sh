@@ -3,8 +3,8 @@
 #
 #     other_root.sh CHECKOUT DIR SUITE USER WHAT [ARGUMENTS OF scripts/test or scripts/bench]
 #
-# WHAT is checks, bench or packages. In DIR: SUITE.base is what debootstrap made, SUITE the root in use
-# (SUITE.built for packages), SUITE.packages their cache.
+# WHAT is checks, bench or packages. In DIR: SUITE.base is what debootstrap made, SUITE the root in
+# use (SUITE.built for packages), SUITE.packages their cache.
 set -euo pipefail
 
 checkout=$1 dir=$2 suite=$3 user=$4 what=$5

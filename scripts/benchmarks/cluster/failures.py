@@ -166,7 +166,7 @@ def measure(bench: Bench, peer: str, case: Case) -> Figures:
         hosts = stack.enter_context(
             cluster(bench, {"bps": LIMIT}, [Plan(on_lost=case.on_lost)] * 2, [url] * 2)
         )
-        readers = [stack.enter_context(reader(bench, host.files[0])) for host in hosts]
+        readers = [stack.enter_context(reader(host.files[0])) for host in hosts]
         scene = Scene(server, hosts, readers, replica)
         for one in readers if case.has_second else readers[:1]:
             one.start()

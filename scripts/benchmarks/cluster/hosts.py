@@ -215,8 +215,7 @@ def cluster(
 class Reader:
     """A process that reads a file all the time; ``began`` is its first request's instant (ns)."""
 
-    def __init__(self, bench: Bench, path: Path, block: int = 262_144, depth: int = 16) -> None:
-        self._bench = bench
+    def __init__(self, path: Path, block: int = 262_144, depth: int = 16) -> None:
         self._child = subprocess.Popen(
             [
                 sys.executable,
@@ -251,9 +250,9 @@ class Reader:
 
 
 @contextmanager
-def reader(bench: Bench, path: Path, **options: int) -> Iterator[Reader]:
+def reader(path: Path, **options: int) -> Iterator[Reader]:
     """Have a process that reads a file, once it is told to, for the length of the block."""
-    process = Reader(bench, path, **options)
+    process = Reader(path, **options)
     try:
         yield process
     finally:

@@ -60,11 +60,11 @@ def measure(bench: Bench, peer: str, hosts: int, delay_ms: int, turns: int) -> F
         proxy.delay = delay_ms / 1000
         first, last = found[:-1], found[-1]
         for host in first:
-            stack.enter_context(reader(bench, host.files[0])).start()
+            stack.enter_context(reader(host.files[0])).start()
         for _ in range(turns):
             until(lambda: have(first, whole), time.monotonic_ns())
             time.sleep(PAUSE)
-            with reader(bench, last.files[0]) as late:
+            with reader(last.files[0]) as late:
                 began = late.start()
                 joined.append(until(lambda: have(found, share), began))
                 time.sleep(PAUSE)
