@@ -146,7 +146,7 @@ def test_an_interrupt_stays_one_when_the_command_goes_on(monkeypatch: pytest.Mon
     monkeypatch.setattr(warm, "_AFTER_INTERRUPT_S", 0.0)
 
     def interrupt() -> None:
-        wait_for(lambda: reading, 60)
+        wait_for(lambda: bool(reading), 60)
         signal.pthread_kill(threading.get_ident(), signal.SIGINT)
 
     os.kill(kept, signal.SIGSTOP)
