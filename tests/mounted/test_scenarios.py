@@ -121,7 +121,7 @@ def test_a_mistake_gets_one_line(mounted: Mounted, scenario: Path, tmp_path: Pat
     run = ("scenario", "run")
     assert "nix: cannot be read: No such file" in fails(*run, tmp_path / "nix", mounted.path)
     inside = fails(*run, scenario, mounted.path / "a.img", status=2)
-    assert "a scenario is for a mount, and" in inside
+    assert "a scenario is for a whole mount, and" in inside
     assert "--for: '5' has no unit" in fails(*run, "--for=5", scenario, mounted.path, status=2)
     file = tmp_path / "wrong.toml"
     for text, message, code in (

@@ -8,10 +8,10 @@ from typing import Any, Final
 
 import click
 
-from throttlefs.errors import ThrottlefsError, UsageError
+from throttlefs.errors import ThrottlefsError
 from throttlefs.settings.limits import RATES
 
-from .control import MountPath
+from .control import MountPath, whole_mount
 from .shares import rates_text, share_text
 from .table import Column, Wide, print_table
 from .text import in_utf8, name_text
@@ -47,11 +47,7 @@ def cluster(path: str, group: str | None, as_json: bool) -> None:
       throttlefs cluster mnt
       throttlefs cluster --group tenant --json mnt
     """
-    from throttlefs.control.locate import locate
-
-    found = locate(path)
-    if found.device is not None:
-        raise UsageError(f"cluster needs a mount point, and {path} is a file: use {found.point}")
+    found = whole_mount(path, "cluster")
     arguments = {} if group is None else {"group-name": in_utf8(group)}
     with found.session() as client:
         shares = client.run("x-throttlefs-query-cluster", **arguments)

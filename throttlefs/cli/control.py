@@ -6,13 +6,16 @@ import json
 import math
 import os
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from throttlefs.errors import ThrottlefsError, UsageError
 
 from .hints import LimitsCommand
+
+if TYPE_CHECKING:
+    from throttlefs.control.locate import Located
 
 
 class MountPath(click.Path):
@@ -30,6 +33,19 @@ class MountPath(click.Path):
     ) -> str:
         """The path."""
         return os.fspath(value)
+
+
+def whole_mount(path: str, what: str) -> Located:
+    """The mount at *path*, for *what*, which no file in it has of its own.
+
+    Raises `ThrottlefsError` if there is none, and `UsageError` if *path* lies in a mount.
+    """
+    from throttlefs.control.locate import locate
+
+    found = locate(path)
+    if found.device is not None:
+        raise UsageError(f"{what} is for a whole mount, and {path} lies in one: use {found.point}")
+    return found
 
 
 _PATH = click.argument("path", metavar="PATH", type=MountPath())

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import click
 
 from throttlefs.errors import ThrottlefsError, UsageError
 
-from .control import MountPath
-
-if TYPE_CHECKING:
-    from throttlefs.control.locate import Located
+from .control import MountPath, whole_mount
 
 _NOT_PLAIN: Final = ("time", "pid")
 """What differs between two runs that are otherwise the same."""
@@ -99,7 +96,7 @@ def list_rules(path: str, as_json: bool) -> None:
     """List the rules of a mount: what each says, how many requests matched, how often it fired."""
     from .presentation import print_rules
 
-    with _mount(path).session() as client:
+    with whole_mount(path, "fault list").session() as client:
         rules = client.run("x-throttlefs-fault-list")
     if as_json:
         print(json.dumps(rules, indent=2))
@@ -112,7 +109,7 @@ def list_rules(path: str, as_json: bool) -> None:
 @click.argument("numbers", metavar="NUMBER...", nargs=-1, required=True, type=click.IntRange(min=1))
 def remove(path: str, numbers: Sequence[int]) -> None:
     """Remove the rules with these numbers. Requests that hang in one go on."""
-    with _mount(path).session() as client:
+    with whole_mount(path, "fault remove").session() as client:
         for number in numbers:
             client.run("x-throttlefs-fault-remove", rule=number)
 
@@ -124,7 +121,7 @@ def clear(path: str) -> None:
 
     SIGHUP brings back those of the file.
     """
-    with _mount(path).session() as client:
+    with whole_mount(path, "fault clear").session() as client:
         client.run("x-throttlefs-fault-clear")
 
 
@@ -146,12 +143,3 @@ def log(file: Any, plain: bool) -> None:
         if plain:
             record = {key: value for key, value in record.items() if key not in _NOT_PLAIN}
         print(json.dumps(record))
-
-
-def _mount(path: str) -> Located:
-    from throttlefs.control.locate import locate
-
-    found = locate(path)
-    if found.device is not None:
-        raise UsageError(f"rules belong to a mount, and {path} is a file in one: use {found.point}")
-    return found

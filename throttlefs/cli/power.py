@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from throttlefs.errors import UsageError
-
-from .control import MountPath
-
-if TYPE_CHECKING:
-    from throttlefs.control.locate import Located
+from .control import MountPath, whole_mount
 
 _MOST_SEED = 2**63 - 1
 
@@ -46,7 +41,7 @@ def power_cut(path: str, seed: int | None, dry_run: bool, as_json: bool) -> None
     arguments: dict[str, Any] = {"dry-run": True} if dry_run else {}
     if seed is not None:
         arguments["seed"] = seed
-    found = _mount(path)
+    found = whole_mount(path, "power-cut")
     with found.session(patient=True) as client:
         report = client.run("x-throttlefs-power-cut", **arguments)
     if as_json:
@@ -61,7 +56,7 @@ def power_cut(path: str, seed: int | None, dry_run: bool, as_json: bool) -> None
 @_PATH
 def power_on(path: str) -> None:
     """Serve a disk again whose power was cut. Nothing of it waits to be flushed then."""
-    with _mount(path).session(patient=True) as client:
+    with whole_mount(path, "power-on").session(patient=True) as client:
         client.run("x-throttlefs-power-on")
 
 
@@ -72,17 +67,8 @@ def sync(path: str) -> None:
 
     sync(1) and syncfs(2) do not do that, because they do not reach a FUSE filesystem.
     """
-    with _mount(path).session(patient=True) as client:
+    with whole_mount(path, "sync").session(patient=True) as client:
         client.run("x-throttlefs-sync")
 
 
 COMMANDS = (power_cut, power_on, sync)
-
-
-def _mount(path: str) -> Located:
-    from throttlefs.control.locate import locate
-
-    found = locate(path)
-    if found.device is not None:
-        raise UsageError(f"power is a mount's, and {path} is a file in one: use {found.point}")
-    return found

@@ -11,7 +11,7 @@ import click
 
 from throttlefs.errors import ThrottlefsError, UsageError
 
-from .control import MountPath
+from .control import MountPath, whole_mount
 from .text import print_now
 
 if TYPE_CHECKING:
@@ -64,12 +64,8 @@ def run(file: str, path: str, limit: str | None) -> None:
       lasting = "1s"
       repeat = "10s"
     """
-    from throttlefs.control.locate import locate
-
     text, seconds = _read(file), _seconds(limit)
-    found = locate(path)
-    if found.device is not None:
-        raise UsageError(f"a scenario is for a mount, and {path} is in one: use {found.point}")
+    found = whole_mount(path, "a scenario")
     arguments: dict[str, Any] = {"toml": text}
     if seconds is not None:
         arguments["seconds"] = seconds

@@ -121,9 +121,8 @@ def test_a_file_in_a_mount_has_no_power_of_its_own(
     power = FakePower()
     found = FakeMount(power, "db.img")
     monkeypatch.setattr(locate, "locate", lambda path: found)
-    assert mistake(name, "mnt/db.img") == (
-        "power is a mount's, and mnt/db.img is a file in one: use /mnt"
-    )
+    said = mistake(name, "mnt/db.img")
+    assert said == f"{name} is for a whole mount, and mnt/db.img lies in one: use /mnt"
     assert power.asked == []
 
 
