@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from throttlefs.host import runtime
+from throttlefs.host.files import clock_of_files
 from throttlefs.host.mountinfo import MountEntry, mounted_at
 
 THROTTLEFS = [sys.executable, "-m", "throttlefs"]
@@ -92,6 +93,12 @@ def wait_for(condition: Callable[[], bool], seconds: float = 30) -> None:
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.01)
+
+
+def let_the_clock_go_on() -> None:
+    """A change of a file is somebody else's if it comes later than a tick of 10 ms after ours."""
+    began = clock_of_files()
+    wait_for(lambda: clock_of_files() > began + 30_000_000)
 
 
 def clear_away(path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -46,6 +47,15 @@ def picture(source: Path) -> Picture:
         values = () if path.is_symlink() else tuple(os.listxattr(path))
         found[name] = (st.st_ino, st.st_mode, st.st_uid, values)
     return found
+
+
+def code(call: Callable[..., object], *args: object, **kwargs: object) -> str:
+    """The name of the error that the call gets, or "done"."""
+    try:
+        call(*args, **kwargs)
+    except OSError as exc:
+        return errno.errorcode[exc.errno or 0]
+    return "done"
 
 
 class FileModel:
