@@ -48,6 +48,7 @@ class UndoLog:
     def __init__(self, directory: str) -> None:
         self.directory = directory
         self.fd = self._open()
+        self._next = -1
         self._writer = LogWriter(self.failed, self._written)
         self._is_full = False
 
@@ -207,14 +208,23 @@ class UndoLog:
         finally:
             os.close(directory)
 
+    def make_next(self) -> None:
+        """Open the file that `begin_anew` goes on with. Call it in a thread. Raises `OSError`."""
+        if self._next < 0:
+            self._next = self._open()
+
     def begin_anew(self) -> None:
-        """Go on with an empty log. The old one goes, if it has no name. Raises `OSError`."""
+        """Go on with the empty file of `make_next`. The old one goes, if it has no name.
+
+        Call it in a thread, while nothing is put.
+        """
         self._writer.forget()
-        new = self._open()
-        old, self.fd = self.fd, new
+        old, self.fd, self._next = self.fd, self._next, -1
         os.close(old)
 
     def close(self) -> None:
         """Close the file."""
         self._writer.close()
         os.close(self.fd)
+        if self._next >= 0:
+            os.close(self._next)

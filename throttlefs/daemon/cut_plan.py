@@ -131,9 +131,13 @@ class PlanFiles:
             _sync(file)
 
     def begin(self) -> None:
-        """From now on the plan is to be done, whatever happens."""
+        """From now on the plan is to be done, whatever happens, unless `OSError` is raised."""
         os.rename(_NEW, _LINK, src_dir_fd=self._directory, dst_dir_fd=self._directory)
-        os.fsync(self._directory)
+        try:
+            os.fsync(self._directory)
+        except OSError:
+            os.rename(_LINK, _NEW, src_dir_fd=self._directory, dst_dir_fd=self._directory)
+            raise
 
     def end(self) -> None:
         """Note that all has been done, and remove the undo log and the files of the plan."""

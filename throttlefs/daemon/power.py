@@ -140,15 +140,31 @@ class Power:
         self._gate.shut()
         await self._end_requests()
         cut = self._draw(seed)
-        await self._prepare(cut, link=True)
-        report = dict(cut.report(seed, dry_run=False))
+        try:
+            await self._prepare(cut, link=True)
+            report = dict(cut.report(seed, dry_run=False))
+            gone = cut.gone()
+            resized = [(one.key, one.size) for one in cut.restores.values() if one.size is not None]
+            self._unfinished = await self._begin(cut)
+        except ThrottlefsError:
+            await self._drop_links()
+            raise
+        del cut  # of 10 GiB it is large
+        failed = await self._finish()
+        report["not-rolled-back"] = [*report["not-rolled-back"], *failed]
+        for key, size in resized:
+            self._operations.file_resized(key, size)
+        for key in gone:
+            self._file_removed(key)
+        return report
+
+    async def _begin(self, cut: Cut) -> CutPlan:
+        """Write down what is to be done: from then on it will be."""
         plan, pieces = cut.plan(self._log_name())
-        gone = cut.gone()
-        resized = [(one.key, one.size) for one in cut.restores.values() if one.size is not None]
-        del cut
         plan_files = PlanFiles(self._stash.fd)
         try:
             await self._in_thread(plan_files.write, plan, pieces)
+            await self._in_thread(self._undo_log.make_next)
             await self._in_thread(self._undo_log.give_name, os.fsencode(plan.log))
             await self._in_thread(plan_files.begin)
         except OSError as exc:
@@ -158,15 +174,21 @@ class Power:
                 f" written ({exc.strerror}); switch it on again with: throttlefs power-on"
                 f" {self._target}"
             ) from None
-        del pieces  # of 10 GiB they are large
-        self._unfinished = plan
-        failed = await self._finish()
-        report["not-rolled-back"] = [*report["not-rolled-back"], *failed]
-        for key, size in resized:
-            self._operations.file_resized(key, size)
-        for key in gone:
-            self._file_removed(key)
-        return report
+        return plan
+
+    async def _drop_links(self) -> None:
+        """Take back the links in the hidden directory of a cut that has not begun.
+
+        They have changed files, and the next cut must not take that for a change by others.
+        """
+        self._stash.unclaim_all()
+        keys = [*self._stash.keys]
+        for key in keys:
+            if not self._journal.needs(key):
+                self._hold_open(key)
+        await self._in_thread(self._drop, keys)
+        for key in keys:
+            self._in_use.touched(key)
 
     def _draw(self, seed: int) -> Cut:
         return Cut(
@@ -209,6 +231,7 @@ class Power:
             ) from None
         self._unfinished = None
         await self._in_thread(self._stash.sweep)
+        await self._in_thread(self._undo_log.begin_anew)
         self._files.begin_anew()
         self._journal.commit_all()
         self._journal.freed()

@@ -289,9 +289,11 @@ class VolatileFiles:
         await self._log.tidy(None)
 
     def begin_anew(self) -> None:
-        """Forget everything after a power cut; files that were open stay as they were."""
+        """Forget everything after a power cut; files that were open stay as they were.
+
+        The undo log has begun anew before.
+        """
         self.contents.begin_anew()
-        self.undo_log.begin_anew()
         self._known.clear()
         self._closed.clear()
 

@@ -191,6 +191,11 @@ class Stash:
             if not self._claims[key]:
                 del self._claims[key]
 
+    def unclaim_all(self) -> None:
+        """Take back all claims: no removal is under way."""
+        with self._lock:
+            self._claims.clear()
+
     def _link(self, directory: int, name: bytes, key: FileKey) -> bool:
         hidden = self.name_of(key)
         try:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from .power_world import PowerWorld
+from tests.support import let_the_clock_go_on
+from throttlefs.daemon import cut_plan
+from throttlefs.errors import ThrottlefsError
+
+from .power_world import ROOT, PowerWorld
 
 
 @pytest.fixture
@@ -30,3 +36,31 @@ def test_a_file_whose_last_name_goes_while_an_earlier_removal_is_tidied_up_comes
     seed = next(seed for seed in range(50) if world.cut(seed, dry_run=True)["names"])
     assert world.cut(seed)["not-rolled-back"] == []
     assert (world.source / "two").read_bytes() == b"contents"
+
+
+def test_a_cut_that_cannot_be_written_down_changes_nothing_and_the_next_one_is_done(
+    world: PowerWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (world.source / "old").write_bytes(b"contents")
+    (world.source / "changed").touch()
+    world.run("rename", ROOT, b"old", ROOT, b"new", 0, world.names.caller)
+    caller, number = world.names.caller, world.names.look_up(b"changed")
+    world.run("setxattr_with_flags", number, b"user.mine", b"1", 0, caller)
+    seed = next(seed for seed in range(50) if len(world.cut(seed, dry_run=True)["names"]) == 2)
+
+    def full(path: str) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    let_the_clock_go_on()
+    with monkeypatch.context() as patch:
+        patch.setattr(cut_plan, "_create", full)
+        with pytest.raises(ThrottlefsError, match=r"nothing was rolled back.*No space left"):
+            world.cut(seed)
+    assert sorted(os.listdir(world.source))[1:] == ["changed", "new"]
+    assert (world.source / "changed").stat().st_nlink == 1
+    world.power_on()
+    assert world.cut(seed)["not-rolled-back"] == []
+    assert sorted(os.listdir(world.source))[1:] == ["changed", "old"]
+    assert os.listxattr(world.source / "changed") == []
+    assert world.hidden() == []
+    assert os.listdir(world.log) == []

@@ -358,6 +358,7 @@ def test_the_log_can_be_given_a_name(tmp_path: Path) -> None:
     log = undo_log.UndoLog(str(tmp_path))
     put(log, b"abc", 5)
     log.give_name(os.fsencode(tmp_path / "named"))
+    log.make_next()
     log.begin_anew()
     put(log, b"x", 0)
     assert log.hand_over()
