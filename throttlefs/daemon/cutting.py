@@ -10,10 +10,13 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from typing import Any, Final
 
+import trio
+
 from throttlefs.control.device_names import device_name
 from throttlefs.device.volatile.contents import Contents
 from throttlefs.device.volatile.journal import Journal
 from throttlefs.device.volatile.names import Named, Slot
+from throttlefs.device.volatile.picking import Restore
 from throttlefs.device.volatile.steps import Place, route
 from throttlefs.fuse.in_thread import RunInThread
 from throttlefs.fuse.inodes import InodeTable
@@ -32,7 +35,9 @@ _TICK_NS: Final = 10_000_000
 
 
 class Cut:
-    """A power cut of the mount, drawn by *rng*, when it is made; no request may be under way.
+    """A power cut of the mount, drawn by *rng*.
+
+    Requests may be under way only while it is looked at, as a dry run does.
 
     *root_fd* is the directory that paths are relative to: SRC, or where it lies if it is one file.
     """
@@ -52,8 +57,9 @@ class Cut:
         self._stash = stash
         self._inodes = inodes
         self._root_fd = root_fd
-        self.choice = choice = journal.choose(rng)
-        self.restores = {one.key: one for one in contents.choose(choice, rng)}
+        self._rng = rng
+        self.choice = journal.choose(rng)
+        self.restores: dict[FileKey, Restore] = {}
         self.not_rolled_back: list[str] = []
         self._places: dict[FileKey, Place] = {
             key: place for key, place in in_use.places().items() if key not in stash.keys
@@ -74,10 +80,15 @@ class Cut:
     # -- looking at SRC --------------------------------------------------------------------
 
     async def prepare(self, in_thread: RunInThread, *, link: bool) -> None:
-        """Look at all files concerned, and leave alone what was changed in SRC itself.
+        """Draw for contents, look at all files concerned, and leave those changed in SRC alone.
 
         With *link* the others get a link in the hidden directory. Raises `OSError`.
         """
+        for restore in self._contents.choose(self.choice, self._rng):
+            if restore is None:
+                await trio.lowlevel.checkpoint()
+            else:
+                self.restores[restore.key] = restore
         keys = [*self.restores, *(key for key in self.choice.values if key not in self.restores)]
         for start in range(0, len(keys), _AT_ONCE):
             with ExitStack() as stack:

@@ -6,7 +6,7 @@ import random
 
 from tests.unit.device.names_world import ROOT, Picture, Program
 from tests.unit.device.names_world import World as Names
-from tests.unit.device.volatile_world import SECTOR
+from tests.unit.device.volatile_world import SECTOR, all_restores
 from tests.unit.device.volatile_world import World as File
 from throttlefs.device.volatile.contents import Contents
 from throttlefs.device.volatile.journal import Journal
@@ -118,7 +118,7 @@ class Disk:
         """Cut the power, compare with the models, and go on with what is left."""
         rng = self.rng
         choice = self.journal.choose(rng)
-        restores = {it.key: it for it in self.contents.choose(choice, rng)}
+        restores = {it.key: it for it in all_restores(self.contents, choice, rng)}
         undone = bool(choice.then)
         assert self.names.cut(choice, [rng.randrange(9) for _ in range(rng.randrange(3))]) == []
         picture = self.names.picture()

@@ -7,7 +7,7 @@ import random
 from dataclasses import dataclass, field
 from typing import Any
 
-from throttlefs.device.volatile.contents import Contents
+from throttlefs.device.volatile.contents import Choice, Contents
 from throttlefs.device.volatile.picking import Restore
 from throttlefs.device.volatile.samples import ZEROES
 
@@ -48,6 +48,11 @@ class Limit:
 
     def limit_of(self, key: tuple[int, int]) -> int:
         return self.number
+
+
+def all_restores(contents: Contents, choice: Choice, rng: random.Random) -> list[Restore]:
+    """What a power cut leaves, chosen at one go."""
+    return [one for one in contents.choose(choice, rng) if one is not None]
 
 
 @dataclass
@@ -252,7 +257,7 @@ class World:
         """What a cut leaves of the file, the limit that it drew, and how."""
         rng = random.Random(seed)
         limit = rng.randint(self.numbers.committed(self.key), self.numbers.newest)
-        restores = self.contents.choose(Limit(limit), rng)
+        restores = all_restores(self.contents, Limit(limit), rng)
         restore = restores[0] if restores else None
         return self.restored(restore), limit, restore
 

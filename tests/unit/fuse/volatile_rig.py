@@ -14,7 +14,7 @@ from typing import Any, cast
 import trio
 
 from tests.unit.backing.conftest import open_file, running
-from tests.unit.device.volatile_world import Limit, Model, Numbers, State
+from tests.unit.device.volatile_world import Limit, Model, Numbers, State, all_restores
 from throttlefs.backing.undo_log import UndoLog
 from throttlefs.device.volatile.contents import Contents
 from throttlefs.device.volatile.picking import Restore
@@ -143,7 +143,7 @@ class Rig:
         """What a power cut leaves, and the limit that it drew."""
         rng = random.Random(seed)
         limit = rng.randint(self.numbers.final, self.numbers.latest)
-        restores = self.contents.choose(Limit(limit), rng)
+        restores = all_restores(self.contents, Limit(limit), rng)
         assert self.log.hand_over()
         self.log.drain()
         return restored(self.data, restores, self.log.fd), limit

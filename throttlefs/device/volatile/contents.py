@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import random
-from typing import Protocol
+from collections.abc import Iterator
+from typing import Final, Protocol
 
 from .extents import Extents, Room
 from .history import FileHistory
 from .keys import FileKey
 from .picking import Restore, pick
 from .samples import Budget
+
+_CHUNKS_AT_ONCE: Final = 32
+"""Choosing what is left of so many chunks takes some 2 ms."""
 
 
 class Journal(Protocol):
@@ -128,19 +132,21 @@ class Contents:
 
     # -- a power cut -----------------------------------------------------------------------
 
-    def choose(self, choice: Choice, rng: random.Random) -> list[Restore]:
+    def choose(self, choice: Choice, rng: random.Random) -> Iterator[Restore | None]:
         """What a power cut leaves of each file, by the draws of *rng*.
 
-        Files of which it leaves everything are not named. They are drawn for in the order in which
-        they were first changed: the same seed loses the same whatever their inode numbers are.
+        None comes every 2 ms or so: others may have a turn, and may even change files. Files of
+        which a cut leaves everything are not named. They are drawn for in the order in which they
+        were first changed: the same seed loses the same whatever their inode numbers are.
         """
-        restores = []
-        for key, history in self._files.items():
-            if history.is_dirty:
-                restore = pick(key, history, choice.limit_of(key), rng)
-                if restore is not None:
-                    restores.append(restore)
-        return restores
+        chunks = 0
+        for key, history in list(self._files.items()):
+            if not history.is_dirty:
+                continue
+            for restore in pick(key, history, choice.limit_of(key), rng):
+                chunks += restore is None
+                if restore is not None or chunks % _CHUNKS_AT_ONCE == 0:
+                    yield restore
 
     def begin_anew(self) -> None:
         """Forget all files and their log: they are what SRC has."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from .chunk import LAST, PLACE, SECTORS, SHIFT, Chunk, Sample
@@ -34,10 +35,11 @@ class Restore(NamedTuple):
 
 def pick(
     key: tuple[int, int], history: FileHistory, limit: int, rng: random.Random
-) -> Restore | None:
-    """What a power cut has left of a file; None: all.
+) -> Iterator[Restore | None]:
+    """What a power cut has left of a file; nothing comes if that is all.
 
-    Changes of its size, truncates, punches and barriers survive up to the number *limit*.
+    Changes of its size, truncates, punches and barriers survive up to the number *limit*. None
+    comes after each chunk. The file may change then: what comes of it is between before and after.
     """
     size = history.operations.size_at(limit)
     pieces = _Pieces(history.sector, size)
@@ -46,7 +48,9 @@ def pick(
     share_draws = history.changed > _FEW
     constraints = _Constraints(history, limit)
     for number in sorted(history.chunks):
-        chunk = history.chunks[number]
+        chunk = history.chunks.get(number)
+        if chunk is None:
+            continue  # it was flushed meanwhile
         base = number << SHIFT
         if constraints.matter_in(number, chunk):
             floor, zeroed, until = constraints.of(number)
@@ -62,9 +66,9 @@ def pick(
                 pieces.add(offset, place)
             if chunk.table[LAST + at] and (place != NEWEST or offset >= size):
                 lost += max(0, min(history.sector, history.size - offset))
-    if not pieces.all and size == history.size:
-        return None
-    return Restore(key, None if size == history.size else size, pieces.all, lost)
+        yield None
+    if pieces.all or size != history.size:
+        yield Restore(key, None if size == history.size else size, pieces.all, lost)
 
 
 class _Pieces:
