@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 
-from tests.peers.test_readme import _NUMBER, TOLERANCE, examples, place, run
-from throttlefs.host.mountinfo import read_mounts
+from tests.peers.pages import CHECKOUT, NUMBER, TOLERANCE, assert_nothing_mounted, examples, run
+from tests.peers.pages import place as place
 
-DOCS = Path(__file__).resolve().parents[2] / "docs"
-
-__all__ = ["place"]  # the fixture
+DOCS = CHECKOUT / "docs"
 
 
 def test_the_example_commits_as_often_as_the_page_says(place: Path) -> None:
@@ -24,8 +21,7 @@ def test_the_example_commits_as_often_as_the_page_says(place: Path) -> None:
             said = run(example.command, place)
             assert len(said) == len(example.output), f"$ {example.command}: {said}"
             for shown, printed in zip(example.output, said, strict=True):
-                assert _NUMBER.sub("0", shown) == _NUMBER.sub("0", printed)
-                (ours,), (theirs,) = _NUMBER.findall(printed), _NUMBER.findall(shown)
+                assert NUMBER.sub("0", shown) == NUMBER.sub("0", printed)
+                (ours,), (theirs,) = NUMBER.findall(printed), NUMBER.findall(shown)
                 assert 5 < float(ours) <= (1 + TOLERANCE) * float(theirs)
-    mounted = [e.point for e in read_mounts() if e.point.startswith(os.fsencode(place))]
-    assert not mounted, "the example left its mount behind"
+    assert_nothing_mounted(place)

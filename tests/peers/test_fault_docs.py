@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
 
-from tests.peers.test_readme import Example, differences, examples, run
-from tests.peers.test_readme import place as place
-from throttlefs.host.mountinfo import read_mounts
+from tests.peers.pages import CHECKOUT, Example, assert_as_shown, examples
+from tests.peers.pages import place as place
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "faults.md"
+PAGE = CHECKOUT / "docs" / "faults.md"
 BLOCKS = examples(PAGE.read_text())
 
 
@@ -22,10 +20,4 @@ def test_there_are_at_least_six() -> None:
 
 @pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block[1].command.split()[0])
 def test_an_example_prints_what_the_page_shows(block: list[Example], place: Path) -> None:
-    wrong = []
-    for example in block:
-        found = differences(example.output, run(example.command, place))
-        wrong += [f"$ {example.command}: {line}" for line in found]
-    assert not wrong, "\n".join(wrong)
-    mounted = [e.point for e in read_mounts() if e.point.startswith(os.fsencode(place))]
-    assert not mounted, "an example left its mount behind"
+    assert_as_shown(block, place)

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import re
 from pathlib import Path
 
 import pytest
 
 from tests.inner_pytest import Suite
-from tests.peers.test_readme import Example, differences, examples, run
-from tests.peers.test_readme import place as place
-from throttlefs.host.mountinfo import read_mounts
+from tests.peers.pages import CHECKOUT, Example, assert_as_shown, blocks_of, examples
+from tests.peers.pages import place as place
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "power-cuts.md"
+PAGE = CHECKOUT / "docs" / "power-cuts.md"
 BLOCKS = examples(PAGE.read_text())
 
 
@@ -24,17 +21,11 @@ def test_there_are_at_least_four() -> None:
 
 @pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block[1].command.split()[0])
 def test_an_example_prints_what_the_page_shows(block: list[Example], place: Path) -> None:
-    wrong = []
-    for example in block:
-        found = differences(example.output, run(example.command, place))
-        wrong += [f"$ {example.command}: {line}" for line in found]
-    assert not wrong, "\n".join(wrong)
-    mounted = [e.point for e in read_mounts() if e.point.startswith(os.fsencode(place))]
-    assert not mounted, "an example left its mount behind"
+    assert_as_shown(block, place)
 
 
 def test_the_suite_runs(tmp_path: Path) -> None:
-    (block,) = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    (block,) = blocks_of("python", PAGE.read_text())
     suite = Suite(tmp_path / "suite")
     suite.write(test_it=block)
     ran = suite.run("-o", "slow_disk_required=true")

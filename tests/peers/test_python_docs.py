@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,13 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.peers.pages import CHECKOUT, blocks_of
 from tests.support import clear_away, let_others_in
 from throttlefs.host.mountinfo import read_mounts
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "python.md"
-_BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-_INI = re.compile(r"^```ini\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-BLOCKS = _BLOCK.findall(PAGE.read_text())
+PAGE = CHECKOUT / "docs" / "python.md"
+BLOCKS = blocks_of("python", PAGE.read_text())
 
 CONTAINERS = '''
 """Stands for testcontainers, which needs Docker: a server of another user on the volume."""
@@ -110,7 +108,7 @@ def test_an_example_runs(place: Path, name: str) -> None:
 def test_the_suite_runs(place: Path) -> None:
     (block,) = [block for block in BLOCKS if "def test_" in block]
     (place / "test_it.py").write_text(block)
-    (ini,) = _INI.findall(PAGE.read_text())
+    (ini,) = blocks_of("ini", PAGE.read_text())
     (place / "pytest.ini").write_text(ini)
     printed = run(place, sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "test_it.py")
     assert "1 passed" in printed
