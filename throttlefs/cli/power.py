@@ -7,9 +7,9 @@ from typing import Any
 
 import click
 
-from .control import MountPath, whole_mount
+from throttlefs.settings.units import MAX_SEED
 
-_MOST_SEED = 2**63 - 1
+from .control import MountPath, whole_mount
 
 _PATH = click.argument("path", metavar="MOUNTPOINT", type=MountPath())
 
@@ -19,7 +19,7 @@ _PATH = click.argument("path", metavar="MOUNTPOINT", type=MountPath())
 @click.option(
     "--seed",
     metavar="N",
-    type=click.IntRange(0, _MOST_SEED),
+    type=click.IntRange(0, MAX_SEED),
     help="Chooses what is lost; default: a random one, which is printed.",
 )
 @click.option("--dry-run", is_flag=True, help="Only say what would be lost.")
@@ -27,10 +27,10 @@ _PATH = click.argument("path", metavar="MOUNTPOINT", type=MountPath())
 def power_cut(path: str, seed: int | None, dry_run: bool, as_json: bool) -> None:
     """Cut the power of a disk that was mounted with -o volatile, and print what was lost.
 
-    What fsync, O_DSYNC or throttlefs sync has flushed stays. Of the rest each sector is one that
-    it has been since then, and names, sizes and attributes are what a disk could have. Afterwards
-    SRC holds what is left, and every request fails until throttlefs power-on. Files that were open
-    stay dead.
+    What fsync, O_DSYNC or throttlefs sync has flushed stays. Every other sector is as it was at
+    some moment since its last flush. Names, sizes and attributes are what a disk could have.
+    Afterwards SRC holds what is left, and every request fails until throttlefs power-on. Files that
+    were open stay dead.
 
     \b
     Examples:

@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, Protocol
 
 from throttlefs.errors import ThrottlefsError
+from throttlefs.settings.units import MAX_SEED
 
 from .arguments import Parameter
 from .commands import Arguments, CommandTable, MountFacts
@@ -26,8 +27,6 @@ from .commands import Arguments, CommandTable, MountFacts
 log = logging.getLogger("throttlefs")
 
 POWER_EVENT: Final = "X_THROTTLEFS_POWER"
-
-MOST_SEED: Final = 2**63 - 1
 
 
 class Power(Protocol):
@@ -82,8 +81,8 @@ class PowerCommands:
     async def _cut(self, arguments: Arguments) -> object:
         power = self._volatile()
         seed, dry_run = arguments.get("seed"), arguments.get("dry-run", False)
-        if seed is not None and not 0 <= seed <= MOST_SEED:
-            raise ThrottlefsError(f"seed: {seed} is not from 0 to {MOST_SEED}")
+        if seed is not None and not 0 <= seed <= MAX_SEED:
+            raise ThrottlefsError(f"seed: {seed} is not from 0 to {MAX_SEED}")
         report = await power.cut(seed, dry_run=dry_run)
         if not dry_run:
             log.info("the power is off; the seed of the cut is %d", report["seed"])

@@ -145,7 +145,6 @@ _LIKELY_ERRORS: Final = ("eio", "enospc", "edquot", "erofs", "eacces", "eperm", 
 """What a disk or a filesystem answers most often; for a suggestion."""
 
 _MOST: Final = 10**9
-_MOST_SEED: Final = 2**63 - 1
 OTHER_KEYS: Final = ("nth", "every", "after", "times", "probability", "seed")
 KEYS: Final = ("path", "op", "range", *(one.value for one in Effect), *OTHER_KEYS, *PERIOD_NAMES)
 """All names of a rule's settings, in the usual order."""
@@ -159,7 +158,7 @@ def _whole(name: str, value: object, smallest: int = 1, largest: int = _MOST) ->
 
 
 def _seed(name: str, value: object) -> int:
-    return _whole(name, value, 0, _MOST_SEED)
+    return _whole(name, value, 0, units.MAX_SEED)
 
 
 def _probability(name: str, value: object) -> float:

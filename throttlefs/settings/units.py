@@ -32,11 +32,14 @@ SMALLEST_RATE: Final = Fraction(1, 1000)
 BYTES_BASE: Final = 1024
 REQUESTS_BASE: Final = 1000
 
+MAX_SEED: Final = 2**63 - 1
+"""The largest seed of a fault rule or a power cut."""
+
 _SUFFIXES: Final = "KMGT"
 _NUMBER: Final = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)([KMGTkmgt]?)")
 _LONGEST: Final = 64  # characters; no sensible number is longer, and int() refuses thousands
 _LARGEST_TEXT: Final = {BYTES_BASE: "10^15 (about 909T)", REQUESTS_BASE: "10^15 (1000T)"}
-_LARGE_NUMBERS: Final = {10**9: "10^9", 10**15: "10^15", 2**63 - 1: "2^63 - 1"}
+_LARGE_NUMBERS: Final = {10**9: "10^9", 10**15: "10^15", MAX_SEED: "2^63 - 1"}
 _NANOSECONDS: Final = {
     "ns": 1,
     "us": 10**3,
