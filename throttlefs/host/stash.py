@@ -15,7 +15,6 @@ import errno
 import fcntl
 import logging
 import os
-import shutil
 import stat
 import threading
 from collections.abc import Callable, Iterator
@@ -155,7 +154,8 @@ class Stash:
         self.name = name
         self.keys: set[FileKey] = set()
         self._parent_fd = parent_fd
-        self._lock = threading.Lock()
+        self._links = threading.Lock()  # held by threads, even while a large file is removed
+        self._lock = threading.Lock()  # of the claims; never held for long
         self._claims: dict[FileKey, int] = {}
 
     # -- files -----------------------------------------------------------------------------
@@ -178,14 +178,18 @@ class Stash:
         It is not dropped before `unclaim` is called as often. Raises `OSError`, `PermissionError`
         among them: fs.protected_hardlinks in proc(5).
         """
-        with self._lock:
+        with self._links:
             if not self._link(directory, name, key):
                 return False
-            self._claims[key] = self._claims.get(key, 0) + 1
+            with self._lock:
+                self._claims[key] = self._claims.get(key, 0) + 1
             return True
 
     def unclaim(self, key: FileKey) -> None:
-        """Take back one claim of `keep`: somebody else says now how long the file stays."""
+        """Take back one claim of `keep`: somebody else says now how long the file stays.
+
+        It never waits for the disk.
+        """
         with self._lock:
             self._claims[key] -= 1
             if not self._claims[key]:
@@ -253,9 +257,8 @@ class Stash:
 
     def is_last_name(self, key: FileKey) -> bool:
         """Whether the file has no other name, and nobody claims it. Raises `OSError`."""
-        with self._lock:
-            if key in self._claims:
-                return False
+        if self._is_claimed(key):
+            return False
         return os.stat(self.name_of(key), dir_fd=self.fd, follow_symlinks=False).st_nlink == 1
 
     def drop(self, key: FileKey, is_needed: Callable[[FileKey], bool]) -> None:
@@ -263,10 +266,14 @@ class Stash:
 
         What was claimed a moment ago may have come to be needed since the caller looked.
         """
-        with self._lock:
-            if key not in self._claims and not is_needed(key):
+        with self._links:
+            if not self._is_claimed(key) and not is_needed(key):
                 self._remove(self.name_of(key))
                 self.keys.discard(key)
+
+    def _is_claimed(self, key: FileKey) -> bool:
+        with self._lock:
+            return key in self._claims
 
     def _ino_of(self, name: bytes) -> int:
         return os.stat(name, dir_fd=self.fd, follow_symlinks=False).st_ino
@@ -286,19 +293,27 @@ class Stash:
             for name in (_PROBE, _PROBE + b"2"):
                 self._remove(name)
 
-    def sweep(self) -> None:
-        """Remove all that is in it, but for the mark."""
+    def sweep(self) -> bool:
+        """Remove all that is in it, but for the mark; whether nothing else is left.
+
+        What cannot be removed is named in the log, and stays for the next time.
+        """
+        is_swept = True
         for name in self._names():
             if name != MARK:
-                self._remove(name)
+                try:
+                    self._remove(name)
+                except OSError as exc:
+                    is_swept = False
+                    log.warning("a removed file stays in SRC's hidden directory: %s", exc.strerror)
         self.keys.clear()
         self._claims.clear()
+        return is_swept
 
     def close(self, *, keep: bool = False) -> None:
         """Remove the directory, unless it is to be *kept*, and give up the lock."""
         try:
-            if not keep:
-                self.sweep()
+            if not keep and self.sweep():
                 self._remove(MARK)
                 os.rmdir(self.name, dir_fd=self._parent_fd)
         except OSError as exc:
@@ -326,12 +341,26 @@ class Stash:
             self._remove_tree(name)
 
     def _remove_tree(self, name: bytes) -> None:
-        """Remove a directory, even if its mode keeps its owner out."""
-        _allow(name, self.fd)
-        for _, directories, _, fd in os.fwalk(name, dir_fd=self.fd):
-            for directory in directories:
-                _allow(directory, fd)
-        shutil.rmtree(os.fsdecode(name), dir_fd=self.fd)
+        """Remove a directory with all below it, even if its mode keeps its owner out.
+
+        Directories below it are first moved to where it lies, so it may be as deep as it likes.
+        """
+        left = [name]
+        while left:
+            directory = left.pop()
+            fd = _open_to_change(directory, self.fd)
+            try:
+                for entry in os.listdir(fd):
+                    st = os.stat(entry, dir_fd=fd, follow_symlinks=False)
+                    if stat.S_ISDIR(st.st_mode):
+                        below = self.name_of((st.st_dev, st.st_ino))
+                        _move(os.fsencode(entry), fd, below, self.fd)
+                        left.append(below)
+                    else:
+                        os.unlink(entry, dir_fd=fd)
+            finally:
+                os.close(fd)
+            os.rmdir(directory, dir_fd=self.fd)
 
 
 def _move(old: bytes, old_directory: int, new: bytes, new_directory: int) -> None:
@@ -356,10 +385,14 @@ def _move(old: bytes, old_directory: int, new: bytes, new_directory: int) -> Non
         os.close(fd)
 
 
-def _allow(name: bytes, dir_fd: int) -> None:
-    """Let the owner of a directory change it, if that is we."""
+def _open_to_change(name: bytes, dir_fd: int) -> int:
+    """A descriptor of the directory *name*, which its owner may change then. Raises `OSError`."""
+    # Not by its name: another user may have put a symlink there meanwhile.
+    fd = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=dir_fd)
+    path = b"/proc/self/fd/%d" % fd
     try:
-        if stat.S_ISDIR(os.stat(name, dir_fd=dir_fd, follow_symlinks=False).st_mode):
-            os.chmod(name, 0o700, dir_fd=dir_fd)
-    except OSError:
-        pass  # removing it will tell
+        with contextlib.suppress(OSError):  # if that matters, removing will tell
+            os.chmod(path, 0o700)
+        return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    finally:
+        os.close(fd)

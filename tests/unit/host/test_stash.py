@@ -1,11 +1,14 @@
 """The hidden directory of a volatile mount: its lock, its files, and how it goes."""
 
 import os
+import stat
+import threading
+from contextlib import ExitStack
 
 import pytest
 
 from throttlefs.errors import ThrottlefsError
-from throttlefs.host.stash import STASH_NAME, open_stash, stash_name
+from throttlefs.host.stash import MARK, STASH_NAME, open_stash, stash_name
 
 
 @pytest.fixture
@@ -154,4 +157,109 @@ def test_a_file_that_has_come_to_be_needed_is_not_dropped(tmp_path, source):
     stash.unclaim(key)
     stash.drop(key, {key}.__contains__)
     assert stash.has(key)
+    stash.close()
+
+
+def test_a_directory_is_removed_however_deep_it_is(tmp_path, source):
+    stash = open_stash("SRC", source, STASH_NAME, make=True)
+    os.mkdir(tmp_path / "top")
+    key = key_of(tmp_path / "top")
+    with ExitStack() as stack:
+        fd = os.open(tmp_path / "top", os.O_PATH)
+        for _ in range(1200):
+            os.mkdir("below", dir_fd=fd)
+            below = os.open("below", os.O_PATH, dir_fd=fd)
+            os.close(fd)
+            fd = below
+        stack.callback(os.close, fd)
+        os.close(os.open("file", os.O_CREAT | os.O_WRONLY, dir_fd=fd))
+        os.symlink("file", "symlink", dir_fd=fd)
+    stash.move_in(source, b"top", key)
+    stash.drop(key, lambda _: False)
+    assert os.listdir(tmp_path / os.fsdecode(STASH_NAME)) == [os.fsdecode(MARK)]
+    stash.close()
+
+
+def test_what_cannot_be_removed_is_told_of_and_stays_for_the_next_mount(
+    tmp_path, source, monkeypatch, caplog
+):
+    """Somebody who is in a removed directory, in SRC itself, makes a file there meanwhile."""
+    stash = open_stash("SRC", source, STASH_NAME, make=True)
+    (tmp_path / "dir").mkdir()
+    (tmp_path / "file").touch()
+    directory = key_of(tmp_path / "dir")
+    stash.keep(source, b"file", key_of(tmp_path / "file"))
+    stash.move_in(source, b"dir", directory)
+    hidden = tmp_path / os.fsdecode(STASH_NAME)
+    inside = hidden / os.fsdecode(stash.name_of(directory))
+    real = os.rmdir
+
+    def rmdir(name, **kwargs):
+        (inside / "late").touch()
+        real(name, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "rmdir", rmdir)
+        stash.close()
+    assert "stays in SRC's hidden directory: Directory not empty" in caplog.text
+    assert sorted(os.listdir(hidden)) == sorted([inside.name, os.fsdecode(MARK)])
+    open_stash("SRC", source, STASH_NAME, make=True).close()
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_no_symlink_leads_the_removal_elsewhere(tmp_path, source, monkeypatch):
+    """A directory becomes a symlink while it is removed."""
+    stash = open_stash("SRC", source, STASH_NAME, make=True)
+    precious = tmp_path / "precious"
+    precious.mkdir(mode=0o755)
+    (precious / "file").touch()
+    (tmp_path / "dir").mkdir()
+    (tmp_path / "dir" / "below").mkdir()
+    key = key_of(tmp_path / "dir")
+    stash.move_in(source, b"dir", key)
+    inside = tmp_path / os.fsdecode(STASH_NAME) / os.fsdecode(stash.name_of(key))
+    real = os.stat
+
+    def swapped(name, **kwargs):
+        found = real(name, **kwargs)
+        if name in ("below", b"below"):
+            (inside / "below").rmdir()
+            (inside / "below").symlink_to(precious)
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "stat", swapped)
+        stash.sweep()
+    assert stat.S_IMODE(precious.stat().st_mode) == 0o755
+    assert os.listdir(precious) == ["file"]
+    stash.close()
+    assert sorted(os.listdir(tmp_path)) == ["precious"]
+
+
+def test_a_claim_is_taken_back_without_waiting_for_a_removal(tmp_path, source, monkeypatch):
+    """The loop takes claims back, and a large file may take seconds to remove."""
+    stash = open_stash("SRC", source, STASH_NAME, make=True)
+    keys = []
+    for name in ("large", "small"):
+        (tmp_path / name).touch()
+        keys.append(key_of(tmp_path / name))
+        assert stash.keep(source, os.fsencode(name), keys[-1])
+    stash.unclaim(keys[0])
+    began, taken_back = threading.Event(), threading.Event()
+    real = os.unlink
+
+    def unlink(name, **kwargs):
+        began.set()
+        assert taken_back.wait(20)
+        real(name, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "unlink", unlink)
+        removing = threading.Thread(target=stash.drop, args=(keys[0], lambda _: False))
+        removing.start()
+        assert began.wait(20)
+        stash.unclaim(keys[1])
+        taken_back.set()
+        removing.join(20)
+    assert not stash.has(keys[0])
     stash.close()
