@@ -78,7 +78,7 @@ class Power:
         self._loop: SessionLoop | None = None
         self._fuse_fd = -1
         self._file_removed: Callable[[FileKey], None]
-        journal.committed_some = self._look_again
+        journal.committed_some = in_use.has_grown = self._look_again
 
     def attach(self, operations: Operations, files: VolatileFiles) -> None:
         """Have *operations* serve it, and *files* its contents."""
@@ -347,7 +347,8 @@ class Power:
                 log.warning("a removed file stays in SRC's hidden directory: %s", exc.strerror)
 
     async def _let_go_of(self, keys: Any) -> None:
-        others = self._in_use.keep_only(keys, self._contents.is_dirty)
+        named, is_dirty = self._journal.files(), self._contents.is_dirty
+        others = self._in_use.keep_only(keys, lambda key: key in named or is_dirty(key))
         if others:
             forget: Callable[[Any], Awaitable[None]] = self._operations.forget
             await forget([(inode.number, 1) for inode in others])

@@ -25,6 +25,8 @@ class NamesInUse:
         self._held: dict[FileKey, Inode] = {}
         self._last_ns: dict[FileKey, int] = {}
         self._enough = _MANY
+        self.has_grown: Callable[[], None] = lambda: None
+        """Called when it is time to call `keep_only`."""
 
     def changed(self, inodes: Iterable[Inode], changes: Sequence[SlotChange]) -> None:
         """Note that *inodes* have just been changed, and the files of *changes*."""
@@ -39,6 +41,8 @@ class NamesInUse:
             for named in (change.before, change.after):
                 if named is not None:
                     self._last_ns[named.key] = now
+        if self.has_too_many():
+            self.has_grown()
 
     def touched(self, key: FileKey) -> None:
         """Note that the mount itself has just changed the file's links."""
@@ -67,14 +71,15 @@ class NamesInUse:
 
     def has_too_many(self) -> bool:
         """Whether it is time to call `keep_only`."""
-        return len(self._held) > self._enough
+        return max(len(self._held), len(self._last_ns)) > self._enough
 
     def keep_only(
-        self, keys: Collection[FileKey], is_dirty: Callable[[FileKey], bool]
+        self, keys: Collection[FileKey], may_change: Callable[[FileKey], bool]
     ) -> list[Inode]:
         """Hold only the inodes of *keys* and those above them; returns the others.
 
-        The caller takes back one lookup of each. *is_dirty* says whose contents may be lost.
+        The caller takes back one lookup of each. *may_change* says what a power cut may change:
+        of other files it need not be known when they were changed.
         """
         kept: dict[FileKey, Inode] = {}
         for key in keys:
@@ -83,7 +88,6 @@ class NamesInUse:
                 kept.update((one.key, one) for one in inode.ancestry())
         others = [inode for key, inode in self._held.items() if key not in kept]
         self._held = kept
-        if not keys:
-            self._last_ns = {key: ns for key, ns in self._last_ns.items() if is_dirty(key)}
-        self._enough = max(_MANY, 2 * len(kept))
+        self._last_ns = {key: ns for key, ns in self._last_ns.items() if may_change(key)}
+        self._enough = max(_MANY, 2 * len(kept), 2 * len(self._last_ns))
         return others

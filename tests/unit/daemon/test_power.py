@@ -9,10 +9,12 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+import trio
 
 from tests.support import let_the_clock_go_on
 from throttlefs.daemon import cut_plan
 from throttlefs.errors import ThrottlefsError
+from throttlefs.fuse import names_in_use
 
 from .power_world import ROOT, PowerWorld
 
@@ -64,3 +66,22 @@ def test_a_cut_that_cannot_be_written_down_changes_nothing_and_the_next_one_is_d
     assert os.listxattr(world.source / "changed") == []
     assert world.hidden() == []
     assert os.listdir(world.log) == []
+
+
+def test_files_that_come_and_go_are_forgotten_although_some_change_is_always_unflushed(
+    world: PowerWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(names_in_use, "_MANY", 10)
+    in_use, journal = world.disk._in_use, world.disk._journal
+    in_use._enough = 10
+    for number in range(60):
+        name = b"%d" % number
+        world.names.create(name)
+        world.run("unlink", *world.unlink(name))
+        journal.commit(world.names.inodes.root.key, journal.newest - 1)
+        if in_use.has_too_many():
+            assert world.power._news.is_set()
+            world.power._news = trio.Event()
+            world.tidy()
+        assert len(journal)
+    assert len(in_use._last_ns) <= 12

@@ -284,3 +284,27 @@ def test_the_same_seed_leaves_the_same(ordered):
         journal.rename(("create", "x"), [SlotChange(slot, None, Named((1, 100 + number)))])
     first, second = (journal.choose(random.Random(5)) for _ in range(2))
     assert (first.then, first.undone) == (second.then, second.undone)
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+def test_long_paths_and_large_attributes_are_kept_up_to_a_bound(ordered):
+    journal = Journal(ordered=ordered, most_size=100_000)
+    for number in range(1000):
+        journal.rename(("create", "x" * 900), [SlotChange(Slot(ROOT, b"%d" % number), None, FILE)])
+        assert len(journal) <= 111
+        journal.set_attributes(("setxattr", "x"), FILE.key, {b"user.large": bytes(900)})
+        assert len(journal) <= 111
+    assert len(journal) > 50
+    journal.commit_all()
+    journal.set_attributes(("setxattr", "x"), FILE.key, {b"user.large": bytes(90_000)})
+    assert len(journal) == 1
+
+
+def test_what_is_known_of_flushed_files_is_kept_up_to_a_bound():
+    journal = Journal(ordered=False, most_changes=100)
+    for number in range(1000):
+        key = (1, 1000 + number)
+        journal.note(key, journal.tick())
+        journal.commit(key, journal.newest)
+        assert journal.committed(key) == journal.newest
+    assert len(journal._committed) <= 101

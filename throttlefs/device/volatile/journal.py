@@ -25,6 +25,9 @@ _K = TypeVar("_K")
 MOST_CHANGES: Final = 100_000
 """With so many changes the older half is committed: a disk does not wait for ever, either."""
 
+MOST_SIZE: Final = 64 << 20
+"""With so many bytes in paths and extended attributes (`Change.size`), too."""
+
 
 class Choice:
     """What a power cut leaves of the changes that were not committed.
@@ -66,9 +69,13 @@ class Choice:
 class Journal:
     """See the module. *ordered* says which of the two orders of names holds."""
 
-    def __init__(self, *, ordered: bool, most_changes: int = MOST_CHANGES) -> None:
+    def __init__(
+        self, *, ordered: bool, most_changes: int = MOST_CHANGES, most_size: int = MOST_SIZE
+    ) -> None:
         self._ordered = ordered
         self._most_changes = most_changes
+        self._most_size = most_size
+        self._size = 0
         self._newest = 0
         self._floor = 0  # all changes up to this are committed
         self._changes: dict[int, Change] = {}  # in their order
@@ -134,7 +141,8 @@ class Journal:
 
     def _add(self, change: Change) -> int:
         self._changes[change.seq] = change
-        if len(self._changes) > self._most_changes:
+        self._size += change.size
+        if len(self._changes) > self._most_changes or self._size > self._most_size:
             self.commit_all(next(islice(self._changes, len(self._changes) // 2, None)))
         return change.seq
 
@@ -157,6 +165,8 @@ class Journal:
         for seq in [seq for seq in self._own.get(key, ()) if seq <= upto]:
             self._drop(self._changes[seq], lambda _: False, attributes=True)
         self._commit_slots(key, upto)
+        if len(self._committed) > self._most_changes:
+            self._commit_up_to(sorted(self._committed.values())[len(self._committed) // 2])
 
     def committed(self, key: FileKey) -> int:
         """The number up to which sizes of the inode *key* are durable."""
@@ -176,6 +186,17 @@ class Journal:
         found = {one.slot.directory for change in self._changes.values() for one in change.slots}
         found |= {self._at[key].directory for key in self._kept if key in self._at}
         return found | {change.key for change in self._changes.values() if change.key is not None}
+
+    def files(self) -> set[FileKey]:
+        """All files whose names or attributes a cut may take back, and the directories of these."""
+        found = set()
+        for change in self._changes.values():
+            if change.key is not None:
+                found.add(change.key)
+            for one in change.slots:
+                found.add(one.slot.directory)
+                found.update(named.key for named in (one.before, one.after) if named is not None)
+        return found
 
     def whereabouts(self) -> dict[FileKey, Slot]:
         """A slot of each file that has got a name lately, as it is today.
@@ -248,6 +269,7 @@ class Journal:
             change.key = None
         if not kept and change.key is None:
             del self._changes[change.seq]
+            self._size -= change.size
 
     def _let_go(self, change: Change, one: SlotChange) -> None:
         if one.after is not None and one.after.key not in self._kept:

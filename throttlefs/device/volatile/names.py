@@ -47,10 +47,11 @@ Bytes are the name of an extended attribute; it has bytes, or None where there i
 class Change:
     """One change of names, or of one inode's attributes, with its place in the order of all.
 
-    *words* describe it: what was done, and the paths.
+    *words* describe it: what was done, and the paths. ``size`` is that of what users can make long:
+    the paths (characters) and the values of extended attributes (bytes).
     """
 
-    __slots__ = ("before", "key", "seq", "slots", "words")
+    __slots__ = ("before", "key", "seq", "size", "slots", "words")
 
     def __init__(
         self,
@@ -65,6 +66,8 @@ class Change:
         self.slots = list(slots)
         self.key = key
         self.before = before or {}
+        values = sum(len(value) for value in self.before.values() if isinstance(value, bytes))
+        self.size = values + sum(map(len, words))
 
     @property
     def moves_directory(self) -> bool:
